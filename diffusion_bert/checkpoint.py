@@ -1,0 +1,246 @@
+"""The run directory and its one-file checkpoints.
+
+A .pt file holds everything a model needs (weights, architecture, tokenizer, informativeness table, settings, metrics, versions), so it evaluates and
+generates wherever it is copied. Only tensors and plain types go in and only these are ever read: ``weights_only=True`` always.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import __version__
+from .config import RunConfig
+from .errors import UserError
+from .model import DiffusionModel, assemble
+from .schedule import NoiseSchedule
+from .tokenization import TextTokenizer
+
+FORMAT, FORMAT_VERSION = "diffusion-bert", 1
+
+
+def to_plain(value: Any) -> Any:
+    """The value in tensors and plain Python types, all the way down: what ``weights_only=True`` can read back.
+
+    (torch refuses numpy scalars, Path, defaultdict and its own ``torch.__version__``, which is a subclass of str.)
+    """
+    if isinstance(value, torch.Tensor) or value is None or type(value) in (bool, int, float, str, bytes):
+        return value
+    if isinstance(value, Mapping):
+        return {to_plain(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(to_plain, value)) if type(value) in (list, tuple) else [to_plain(item) for item in value]
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        return value.item()
+    if isinstance(value, (str, os.PathLike)):
+        return str(value)
+    raise TypeError(f"cannot store {type(value).__name__} in a checkpoint")
+
+
+def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes. It reveals damage; against an attacker it proves nothing, since he can write a new one."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """What the numbers of a run depend on."""
+    import transformers
+
+    return {
+        "diffusion_bert": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+        "platform": platform.platform(),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def save_checkpoint(path: Path, model: DiffusionModel, training: dict | None = None) -> None:
+    """Write one self-contained file; ``training`` adds what a resume needs. An interrupted or failed write leaves the old file as it was."""
+    # tied weights share one tensor and are stored once
+    weights = model.denoiser.state_dict()
+    payload = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "saved": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "architecture": json.loads(model.denoiser.bert_config.to_json_string(use_diff=False)),
+        "tokenizer": model.tokenizer.json,
+        "informativeness": None if model.schedule.informativeness is None else model.schedule.informativeness.cpu(),
+        "config": model.config.to_flat(),
+        "metrics": model.metrics,
+        "parent": model.parent,
+        "versions": versions(),
+        "weights": weights,
+        "weights_sha256": weights_digest(weights),
+    }
+    if training is not None:
+        payload["training"] = training
+    write_atomically(path, lambda file: torch.save(to_plain(payload), file))
+
+
+def write_atomically(path: Path, write) -> None:
+    """Call ``write`` on a temporary file beside ``path``, flush it to the disk, then rename: the path never holds half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        temporary.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0][:120]
+        raise UserError(f"cannot write {path}: {reason}; free some space or choose another --output_dir (the previous file, if any, is intact)") from None
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_payload(path: str | Path) -> dict:
+    """The checked contents of a checkpoint file.
+
+    Raises:
+        UserError: missing, not one of ours, damaged, of a newer format, or holding anything but tensors and plain data.
+    """
+    import pickle
+
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: expected a checkpoint file such as {path / 'best_model.pt'}")
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint; train one with run_conditional_training.py")
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(f"{path} is refused: it is no plain data (not a DiffusionBERT checkpoint, or one that would run code); nothing in it was run") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or 'unreadable'}; check its permissions") from None
+    except (RuntimeError, EOFError, KeyError, ValueError, AttributeError, IndexError, TypeError, AssertionError, MemoryError):
+        # broken zip archives surface as any of these
+        raise UserError(f"{path} cannot be read: not a checkpoint, or a damaged or incomplete one; copy it again or use another") from None
+    if not isinstance(payload, dict) or payload.get("format") != FORMAT:
+        raise UserError(f"{path} is no DiffusionBERT checkpoint: expected a file written by run_conditional_training.py")
+    if payload.get("format_version") != FORMAT_VERSION:
+        raise UserError(f"{path} has checkpoint format {payload.get('format_version')}, this version reads {FORMAT_VERSION}: update DiffusionBERT")
+    needed = ("architecture", "tokenizer", "config", "weights", "weights_sha256")
+    if missing := [key for key in needed if key not in payload]:
+        raise UserError(f"{path} is incomplete: {', '.join(missing)} missing; use another checkpoint")
+    if weights_digest(payload["weights"]) != payload["weights_sha256"]:
+        raise UserError(f"{path} is damaged: its weights do not match their checksum; copy it again or use another")
+    return payload
+
+
+def restore(payload: dict, origin: str = "checkpoint") -> DiffusionModel:
+    """The model of a payload, on the CPU."""
+    from transformers import BertConfig
+
+    config = RunConfig.from_flat(payload["config"], origin)
+    tokenizer = TextTokenizer(payload["tokenizer"], origin)
+    denoiser = assemble(config, BertConfig.from_dict(payload["architecture"]), tokenizer)
+    try:
+        denoiser.load_state_dict(payload["weights"])
+    except RuntimeError as error:
+        raise UserError(f"{origin}: weights do not fit the architecture ({str(error).splitlines()[-1].strip()[:160]})") from None
+    schedule = NoiseSchedule(config.diffusion.schedule, config.diffusion.word_freq_lambda, payload["informativeness"])
+    return DiffusionModel(denoiser.eval(), tokenizer, schedule, config, payload.get("metrics", {}), payload.get("parent"))
+
+
+def load_checkpoint(path: str | Path) -> DiffusionModel:
+    """The model in a checkpoint file, on the CPU, in evaluation mode."""
+    return restore(read_payload(path), str(path))
+
+
+class RunDirectory:
+    """One training run on disk. ``create`` numbers it; nothing is ever overwritten."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    best = property(lambda self: self.path / "best_model.pt")
+    last = property(lambda self: self.path / "last.pt")
+    metrics = property(lambda self: self.path / "metrics.jsonl")
+
+    @classmethod
+    def create(cls, config: RunConfig) -> RunDirectory:
+        """runs/model_name_<model>_taskname_<task>_lr_<lr>_seed_<seed>_numsteps_<T>_wordfreqlambda_<lambda>_<NNN>/"""
+        name = config.model.model_name_or_path
+        # a local path gives its folder's name, a hub id itself
+        name = Path(name).resolve().name if Path(name).is_dir() else name
+        stem = (
+            f"model_name_{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}_taskname_{config.data.task_name}_lr_{config.training.lr:g}"
+            f"_seed_{config.training.seed}_numsteps_{config.diffusion.num_steps}_wordfreqlambda_{config.diffusion.word_freq_lambda:g}"
+        )
+        parent = Path(config.training.output_dir)
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            for number in range(1, 100_000):
+                try:
+                    (parent / f"{stem}_{number:03d}").mkdir()  # atomic: two runs started at once get different numbers
+                except FileExistsError:
+                    continue
+                return cls(parent / f"{stem}_{number:03d}")
+        except OSError as error:
+            raise UserError(f"cannot make a run directory in {parent}: {error.strerror}; choose another --output_dir") from None
+        raise UserError(f"{parent} holds 99,999 runs of this name: choose another --output_dir")
+
+    def append_metrics(self, record: dict) -> None:
+        """One line in metrics.jsonl."""
+        try:
+            with open(self.metrics, "a", encoding="utf-8") as file:
+                file.write(json.dumps(to_plain(record)) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {self.metrics}: {error.strerror}; free some space and use continue_training.py --resume") from None
+
+    def read_metrics(self) -> list[dict]:
+        """All lines of metrics.jsonl; a last line cut off by a crash is dropped."""
+        records = []
+        if self.metrics.is_file():
+            for line in self.metrics.read_text(encoding="utf-8").splitlines():
+                try:
+                    records.append(json.loads(line))
+                except ValueError:
+                    break
+        return records
+
+    def cut_metrics(self, lines: int) -> None:
+        """Keep the first ``lines`` records: those the checkpoint knows of."""
+        records = self.read_metrics()[:lines]
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        write_atomically(self.metrics, lambda file: file.write(text.encode()))
+
+    def write_json(self, name: str, values: dict) -> None:
+        text = json.dumps(to_plain(values), indent=2) + "\n"
+        write_atomically(self.path / name, lambda file: file.write(text.encode()))
+
+    def write_config(self, config: RunConfig) -> None:
+        import yaml
+
+        text = yaml.safe_dump(config.to_flat(), sort_keys=False)
+        write_atomically(self.path / "config.yaml", lambda file: file.write(text.encode()))
+
+
+def latest_checkpoint(output_dir: str | Path = "runs", name: str = "best_model.pt") -> Path:
+    """The most recently written checkpoint of that name below ``output_dir``.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = sorted(Path(output_dir).glob(f"*/{name}"), key=lambda path: (path.stat().st_mtime_ns, path.parent.name))
+    if not found:
+        raise UserError(f"no trained model ({name}) below {output_dir}: train one with run_conditional_training.py, or name one with --checkpoint")
+    return found[-1]

@@ -1,0 +1,223 @@
+"""All settings: one dataclass per room, whose fields are the command-line flags and the keys of the presets alike.
+
+Every field carries its help line and, where they exist, its choices and bounds; the refusals are all in this file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from .errors import UserError, nearest
+from .schedule import SCHEDULES, check_lambda
+
+BUILT_IN_SIZES = ("tiny", "mini", "small")
+TASKS = ("sample", "qqp", "QT", "wiki_alignment", "CC", "custom")
+SAMPLERS = ("ancestral", "confidence")
+CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
+
+
+def option(default: Any, help: str, choices: tuple | None = None, low: float | None = None, high: float | None = None):
+    """A field with its help line, allowed values and inclusive bounds."""
+    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
+
+
+@dataclass
+class ModelConfig:
+    """model"""
+
+    model_name_or_path: str = option("tiny", "hub id or local directory of a BERT, or a built-in size learned from scratch: tiny, mini, small")
+    from_scratch: bool = option(False, "take only the architecture and vocabulary of model_name_or_path, with fresh weights")
+    vocab_size: int = option(8000, "word pieces to learn for a built-in size", low=100)
+    attention: str = option("isolated", "isolated: the source never sees the target; full: it does", ("isolated", "full"))
+    copy_head: bool = option(True, "let the model point at words of the source")
+    timestep: str = option("none", "tell the network the time: none, prefix (a token) or layerwise", ("none", "prefix", "layerwise"))
+
+
+@dataclass
+class DataConfig:
+    """data"""
+
+    task_name: str = option("sample", "which task to train", TASKS)
+    data_dir: str | None = option(None, "folder with train.jsonl, valid.jsonl and perhaps test.jsonl (src, trg)")
+    train_file: str | None = option(None, "your own data: .jsonl/.csv/.tsv with src and trg, or .txt with one text per line")
+    valid_file: str | None = option(None, "validation data; without it a share of train_file is held out")
+    test_file: str | None = option(None, "test data")
+    max_samples: int | None = option(None, "train on a random sample of this many rows", low=1)
+    max_bad_rows: int = option(20, "stop when a file has more malformed rows than this", low=0)
+    max_length: int = option(128, "longest sequence in word pieces, source and target together", low=8)
+    max_target_length: int = option(64, "longest target in word pieces", low=1)
+    source_dropout: float = option(0.1, "share of examples trained without source (fill, mask, guidance)", low=0.0, high=1.0)
+    continue_share: float = option(0.1, "share of examples trained as prefix -> rest (complete)", low=0.0, high=1.0)
+    num_workers: int = option(0, "processes that prepare batches", low=0)
+
+
+@dataclass
+class DiffusionConfig:
+    """diffusion"""
+
+    num_steps: int = option(64, "diffusion steps T", low=1, high=1_000_000)
+    schedule: str = option("mutual", "base noise schedule", SCHEDULES)
+    word_freq_lambda: float = option(0.1, "strength of the word-frequency noise, 0 to 0.318", low=0.0)
+    time_correction: bool = option(True, "correct the word distribution for what being masked at t says about the word")
+
+
+@dataclass
+class TrainingConfig:
+    """training"""
+
+    loss: str = option("ce", "nelbo: the exact bound; ce: plain cross-entropy on masked places (lower variance)", ("nelbo", "ce"))
+    hybrid_lambda: float = option(0.0, "with loss nelbo: add this times the cross-entropy", low=0.0)
+    epochs: int = option(3, "passes over the data", low=1)
+    max_steps: int | None = option(None, "stop after this many optimizer steps", low=1)
+    max_minutes: float | None = option(None, "stop after this many minutes of training", low=0.0)
+    patience: int | None = option(None, "stop after this many validations without a better NELBO", low=1)
+    batch_size: int = option(64, "examples per forward pass", low=1)
+    accumulation_steps: int = option(1, "forward passes per optimizer step", low=1)
+    lr: float = option(5e-4, "peak learning rate", low=0.0)
+    warmup_ratio: float = option(0.05, "share of training in which the learning rate rises", low=0.0, high=1.0)
+    weight_decay: float = option(0.01, "AdamW weight decay", low=0.0)
+    max_grad_norm: float = option(1.0, "clip the gradient to this norm", low=0.0)
+    precision: str = option("auto", "auto: bf16 on a GPU that has it, else fp32", ("auto", "fp32", "bf16"))
+    seed: int = option(42, "seed of everything random", low=0, high=2**32 - 1)
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+    output_dir: str = option("runs", "where run directories are made")
+    eval_steps: int | None = option(None, "also validate every so many steps, not only after each epoch", low=1)
+    save_steps: int = option(500, "save last.pt every so many steps, and after each epoch", low=1)
+    logging_steps: int = option(20, "a line in metrics.jsonl every so many steps", low=1)
+    demonstration_steps: int | None = option(None, "show a sentence noised and denoised every so many steps; without it, after each epoch", low=1)
+    dry_run: bool = option(False, "go through all stages for a few steps and leave nothing behind")
+
+
+@dataclass
+class SamplingConfig:
+    """sampling"""
+
+    sampler: str = option("confidence", "how places are revealed", SAMPLERS)
+    num_steps: int = option(16, "most denoiser calls per text", low=1, high=100_000)
+    num_samples: int = option(3, "candidates per text", low=1, high=1000)
+    temperature: float = option(0.7, "0 takes the likeliest word, 1 the model's own distribution", low=0.0, high=100.0)
+    top_k: int = option(0, "draw from the k likeliest words only; 0 = all", low=0)
+    top_p: float = option(0.95, "draw from the likeliest words that make up this share", low=0.0, high=1.0)
+    length_beam: int = option(3, "how many of the likeliest lengths the candidates share", low=1)
+    batch_size: int = option(64, "candidates denoised together", low=1)
+    seed: int = option(0, "seed of the draws", low=0, high=2**32 - 1)
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+
+
+TRAINING_SECTIONS = (ModelConfig, DataConfig, DiffusionConfig, TrainingConfig)
+
+
+@dataclass
+class RunConfig:
+    """Everything a training run is made of; ``config.yaml`` in the run directory is its flat form."""
+
+    model: ModelConfig
+    data: DataConfig
+    diffusion: DiffusionConfig
+    training: TrainingConfig
+
+    @classmethod
+    def from_flat(cls, settings: dict[str, Any], origin: str = "settings") -> RunConfig:
+        """Build from one flat dictionary; missing keys take their defaults.
+
+        Raises:
+            UserError: unknown key, wrong type, value out of range, or settings that contradict each other.
+        """
+        known = {f.name for section in TRAINING_SECTIONS for f in dataclasses.fields(section)}
+        for name in settings:
+            if name not in known:
+                raise UserError(f"{origin}: unknown setting '{name}'{nearest(name, known)}; --help lists all of them")
+        config = cls(*(build(section, settings, origin) for section in TRAINING_SECTIONS))
+        config.check()
+        return config
+
+    def to_flat(self) -> dict[str, Any]:
+        """One flat dictionary of plain values."""
+        sections = (self.model, self.data, self.diffusion, self.training)
+        return {f.name: getattr(section, f.name) for section in sections for f in dataclasses.fields(section)}
+
+    def check(self) -> None:
+        """Refuse settings that are fine alone but not together."""
+        data, training = self.data, self.training
+        check_lambda(self.diffusion.word_freq_lambda)
+        if data.max_target_length + 4 > data.max_length:
+            raise UserError(f"max_target_length is {data.max_target_length} but max_length is {data.max_length}: leave at least 4 places for the source")
+        if data.source_dropout + data.continue_share > 1:
+            raise UserError(f"source_dropout {data.source_dropout} + continue_share {data.continue_share} is over 1: they are shares of the same examples")
+        if data.data_dir and data.train_file:
+            raise UserError("--data_dir and --train_file both given: expected one of them; drop the other")
+        if (data.valid_file or data.test_file) and not (data.train_file or data.data_dir):
+            raise UserError("--valid_file/--test_file without --train_file or --data_dir: say where the training data is")
+        if training.loss == "ce" and training.hybrid_lambda:
+            raise UserError(f"hybrid_lambda is {training.hybrid_lambda} with loss ce: it only applies to --loss nelbo")
+        if training.lr == 0:
+            raise UserError("lr is 0: expected a positive learning rate, for example 5e-4")
+
+
+def build(section: type, settings: dict[str, Any], origin: str = "settings"):
+    """One dataclass from the keys of ``settings`` that are its fields, each checked."""
+    hints = get_type_hints(section)
+    return section(**{f.name: check_value(f, hints[f.name], settings[f.name], origin) for f in dataclasses.fields(section) if f.name in settings})
+
+
+def check_value(f: dataclasses.Field, hint: Any, value: Any, origin: str = "settings") -> Any:
+    """The value in the field's type, or a UserError that names what came and what is expected. "3" is no integer here, 3.0 is no integer, 1 is a float."""
+    optional = type(None) in get_args(hint)
+    kind = next(k for k in get_args(hint) if k is not type(None)) if optional else hint
+    if value is None and optional:
+        return None
+    if kind is float and isinstance(value, str):
+        try:
+            value = float(value)  # YAML reads 5e-4 (no dot) as text
+        except ValueError:
+            pass
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        raise UserError(f"{origin}: {f.name} is {value!r}: expected {names[kind]}")
+    meta = f.metadata
+    if meta["choices"] and value not in meta["choices"]:
+        raise UserError(f"{origin}: {f.name} is '{value}': expected one of {', '.join(meta['choices'])}{nearest(value, meta['choices'])}")
+    if kind is float and not math.isfinite(value):
+        raise UserError(f"{origin}: {f.name} is {value}: expected a finite number")
+    if meta["low"] is not None and value < meta["low"]:
+        raise UserError(f"{origin}: {f.name} is {value}: expected at least {meta['low']}")
+    if meta["high"] is not None and value > meta["high"]:
+        raise UserError(f"{origin}: {f.name} is {value}: expected at most {meta['high']}")
+    if kind is str and not value.strip():
+        raise UserError(f"{origin}: {f.name} is empty: give a value or leave the setting out")
+    return value
+
+
+def load_preset(name_or_path: str) -> dict[str, Any]:
+    """The settings of ``configs/NAME.yaml`` or of a YAML file, as a flat dictionary (types are checked when the config is built).
+
+    Raises:
+        UserError: no such preset, not readable, not YAML, or not one flat table of settings.
+    """
+    import yaml
+
+    path = Path(name_or_path)
+    if not path.suffix:
+        path = CONFIG_DIR / f"{name_or_path}.yaml"
+        if not path.is_file():
+            names = sorted(p.stem for p in CONFIG_DIR.glob("*.yaml"))
+            raise UserError(f"no preset '{name_or_path}': expected one of {', '.join(names)}{nearest(name_or_path, names)}")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; --config takes a YAML file, --preset a name from configs/") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text: save the preset as UTF-8") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'}); write one 'key: value' per line, no tabs") from None
+    if not isinstance(settings, dict) or not settings:
+        raise UserError(f"{path} holds {'nothing' if not settings else type(settings).__name__}: expected 'key: value' lines")
+    return settings

@@ -1,0 +1,208 @@
+"""BERT as the denoiser mu = p(x_0 | x_t, source).
+
+One sequence is ``[CLS] prompt source [SEP] target [SEP]``, token types 0 | 1, positions running on without a gap. With source-isolated attention
+(the default) source positions see only the source, target positions see everything. Two exact things follow: the source is
+encoded once and its keys and values serve every denoising step, candidate and length; and [CLS] can carry p(length | source). The word head
+runs on masked places only; a copy head lets them point at words of the source.
+
+Shapes: B batch, L sequence, S source segment, T target segment (words and the closing [SEP]), N masked places, V vocabulary, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import BertConfig, BertForMaskedLM, DynamicCache
+
+from .heads import CopyHead, TimeEmbedding
+from .layout import Batch
+
+
+@dataclass
+class EncodedSource:
+    """What every denoising step needs of the source: computed once per source (isolated attention only)."""
+
+    keys_values: list[tuple[Tensor, Tensor]]  # per layer, [B, heads, S, D / heads]
+    states: Tensor  # [B, S, D]
+    input_ids: Tensor  # [B, S]
+    source_length: Tensor  # [B]
+    prompt_length: Tensor  # [B]
+
+    def select(self, rows: Tensor) -> EncodedSource:
+        """The sources of these rows, repeated or dropped as the index says."""
+        return EncodedSource(
+            [(key[rows], value[rows]) for key, value in self.keys_values],
+            self.states[rows],
+            self.input_ids[rows],
+            self.source_length[rows],
+            self.prompt_length[rows],
+        )
+
+
+class BertDenoiser(nn.Module):
+    """A Hugging Face BERT with a length head, an optional copy head and optional time conditioning.
+
+    Args:
+        bert_config: architecture; a private copy is changed.
+        forbidden_ids: ids that never get mass: [PAD], [CLS], [SEP], [MASK].
+        max_target_length: longest target in word pieces; the length head speaks of 1..max_target_length.
+        attention: ``isolated`` or ``full`` (source sees the target too: no cache, lengths from a pass of their own).
+        copy_head: whether mu mixes in a pointer distribution over the source.
+        timestep: ``none``, ``prefix`` (the paper's PTE) or ``layerwise`` (LTE).
+    """
+
+    def __init__(
+        self,
+        bert_config: BertConfig,
+        forbidden_ids: list[int],
+        max_target_length: int = 64,
+        attention: str = "isolated",
+        copy_head: bool = True,
+        timestep: str = "none",
+    ):
+        super().__init__()
+        # is_decoder makes this BERT accept a cache. It would also make it silently causal wherever the explicit 4-D mask is missing,
+        # so every call goes through _run, which always passes one; export.py sets the flag back.
+        config = BertConfig.from_dict({**bert_config.to_dict(), "is_decoder": True, "use_cache": True, "add_cross_attention": False})
+        self.mlm = BertForMaskedLM(config)
+        self.bert_config = config
+        self.attention = attention
+        self.timestep = timestep
+        self.max_target_length = max_target_length
+        width = config.hidden_size
+        self.length_head = nn.Linear(width, max_target_length)
+        self.copy_head = CopyHead(width) if copy_head else None
+        self.time_embedding = TimeEmbedding(width, config.num_hidden_layers if timestep == "layerwise" else 1) if timestep != "none" else None
+        for module in (self.length_head, self.copy_head, self.time_embedding):
+            if module is not None:
+                module.apply(self._init_linear)
+        if self.copy_head is not None:
+            nn.init.constant_(self.copy_head.gate.bias, CopyHead.INITIAL_GATE)
+        bias = torch.zeros(config.vocab_size)
+        bias[forbidden_ids] = float("-inf")
+        self.register_buffer("forbidden_bias", bias, persistent=False)
+
+    def _init_linear(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=self.bert_config.initializer_range)
+            nn.init.zeros_(module.bias)
+
+    # ---- passes through the encoder -------------------------------------------------------------------------------------------------
+
+    def hidden_states(self, batch: Batch, x_t: Tensor, tau: Tensor) -> Tensor:
+        """One pass over whole sequences, [B, L, D]: training, and sampling with full attention. x_t [B, L], tau [B]."""
+        embeddings = self.mlm.bert.embeddings.word_embeddings(x_t)
+        valid, is_target = batch.valid, batch.is_target_segment  # [B, L]
+        positions = torch.arange(x_t.shape[1], device=x_t.device).expand_as(x_t)
+        time = None
+        if self.time_embedding is not None:
+            time = self.time_embedding(tau)  # [B, layers, D]
+        if self.timestep == "prefix":
+            # attention does not mind the order of its inputs: the time token stands in the last column, with the first target position
+            embeddings = torch.cat([embeddings, time], dim=1)
+            valid = F.pad(valid, (0, 1), value=True)
+            is_target = F.pad(is_target, (0, 1), value=True)
+            positions = torch.cat([positions, batch.source_length[:, None]], dim=1)
+        allowed = valid[:, None, :].expand(-1, valid.shape[1], -1)
+        if self.attention == "isolated":
+            allowed = allowed & (is_target[:, :, None] | ~is_target[:, None, :])
+        states = self._run(embeddings, is_target.long(), positions, allowed, time, is_target)
+        return states[:, : x_t.shape[1]]
+
+    def encode_source(self, batch: Batch) -> EncodedSource:
+        """Encode the source segments once (isolated attention): states, keys and values that no target can change."""
+        ids = batch.source_ids()
+        seen = torch.arange(ids.shape[1], device=ids.device) < batch.source_length[:, None]  # [B, S]
+        cache = DynamicCache()
+        states = self._run(
+            self.mlm.bert.embeddings.word_embeddings(ids),
+            torch.zeros_like(ids),
+            torch.arange(ids.shape[1], device=ids.device).expand_as(ids),
+            seen[:, None, :].expand(-1, ids.shape[1], -1),
+            cache=cache,
+        )
+        keys_values = [(layer.keys, layer.values) for layer in cache.layers]
+        return EncodedSource(keys_values, states, ids, batch.source_length, batch.prompt_length)
+
+    def target_states(self, source: EncodedSource, x_t: Tensor, target_length: Tensor, tau: Tensor) -> Tensor:
+        """Hidden states of target segments [B, T, D], given the encoded source. x_t [B, T] holds the words, [SEP] and padding."""
+        embeddings = self.mlm.bert.embeddings.word_embeddings(x_t)
+        columns = torch.arange(x_t.shape[1], device=x_t.device)
+        valid = columns <= target_length[:, None]  # words and [SEP]
+        positions = source.source_length[:, None] + columns
+        time = None if self.time_embedding is None else self.time_embedding(tau)
+        if self.timestep == "prefix":
+            embeddings = torch.cat([embeddings, time], dim=1)
+            valid = F.pad(valid, (0, 1), value=True)
+            positions = torch.cat([positions, source.source_length[:, None]], dim=1)
+        seen = torch.arange(source.input_ids.shape[1], device=x_t.device) < source.source_length[:, None]  # [B, S]
+        allowed = torch.cat([seen, valid], dim=1)[:, None, :].expand(-1, valid.shape[1], -1)
+        # a fresh cache on the same tensors: appending concatenates, so the source's own keys and values stay as they are
+        cache = DynamicCache()
+        for layer, (key, value) in enumerate(source.keys_values):
+            cache.update(key, value, layer)
+        # padding may run past the last position embedding
+        positions = positions.clamp(max=self.bert_config.max_position_embeddings - 1)
+        states = self._run(embeddings, torch.ones_like(positions), positions, allowed, time, torch.ones_like(valid), cache)
+        return states[:, : x_t.shape[1]]
+
+    def _run(self, embeddings, token_types, positions, allowed, time=None, is_target=None, cache=None) -> Tensor:
+        """The only call of the encoder: explicit 4-D mask [B, 1, Q, K], True = may look."""
+        if self.bert_config.type_vocab_size < 2:
+            token_types = torch.zeros_like(token_types)
+        hooks = []
+        if self.timestep == "layerwise" and time is not None:
+            for index, layer in enumerate(self.mlm.bert.encoder.layer):
+                hooks.append(layer.register_forward_pre_hook(_adds(time[:, index, None] * is_target[:, :, None])))
+        try:
+            return self.mlm.bert(
+                inputs_embeds=embeddings,
+                token_type_ids=token_types,
+                position_ids=positions,
+                attention_mask=allowed[:, None],
+                past_key_values=cache,
+                use_cache=cache is not None,
+            ).last_hidden_state
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    # ---- heads ----------------------------------------------------------------------------------------------------------------------
+
+    def length_logits(self, source_states: Tensor) -> Tensor:
+        """Logits of p(length | source) for 1..max_target_length, [B, max_target_length], from the state of [CLS]."""
+        return self.length_head(source_states[:, 0])
+
+    def word_log_probs(self, states: Tensor, rows: Tensor, source_states: Tensor, source_ids: Tensor, copyable: Tensor) -> Tensor:
+        """log mu at N places, [N, V] float32: the vocabulary head, mixed with the copy head if there is one.
+
+        states [N, D] of the places, rows [N] their row in the batch, source_states [B, S, D], source_ids and copyable [B, S].
+        """
+        logits = self.mlm.cls(states).float() + self.forbidden_bias
+        log_vocabulary = torch.log_softmax(logits, dim=-1)
+        if self.copy_head is None:
+            return log_vocabulary
+        return self.copy_head(log_vocabulary, states, rows, source_states, source_ids, copyable)
+
+    def forward(self, batch: Batch, x_t: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+        """log mu at the masked places of x_t in row-major order [N, V], and length logits [B, max_target_length]. x_t [B, L], tau [B]."""
+        states = self.hidden_states(batch, x_t, tau)
+        rows, columns = (x_t == batch.mask_id).logical_and(batch.target_mask).nonzero(as_tuple=True)
+        width = int(batch.source_length.max())
+        copyable = batch.copyable[:, :width]
+        log_mu = self.word_log_probs(states[rows, columns], rows, states[:, :width], batch.input_ids[:, :width], copyable)
+        if self.attention == "isolated":
+            return log_mu, self.length_logits(states)
+        return log_mu, self.length_logits(self.encode_source(batch).states)
+
+
+def _adds(extra: Tensor):
+    """A pre-hook that adds ``extra`` to the hidden states a layer receives."""
+
+    def hook(_module, inputs):
+        return (inputs[0] + extra, *inputs[1:])
+
+    return hook

@@ -1,0 +1,99 @@
+"""Absorbing-state diffusion, exactly: forward process, posterior, reverse step and KL, with one schedule per token type.
+
+Notation: x_0 clean ids, x_t noised ids, tau_s < tau_t in [0, 1], m_t(v) the probability that type v is masked at t (schedule.py), r(v) = (m_t(v) - m_s(v)) / m_t(v),
+mu = the denoiser's p(x_0 | x_t, source) with no mass on [MASK] and the other specials. Shapes: B batch, L length, V vocabulary,
+N masked places. A word already clean at t is clean at s too; all of this concerns masked places.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .schedule import NoiseSchedule
+
+
+class KlTerms(NamedTuple):
+    """The two terms of the KL at each masked place, [N] float64, in nats; the KL is their sum."""
+
+    reveal: Tensor  # - r(x) log mu_x
+    stay: Tensor  # (1 - r(x)) log[(1 - r(x)) / (1 - sum_v mu_v r(v))]
+
+
+class AbsorbingDiffusion:
+    """The forward process q and the reverse process p of masked diffusion under a :class:`NoiseSchedule`.
+
+    Args:
+        schedule: the noise schedule, per token type.
+        mask_id: id of [MASK].
+    """
+
+    def __init__(self, schedule: NoiseSchedule, mask_id: int):
+        self.schedule = schedule
+        self.mask_id = mask_id
+
+    def q_sample(self, x_0: Tensor, tau: Tensor, maskable: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """x_t ~ q(x_t | x_0): each maskable place becomes [MASK] with probability m_t(x_0).
+
+        x_0 [B, L] ids, tau [B], maskable [B, L] bool -> x_t [B, L]. The uniform numbers are drawn in float64 on the CPU, so that a seed
+        means the same noise on every device.
+        """
+        m = self.schedule.mask_probability(tau[:, None], x_0)  # [B, L]
+        uniform = torch.rand(x_0.shape, generator=generator, dtype=torch.float64).to(x_0.device)
+        return torch.where(maskable & (uniform < m), self.mask_id, x_0)
+
+    def posterior(self, x_0: Tensor, x_t: Tensor, tau_s: Tensor, tau_t: Tensor, vocab_size: int) -> Tensor:
+        """q(x_s | x_t, x_0) as a table [..., V]: at a masked place x_0 with r(x_0), else [MASK]; elsewhere x_t for certain."""
+        r = self.schedule.reveal_probability(tau_s, tau_t, x_0)
+        masked = x_t == self.mask_id
+        table = torch.zeros(*x_t.shape, vocab_size, dtype=torch.float64)
+        table.scatter_(-1, torch.where(masked, x_0, x_t)[..., None], torch.where(masked, r, 1.0)[..., None])
+        table[..., self.mask_id] += torch.where(masked, 1 - r, 0.0)
+        return table
+
+    def reverse_probs(self, mu: Tensor, x_t: Tensor, tau_s: Tensor, tau_t: Tensor) -> Tensor:
+        """p(x_s | x_t) as a table [..., V]: at a masked place v with mu_v r(v), [MASK] with 1 - sum_v mu_v r(v).
+
+        mu [..., V], x_t [...], tau_s and tau_t broadcasting with x_t.
+        """
+        revealed = mu * self.schedule.reveal_probability(tau_s, tau_t)
+        table = revealed.clone()
+        table[..., self.mask_id] = 1 - revealed.sum(-1)
+        clean = torch.nn.functional.one_hot(x_t, mu.shape[-1]).to(mu.dtype)
+        return torch.where((x_t == self.mask_id)[..., None], table, clean)
+
+    def kl(self, log_mu: Tensor, x_0: Tensor, tau_s: Tensor, tau_t: Tensor) -> KlTerms:
+        """KL(q(x_s | x_t, x_0) || p(x_s | x_t)) at masked places.
+
+        log_mu [N, V], x_0 [N] the true words, tau_s and tau_t [N]. At s = 0, r = 1 and only ``-log mu_x`` is left. The second term
+        vanishes only when r is the same for all words: without it weighted cross-entropy is no bound for lambda > 0. It is
+        computed from 1 - r(v) = m_s(v) / m_t(v), which loses nothing to cancellation.
+        """
+        log_mu_x = log_mu.gather(-1, x_0[:, None]).squeeze(-1).double()
+        stay_x = self.schedule.stay_probability(tau_s, tau_t, x_0)
+        reveal_term = -(1 - stay_x) * log_mu_x
+        if self.schedule.is_plain:
+            return KlTerms(reveal_term, torch.zeros_like(reveal_term))
+        expected_stay = (log_mu.exp() * self._by_time(self.schedule.stay_probability, log_mu.dtype, tau_s, tau_t)).sum(-1).double()
+        last = stay_x <= 0  # s = 0: everything is revealed; keep log 0 out of the gradient
+        ratio = torch.where(last, 1.0, stay_x) / torch.where(last, 1.0, expected_stay)
+        return KlTerms(reveal_term, stay_x * ratio.log())
+
+    def correct_for_time(self, log_mu: Tensor, tau_t: Tensor) -> Tensor:
+        """mu*(v) proportional to mu(v) m_t(v), renormalised: what a time-free network cannot know.
+
+        With lambda > 0 the mere fact that a place is still masked at t speaks for the words that are masked early. The
+        factor p(masked at t | v) = m_t(v) is exact for one masked place and first order for several. log_mu [N, V], tau_t [N].
+        """
+        if self.schedule.is_plain:
+            return log_mu
+        log_m = self._by_time(lambda tau: self.schedule.mask_probability(tau).log(), log_mu.dtype, tau_t)
+        return torch.log_softmax(log_mu + log_m, dim=-1)
+
+    @staticmethod
+    def _by_time(table, dtype: torch.dtype, *taus: Tensor) -> Tensor:
+        """table(*taus) [N, V], computed in float64 once per distinct time (places of one sentence share it) and then expanded."""
+        distinct, index = torch.stack(taus, dim=-1).unique(dim=0, return_inverse=True)
+        return table(*distinct.unbind(-1)).to(dtype)[index]

@@ -1,0 +1,182 @@
+"""A model with all that belongs to it, and the only place that builds one from a config."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .config import BUILT_IN_SIZES, RunConfig
+from .denoiser import BertDenoiser
+from .diffusion import AbsorbingDiffusion
+from .errors import UserError
+from .schedule import NoiseSchedule
+from .tasks import PROMPTS, TASKS, Task, require_hub
+from .tokenization import TextTokenizer
+from .word_frequency import count_tokens, informativeness
+
+# layers, width, heads; the feed-forward layer is four times the width
+SIZES = {"tiny": (2, 128, 4), "mini": (4, 256, 4), "small": (4, 512, 8)}
+
+
+@dataclass
+class DiffusionModel:
+    """Denoiser, tokenizer, schedule and settings: what a checkpoint holds."""
+
+    denoiser: BertDenoiser
+    tokenizer: TextTokenizer
+    schedule: NoiseSchedule
+    config: RunConfig
+    metrics: dict = field(default_factory=dict)
+    parent: str | None = None
+
+    @property
+    def task(self) -> Task:
+        return TASKS[self.config.data.task_name]
+
+    @property
+    def diffusion(self) -> AbsorbingDiffusion:
+        return AbsorbingDiffusion(self.schedule, self.tokenizer.mask_id)
+
+    @property
+    def device(self) -> torch.device:
+        return self.denoiser.forbidden_bias.device
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(parameter.numel() for parameter in self.denoiser.parameters())
+
+    def to(self, device) -> DiffusionModel:
+        """Move network and schedule."""
+        self.denoiser.to(device)
+        self.schedule.to(device)
+        return self
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` -> CUDA, else mps, else CPU; anything else must exist on this machine."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise UserError(f"device is '{name}': expected auto, cpu, cuda, cuda:N or mps")
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count <= (device.index or 0):
+            raise UserError(f"device is '{name}' but this machine has {count or 'no'} CUDA GPU{'s' if count > 1 else ''}: use --device cpu or auto")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device is 'mps' but this machine has none: use --device cpu or auto")
+    return device
+
+
+def build_model(config: RunConfig, texts: Iterable[str], seed: int) -> DiffusionModel:
+    """A fresh model for a config: pretrained, or built-in size with a vocabulary learned from ``texts``. The schedule is still plain
+    (``fit_schedule`` adds the word frequencies once the targets are encoded).
+
+    Raises:
+        UserError: no such model, not a BERT, or too short for max_length.
+    """
+    name = config.model.model_name_or_path
+    pretrained = None
+    torch.manual_seed(seed)
+    if name in BUILT_IN_SIZES:
+        tokenizer = TextTokenizer.learn([*texts, *PROMPTS * 100], config.model.vocab_size)
+        layers, width, heads = SIZES[name]
+        from transformers import BertConfig
+
+        bert_config = BertConfig(
+            vocab_size=tokenizer.vocab_size,
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            intermediate_size=4 * width,
+            max_position_embeddings=max(512, config.data.max_length),
+            pad_token_id=tokenizer.pad_id,
+        )
+    else:
+        tokenizer, bert_config, pretrained = load_pretrained(name, weights=not config.model.from_scratch)
+    denoiser = assemble(config, bert_config, tokenizer)
+    if pretrained is not None:
+        denoiser.mlm.load_state_dict(pretrained)
+    return DiffusionModel(denoiser, tokenizer, NoiseSchedule(config.diffusion.schedule), config)
+
+
+def assemble(config: RunConfig, bert_config, tokenizer: TextTokenizer) -> BertDenoiser:
+    """The denoiser of a config, with fresh weights."""
+    if config.data.max_length > bert_config.max_position_embeddings:
+        raise UserError(
+            f"max_length is {config.data.max_length} but {config.model.model_name_or_path} has only {bert_config.max_position_embeddings} positions: "
+            f"lower --max_length"
+        )
+    if tokenizer.vocab_size > bert_config.vocab_size:
+        raise UserError(f"the tokenizer has {tokenizer.vocab_size} word pieces but the model only {bert_config.vocab_size}: they do not belong together")
+    # a vocabulary padded to a round number has entries that no text can produce
+    forbidden = [*tokenizer.forbidden_ids, *range(tokenizer.vocab_size, bert_config.vocab_size)]
+    with quiet_transformers():
+        return BertDenoiser(bert_config, forbidden, config.data.max_target_length, config.model.attention, config.model.copy_head, config.model.timestep)
+
+
+def fit_schedule(model: DiffusionModel, targets: Iterable) -> None:
+    """Give the model its word-frequency schedule, counted over the training targets (sequences of ids)."""
+    vocab_size = model.denoiser.bert_config.vocab_size
+    table = informativeness(count_tokens(targets, vocab_size), model.tokenizer.special_ids)
+    diffusion = model.config.diffusion
+    model.schedule = NoiseSchedule(diffusion.schedule, diffusion.word_freq_lambda, table)
+
+
+def load_pretrained(name: str, weights: bool = True) -> tuple[TextTokenizer, object, dict[str, Tensor] | None]:
+    """Tokenizer, configuration and (if wanted) masked-LM weights of a BERT from a local directory or the hub.
+
+    A BERT without a masked-LM head gets a fresh one, tied to its word embeddings.
+    """
+    import transformers
+
+    looks_local = Path(name).is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1
+    if looks_local and not (Path(name) / "config.json").is_file():
+        raise UserError(f"model_name_or_path is '{name}': no such BERT directory (config.json is missing); give a directory, a hub id, tiny, mini or small")
+    with quiet_transformers():
+        if not looks_local:
+            _reach_hub(name)
+        try:
+            bert_config = transformers.AutoConfig.from_pretrained(name)
+            if bert_config.model_type != "bert":
+                raise UserError(f"{name} is a {bert_config.model_type} model: expected a BERT, such as bert-base-uncased")
+            tokenizer = TextTokenizer.from_pretrained(name)
+            if not weights:
+                return tokenizer, bert_config, None
+            model = transformers.BertForMaskedLM.from_pretrained(name, config=bert_config, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(f"cannot load '{name}': {first[:160]}; give a BERT directory, a hub id, or a built-in size ({', '.join(BUILT_IN_SIZES)})") from None
+    return tokenizer, bert_config, model.state_dict()
+
+
+def _reach_hub(name: str) -> None:
+    """Pass when the model is in the local cache or the hub answers; otherwise one line, within seconds."""
+    import transformers
+
+    try:
+        transformers.AutoConfig.from_pretrained(name, local_files_only=True)
+    except (OSError, ValueError):
+        require_hub(f"the model '{name}'", f"give a local BERT directory, or a built-in size: {', '.join(BUILT_IN_SIZES)}")
+
+
+@contextlib.contextmanager
+def quiet_transformers():
+    """Without the library's loading bars and its warnings about a decoder flag and a fresh head, both of which are meant here."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,132 @@
+"""A WordPiece tokenizer: read from a BERT, or learned from the training data; it travels inside every checkpoint as one JSON string."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from .errors import UserError
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+BASIC_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789.,:;?!'\"()-&%$#/"
+MAX_ALPHABET = 500
+
+
+class TextTokenizer:
+    """Text <-> word-piece ids. Literal special tokens in a text are ordinary text; only ``fill``/``mask`` give [MASK] a meaning.
+
+    Args:
+        json_text: the fast tokenizer's serialised form.
+        source: where it came from, for error messages.
+    """
+
+    def __init__(self, json_text: str, source: str = "tokenizer"):
+        try:
+            self.backend = Tokenizer.from_str(json_text)
+        except Exception as error:  # the library raises bare Exception
+            raise UserError(f"{source}: not a tokenizer ({str(error)[:80]})") from None
+        self.backend.no_padding()
+        self.backend.no_truncation()
+        self.backend.encode_special_tokens = True
+        self.json = json_text
+        missing = [token for token in SPECIAL_TOKENS if self.backend.token_to_id(token) is None]
+        if missing or not isinstance(self.backend.model, models.WordPiece):
+            reason = f"it lacks {', '.join(missing)}" if missing else f"its model is {type(self.backend.model).__name__}"
+            raise UserError(f"{source}: not a BERT WordPiece tokenizer ({reason}); choose a BERT such as bert-base-uncased")
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (self.backend.token_to_id(token) for token in SPECIAL_TOKENS)
+        self.tokens = [self.backend.id_to_token(index) or f"[unused-{index}]" for index in range(self.backend.get_vocab_size(with_added_tokens=True))]
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str) -> TextTokenizer:
+        """The tokenizer of a hub model or local directory, through transformers."""
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, use_fast=True)
+        if not hasattr(tokenizer, "backend_tokenizer"):
+            raise UserError(f"{name_or_path}: it has no fast tokenizer; choose a BERT such as bert-base-uncased")
+        return cls(tokenizer.backend_tokenizer.to_str(), source=str(name_or_path))
+
+    @classmethod
+    def learn(cls, texts: Iterable[str], vocab_size: int) -> TextTokenizer:
+        """Learn an uncased WordPiece vocabulary of at most ``vocab_size`` pieces from texts; the same texts always give the same one."""
+        normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+        counts = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+        letters = Counter(BASIC_ALPHABET)
+        for word, count in counts.items():
+            for letter in word:
+                letters[letter] += count
+        alphabet = sorted(sorted(letters, key=lambda letter: (-letters[letter], letter))[:MAX_ALPHABET])
+        # The library numbers the pieces "##x" in the order of a randomly seeded hash table and breaks ties by number. Named as special tokens, they get
+        # fixed numbers; the vocabulary is then put into a fresh tokenizer in which they are ordinary.
+        fixed = [*SPECIAL_TOKENS, *(f"##{letter}" for letter in alphabet)]
+        trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, min_frequency=2, special_tokens=fixed, initial_alphabet=alphabet, show_progress=False)
+        draft = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        draft.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        draft.train_from_iterator((" ".join([word] * count) for word, count in sorted(counts.items()) if set(word) <= set(alphabet)), trainer)
+        return cls.from_vocabulary(sorted(draft.get_vocab(), key=draft.token_to_id))
+
+    @classmethod
+    def from_vocabulary(cls, tokens: Sequence[str]) -> TextTokenizer:
+        """An uncased BERT tokenizer with these tokens, the ids being their places."""
+        backend = Tokenizer(models.WordPiece({token: index for index, token in enumerate(tokens)}, unk_token="[UNK]", max_input_chars_per_word=100))
+        backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.decoder = decoders.WordPiece(prefix="##")
+        backend.add_special_tokens(list(SPECIAL_TOKENS))
+        return cls(backend.to_str())
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def special_ids(self) -> list[int]:
+        """[PAD], [UNK], [CLS], [SEP], [MASK]: informativeness 0."""
+        return [self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id]
+
+    @property
+    def forbidden_ids(self) -> list[int]:
+        """Never words: no mass in mu. ([UNK] keeps its mass in training, or one emoji would make the NELBO infinite.)"""
+        return [self.pad_id, self.cls_id, self.sep_id, self.mask_id]
+
+    @cached_property
+    def unwritable_ids(self) -> list[int]:
+        """Never written when sampling: specials, [UNK] and unused entries."""
+        return sorted({*self.special_ids, *(index for index, token in enumerate(self.tokens) if token.startswith("[unused"))})
+
+    @cached_property
+    def continuation(self) -> torch.Tensor:
+        """[V] bool: pieces that continue a word (``##ing``)."""
+        return torch.tensor([token.startswith("##") for token in self.tokens])
+
+    @cached_property
+    def is_uncased(self) -> bool:
+        return self.encode("Q") == self.encode("q")
+
+    def encode(self, text: str) -> list[int]:
+        """Ids without special tokens."""
+        return self.backend.encode(text, add_special_tokens=False).ids
+
+    def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of many texts, in parallel."""
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids and the (start, end) of each in the text."""
+        encoding = self.backend.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
+    def words(self, ids: Iterable[int]) -> list[str]:
+        """Whole words: pieces that start with ## are joined to the word before."""
+        words: list[str] = []
+        for index in ids:
+            token = self.tokens[index]
+            if token.startswith("##") and words:
+                words[-1] += token[2:]
+            else:
+                words.append(token.removeprefix("##"))
+        return words

@@ -1,0 +1,344 @@
+"""The training loop: steps, validation by the NELBO, checkpoints, resume. It prints nothing; a :class:`Reporter` listens."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from .checkpoint import RunDirectory, save_checkpoint
+from .config import RunConfig
+from .data import Collator, EncodedPairs, EpochBatches, fixed_batches
+from .errors import UserError
+from .layout import Batch
+from .model import DiffusionModel, pick_device
+from .objective import NelboTerms, estimate_nelbo, nelbo_terms, sample_times, training_loss
+
+VALIDATION_EXAMPLES = 1024  # the yardstick uses at most this many, evenly spread over the validation data
+
+
+class Reporter:
+    """What the loop tells: override what is of interest."""
+
+    def start(self, total_steps: int, done_steps: int) -> None: ...
+    def step(self, step: int, progress: float, values: dict) -> None: ...
+    def validation(self, record: dict, improved: bool) -> None: ...
+    def demonstration(self, step: int) -> None: ...
+    def stop(self) -> None: ...
+
+
+@dataclass
+class TrainingState:
+    """Where the run stands; goes into last.pt, so that a resume continues at the same place."""
+
+    step: int = 0
+    epoch: int = 0  # epochs finished
+    batch: int = 0  # batches of the current epoch already used
+    best_nelbo: float = math.inf
+    best_step: int = 0
+    bad_validations: int = 0
+    seconds: float = 0.0
+    metrics_lines: int = 0
+    finished: bool = False
+    window: dict = field(default_factory=dict)  # sums since the last logged line
+
+
+@dataclass
+class TrainingResult:
+    """How training ended: ``reason`` is epochs, max_steps, max_minutes, patience, or interrupted (then ``signal`` says by what)."""
+
+    state: TrainingState
+    reason: str
+    signal: int | None = None
+
+
+@dataclass
+class TrainingData:
+    """Encoded splits; ``valid_words`` counts the words (text.split()) of the yardstick's targets."""
+
+    train: EncodedPairs
+    valid: list[Batch]
+    valid_words: int
+    collator: Collator
+    fingerprint: str
+
+
+class Trainer:
+    """One training run.
+
+    Args:
+        model: what to train, already with its schedule.
+        data: encoded training data and fixed validation batches.
+        run: where checkpoints and metrics go.
+        reporter: told about steps, validations and demonstrations.
+        resume: the ``training`` part of a last.pt, or None for a fresh start.
+    """
+
+    def __init__(self, model: DiffusionModel, data: TrainingData, run: RunDirectory, reporter: Reporter | None = None, resume: dict | None = None):
+        self.config: RunConfig = model.config
+        self.training = self.config.training
+        self.device = pick_device(self.training.device)
+        self.model, self.data, self.run = model.to(self.device), data, run
+        self.diffusion = model.diffusion
+        self.reporter = reporter or Reporter()
+        self.autocast = choose_autocast(self.training.precision, self.device)
+        decayed = [p for p in model.denoiser.parameters() if p.ndim > 1]
+        plain = [p for p in model.denoiser.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": self.training.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=self.training.lr, betas=(0.9, 0.98), fused=self.device.type in ("cpu", "cuda"))
+        self.state = TrainingState()
+        self.stop_signal: int | None = None
+        batches = len(self._epoch_batches(0))
+        self.steps_per_epoch = math.ceil(batches / self.training.accumulation_steps)
+        self.total_steps = self.steps_per_epoch * self.training.epochs
+        if self.training.max_steps is not None:
+            self.total_steps = min(self.total_steps, self.training.max_steps)
+        if resume is not None:
+            self._restore(resume)
+
+    # ---- the loop -------------------------------------------------------------------------------------------------------------------
+
+    def fit(self) -> TrainingResult:
+        """Train to the end, or until a limit, patience, SIGINT or SIGTERM; best_model.pt and last.pt are left in the run directory."""
+        state, training = self.state, self.training
+        self.started = time.monotonic() - state.seconds
+        self.reporter.start(self.total_steps, state.step)
+        reason = None
+        with self._catch_signals():
+            if state.step == 0:
+                torch.manual_seed(training.seed)
+                self.validate()
+            while reason is None:
+                reason = self._run_epoch()
+            state.finished = reason != "interrupted"
+            if reason != "interrupted" and state.best_step != state.step and self.last_validation != state.step:
+                self.validate()
+            self.save_last()
+        self.reporter.stop()
+        return TrainingResult(state, reason, self.stop_signal)
+
+    def _run_epoch(self) -> str | None:
+        """Steps until the epoch ends (None) or training does (the reason)."""
+        state, training = self.state, self.training
+        dataset = self._epoch_batches(state.epoch)
+        remaining = range(state.batch, len(dataset))
+        # its own generator: the loader must not draw from the one that feeds dropout, or a resume would differ
+        loader = DataLoader(
+            dataset, batch_size=None, sampler=remaining, num_workers=training_workers(self.config), generator=torch.Generator(),
+            pin_memory=self.device.type == "cuda",
+        )  # fmt: skip
+        group: list[Batch] = []
+        for number, batch in zip(remaining, loader):
+            group.append(batch)
+            if len(group) < training.accumulation_steps and number + 1 < len(dataset):
+                continue
+            self.step(group)
+            group = []
+            state.batch = number + 1
+            if state.batch == len(dataset):
+                state.epoch, state.batch = state.epoch + 1, 0
+            reason = self._after_step(epoch_ended=state.batch == 0)
+            if reason is not None or state.batch == 0:
+                return reason
+        return None
+
+    def _after_step(self, epoch_ended: bool) -> str | None:
+        state, training = self.state, self.training
+        state.seconds = time.monotonic() - self.started
+        if state.step % training.logging_steps == 0:
+            self._log()
+        if epoch_ended or (training.eval_steps and state.step % training.eval_steps == 0):
+            self.validate()
+        if (epoch_ended and training.demonstration_steps is None) or (training.demonstration_steps and state.step % training.demonstration_steps == 0):
+            self.reporter.demonstration(state.step)
+        reason = None
+        if state.step >= self.total_steps:
+            reason = "max_steps" if training.max_steps is not None and state.step >= training.max_steps else "epochs"
+        elif training.max_minutes is not None and state.seconds >= 60 * training.max_minutes:
+            reason = "max_minutes"
+        elif training.patience is not None and state.bad_validations >= training.patience:
+            reason = "patience"
+        elif self.stop_signal is not None:
+            reason = "interrupted"
+        if reason is None and (epoch_ended or state.step % training.save_steps == 0):
+            self.save_last()
+        return reason
+
+    def step(self, group: list[Batch]) -> None:
+        """One optimizer step over a group of micro-batches."""
+        state, training, num_steps = self.state, self.training, self.config.diffusion.num_steps
+        # noise is keyed by the step: neither a resume nor validation in between changes it
+        generator = torch.Generator().manual_seed(training.seed * 1_000_003 + state.step)
+        times = sample_times(sum(map(len, group)), num_steps, generator).split([len(batch) for batch in group])
+        group = [batch.to(self.device) for batch in group]
+        times = [t.to(self.device) for t in times]
+        noised = [self.diffusion.q_sample(batch.input_ids, t.double() / num_steps, batch.target_mask, generator) for batch, t in zip(group, times)]
+        masked = sum(int((x_t == batch.mask_id).sum()) for batch, x_t in zip(group, noised))
+        tokens = sum(int(batch.target_length.sum()) for batch in group)
+        self.model.denoiser.train()
+        total: NelboTerms | None = None
+        loss_value = 0.0
+        for batch, t, x_t in zip(group, times, noised):
+            with self.autocast():
+                terms = nelbo_terms(self.model.denoiser, self.diffusion, batch, x_t, t, num_steps, self.config.diffusion.time_correction)
+            loss = training_loss(terms, training.loss, training.hybrid_lambda, masked, tokens)
+            loss.backward()
+            loss_value += float(loss.detach())
+            terms = NelboTerms(*(getattr(terms, name).detach() for name in terms.__dataclass_fields__))
+            total = terms if total is None else total + terms
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.denoiser.parameters(), training.max_grad_norm or math.inf))
+        lr = training.lr * self.learning_rate_factor()
+        if not math.isfinite(loss_value) or not math.isfinite(norm):
+            self._refuse_to_go_on(loss_value, norm, lr)
+        for param_group in self.optimizer.param_groups:
+            param_group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        values = {"loss": loss_value, "grad_norm": norm, "lr": lr, "examples": sum(map(len, group)), "tokens": tokens, **total.per_token()}
+        self._remember(values)
+        self.reporter.step(state.step, self.progress(), values)
+
+    # ---- parts ----------------------------------------------------------------------------------------------------------------------
+
+    def progress(self) -> float:
+        """Share of training that is done, 0 to 1: by steps or by minutes, whichever limit is nearer."""
+        share = self.state.step / self.total_steps
+        if self.training.max_minutes:
+            share = max(share, (time.monotonic() - self.started) / (60 * self.training.max_minutes))
+        return min(share, 1.0)
+
+    def learning_rate_factor(self) -> float:
+        """Linear warm-up over ``warmup_ratio`` of training, then linear decay to zero."""
+        done, warmup = self.progress(), self.training.warmup_ratio
+        if done < warmup:
+            return (done + 1 / self.total_steps) / (warmup + 1 / self.total_steps)
+        return (1 - done) / (1 - warmup) if warmup < 1 else 1.0
+
+    def validate(self) -> dict:
+        """The fixed NELBO; keeps best_model.pt. Returns the record that was logged."""
+        state = self.state
+        terms = estimate_nelbo(self.model.denoiser, self.diffusion, self.data.valid, self.config.diffusion.time_correction, device=self.device)
+        values = {f"valid_{name}": value for name, value in terms.per_token().items()}
+        values["valid_nelbo_per_word"] = float(terms.total) / max(self.data.valid_words, 1)
+        improved = values["valid_nelbo"] < state.best_nelbo
+        state.bad_validations = 0 if improved else state.bad_validations + 1
+        self.last_validation = state.step
+        if improved:
+            state.best_nelbo, state.best_step = values["valid_nelbo"], state.step
+        record = {"kind": "validation", "step": state.step, "epoch": round(self.epochs_done(), 4), **values}
+        self._append(record)
+        if improved:
+            self.model.metrics = {**record, "train_seconds": state.seconds}
+            save_checkpoint(self.run.best, self.model)
+        self.reporter.validation(record, improved)
+        return record
+
+    last_validation = -1
+
+    def epochs_done(self) -> float:
+        return self.state.epoch + self.state.batch / max(1, len(self._epoch_batches(self.state.epoch)))
+
+    def save_last(self) -> None:
+        """last.pt: the model and all that a resume needs."""
+        rng = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": np.random.get_state(legacy=False)}
+        if self.device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state(self.device)
+        rng["numpy"]["state"]["key"] = rng["numpy"]["state"]["key"].tolist()
+        training = {
+            "state": dict(vars(self.state)), "optimizer": self.optimizer.state_dict(), "rng": rng, "data_fingerprint": self.data.fingerprint,
+        }  # fmt: skip
+        save_checkpoint(self.run.last, self.model, training)
+
+    def _restore(self, saved: dict) -> None:
+        if saved["data_fingerprint"] != self.data.fingerprint:
+            raise UserError("the training data has changed since this run was interrupted: put it back, or start a new run with --checkpoint instead")
+        self.state = TrainingState(**saved["state"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        rng = saved["rng"]
+        torch.set_rng_state(rng["torch"])
+        random.setstate(rng["python"])
+        np.random.set_state({**rng["numpy"], "state": {**rng["numpy"]["state"], "key": np.array(rng["numpy"]["state"]["key"], dtype=np.uint32)}})
+        if "cuda" in rng and self.device.type == "cuda":
+            torch.cuda.set_rng_state(rng["cuda"], self.device)
+        self.run.cut_metrics(self.state.metrics_lines)
+        self.last_validation = self.state.step if self.state.batch == 0 else -1
+
+    def _remember(self, values: dict) -> None:
+        window = self.state.window
+        for name, value in values.items():
+            window[name] = window.get(name, 0.0) + value
+        window["steps"] = window.get("steps", 0) + 1
+        window["since"] = window.get("since", self.state.seconds)
+
+    def _log(self) -> None:
+        """One line of averages over the steps since the last one."""
+        window, state = self.state.window, self.state
+        steps, since = window.pop("steps"), window.pop("since")
+        record = {"kind": "train", "step": state.step, "epoch": round(self.epochs_done(), 4)}
+        record |= {name: value / steps for name, value in window.items()}
+        record["seconds"] = state.seconds
+        record["tokens_per_second"] = window["tokens"] / max(state.seconds - since, 1e-9)
+        state.window = {}
+        self._append(record)
+
+    def _append(self, record: dict) -> None:
+        self.run.append_metrics(record)
+        self.state.metrics_lines += 1
+
+    def _epoch_batches(self, epoch: int) -> EpochBatches:
+        if getattr(self, "_cached_epoch", (None, None))[0] != epoch:
+            batches = EpochBatches(self.data.train, self.data.collator, self.config.data, self.training.batch_size, self.training.seed, epoch)
+            self._cached_epoch = (epoch, batches)
+        return self._cached_epoch[1]
+
+    def _refuse_to_go_on(self, loss: float, norm: float, lr: float) -> None:
+        kept = self.run.best if self.run.best.is_file() else "none yet"
+        raise UserError(
+            f"training stopped at step {self.state.step}: the loss is {loss:g} and the gradient norm {norm:g} at learning rate {lr:.2g}; "
+            f"the last good checkpoint is {kept}; try a smaller --lr or --max_grad_norm"
+        )
+
+    @contextlib.contextmanager
+    def _catch_signals(self):
+        """SIGINT and SIGTERM finish the step and save; a second SIGINT stops at once."""
+
+        def remember(number, _frame):
+            if self.stop_signal is not None:
+                raise KeyboardInterrupt
+            self.stop_signal = number
+
+        try:
+            before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not in the main thread: leave signals alone
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def training_workers(config: RunConfig) -> int:
+    return config.data.num_workers
+
+
+def choose_autocast(precision: str, device: torch.device) -> Callable[[], contextlib.AbstractContextManager]:
+    """bf16 autocast on a GPU that has it; never on a CPU, where emulated bf16 is a hundred times slower."""
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if precision == "bf16" and not able:
+        raise UserError(f"precision is bf16 but {device} has no fast bf16: use --precision auto or fp32")
+    if able and precision in ("auto", "bf16"):
+        return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext
+
+
+__all__ = ["Reporter", "Trainer", "TrainingData", "TrainingResult", "TrainingState", "choose_autocast"]
