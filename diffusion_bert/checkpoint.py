@@ -6,6 +6,7 @@ generates wherever it is copied. Only tensors and plain types go in and only the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -81,6 +82,7 @@ def save_checkpoint(path: Path, model: DiffusionModel, training: dict | None = N
         "architecture": json.loads(model.denoiser.bert_config.to_json_string(use_diff=False)),
         "tokenizer": model.tokenizer.json,
         "informativeness": None if model.schedule.informativeness is None else model.schedule.informativeness.cpu(),
+        "token_counts": model.token_counts,
         "config": model.config.to_flat(),
         "metrics": model.metrics,
         "parent": model.parent,
@@ -103,7 +105,8 @@ def write_atomically(path: Path, write) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0][:120]
         raise UserError(f"cannot write {path}: {reason}; free some space or choose another --output_dir (the previous file, if any, is intact)") from None
     except BaseException:
@@ -137,7 +140,7 @@ def read_payload(path: str | Path) -> dict:
         raise UserError(f"{path} is no DiffusionBERT checkpoint: expected a file written by run_conditional_training.py")
     if payload.get("format_version") != FORMAT_VERSION:
         raise UserError(f"{path} has checkpoint format {payload.get('format_version')}, this version reads {FORMAT_VERSION}: update DiffusionBERT")
-    needed = ("architecture", "tokenizer", "config", "weights", "weights_sha256")
+    needed = ("architecture", "tokenizer", "informativeness", "token_counts", "config", "weights", "weights_sha256")
     if missing := [key for key in needed if key not in payload]:
         raise UserError(f"{path} is incomplete: {', '.join(missing)} missing; use another checkpoint")
     if weights_digest(payload["weights"]) != payload["weights_sha256"]:
@@ -157,7 +160,7 @@ def restore(payload: dict, origin: str = "checkpoint") -> DiffusionModel:
     except RuntimeError as error:
         raise UserError(f"{origin}: weights do not fit the architecture ({str(error).splitlines()[-1].strip()[:160]})") from None
     schedule = NoiseSchedule(config.diffusion.schedule, config.diffusion.word_freq_lambda, payload["informativeness"])
-    return DiffusionModel(denoiser.eval(), tokenizer, schedule, config, payload.get("metrics", {}), payload.get("parent"))
+    return DiffusionModel(denoiser.eval(), tokenizer, schedule, config, payload["token_counts"], payload.get("metrics", {}), payload.get("parent"))
 
 
 def load_checkpoint(path: str | Path) -> DiffusionModel:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from .errors import UserError, nearest
-from .schedule import SCHEDULES, check_lambda
 
 BUILT_IN_SIZES = ("tiny", "mini", "small")
 TASKS = ("sample", "qqp", "QT", "wiki_alignment", "CC", "custom")
 SAMPLERS = ("ancestral", "confidence")
+SCHEDULES = ("mutual", "cosine")
+MAX_LAMBDA = 1 / math.pi
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 
 
@@ -34,6 +35,7 @@ class ModelConfig:
     vocab_size: int = option(8000, "word pieces to learn for a built-in size", low=100)
     attention: str = option("isolated", "isolated: the source never sees the target; full: it does", ("isolated", "full"))
     copy_head: bool = option(True, "let the model point at words of the source")
+    dropout: float = option(0.1, "dropout in the encoder", low=0.0, high=0.9)
     timestep: str = option("none", "tell the network the time: none, prefix (a token) or layerwise", ("none", "prefix", "layerwise"))
 
 
@@ -108,6 +110,15 @@ class SamplingConfig:
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
 
 
+def check_lambda(word_freq_lambda: float) -> None:
+    """Refuse a lambda for which alpha(v, u) (schedule.py) would leave [0, 1] or rise with time."""
+    if not 0 <= word_freq_lambda <= MAX_LAMBDA:
+        raise UserError(
+            f"word_freq_lambda is {word_freq_lambda:g}: expected 0 (no word-frequency noise) to {math.floor(MAX_LAMBDA * 1000) / 1000} (= 1/pi, "
+            f"the largest for which no word is ever unmasked by noise)"
+        )
+
+
 TRAINING_SECTIONS = (ModelConfig, DataConfig, DiffusionConfig, TrainingConfig)
 
 
@@ -176,7 +187,7 @@ def check_value(f: dataclasses.Field, hint: Any, value: Any, origin: str = "sett
         except ValueError:
             pass
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < 1e300 else math.inf
     if type(value) is not kind:
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
         raise UserError(f"{origin}: {f.name} is {value!r}: expected {names[kind]}")
@@ -214,7 +225,7 @@ def load_preset(name_or_path: str) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {error.strerror}; --config takes a YAML file, --preset a name from configs/") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text: save the preset as UTF-8") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-45
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'}); write one 'key: value' per line, no tabs") from None

@@ -49,7 +49,7 @@ def encode_pairs(pairs: Sequence[Pair], tokenizer: TextTokenizer, config: DataCo
     """Tokenise all pairs; what does not fit the limits is left out and counted in ``notes``, never cut."""
     sources = tokenizer.encode_many([pair.source or "" for pair in pairs])
     targets = tokenizer.encode_many([pair.target for pair in pairs])
-    room = config.max_length - 3 - len(tokenizer.encode(prompt))
+    room = config.max_length - 3 - max(len(tokenizer.encode(text)) for text in (prompt, CONTINUE_PROMPT))
     long_target = np.array([len(target) > config.max_target_length for target in targets], dtype=bool)
     empty = np.array([len(target) == 0 for target in targets], dtype=bool)
     long_pair = np.array([len(source) + len(target) > room for source, target in zip(sources, targets)], dtype=bool) & ~long_target

@@ -30,11 +30,17 @@ class ReadReport:
     """What a file gave: pairs, and the rows that were left out with their reason."""
 
     path: Path
+    max_bad_rows: int = 20
     pairs: list[Pair] = field(default_factory=list)
     bad_rows: list[str] = field(default_factory=list)
 
     def complain(self, line: int, reason: str) -> None:
         self.bad_rows.append(f"{self.path}, line {line}: {reason}")
+        if len(self.bad_rows) > self.max_bad_rows:
+            raise UserError(
+                f"{self.bad_rows[0]} - and {len(self.bad_rows) - 1} more malformed rows, over --max_bad_rows {self.max_bad_rows}; "
+                "mend the file or raise the limit"
+            )
 
 
 def read_file(path: str | Path, max_bad_rows: int = 20) -> ReadReport:
@@ -44,44 +50,35 @@ def read_file(path: str | Path, max_bad_rows: int = 20) -> ReadReport:
         UserError: not there, unknown ending, not UTF-8, no usable row, missing columns, or more than ``max_bad_rows`` malformed rows.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: expected a file; for a folder with train.jsonl use --data_dir")
     if path.suffix.lower() not in FORMATS:
         raise UserError(f"{path}: unknown file type '{path.suffix}': expected one of {', '.join(FORMATS)}")
-    report = ReadReport(path)
+    report = ReadReport(path, max_bad_rows)
     reader = {".jsonl": _read_jsonl, ".txt": _read_txt}.get(path.suffix.lower(), _read_table)
     try:
         # utf-8-sig drops a byte-order mark; newline="" leaves line ends to the csv module
         with open(path, encoding="utf-8-sig", newline="" if reader is _read_table else None) as lines:
-            for pair in reader(lines, report):
-                report.pairs.append(pair)
-                _check_bad_rows(report, max_bad_rows)
+            report.pairs.extend(reader(lines, report))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; check the path") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder: expected a file; for a folder with train.jsonl use --data_dir") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check its permissions") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte 0x{error.object[error.start]:02x}); save it as UTF-8") from None
-    except csv.Error as error:
-        raise UserError(f"{path}: not a readable table ({error}); save it as UTF-8 with a header line src,trg") from None
-    _check_bad_rows(report, max_bad_rows)
     if not report.pairs:
         hint = f"; first problem: {report.bad_rows[0]}" if report.bad_rows else ""
         raise UserError(f"{path} holds no usable row{hint}: expected at least one")
     return report
 
 
-def _check_bad_rows(report: ReadReport, max_bad_rows: int) -> None:
-    if len(report.bad_rows) > max_bad_rows:
-        raise UserError(
-            f"{report.bad_rows[0]} - and {len(report.bad_rows) - 1} more malformed rows, over --max_bad_rows {max_bad_rows}; "
-            "mend the file or raise the limit"
-        )
-
-
 def _read_txt(lines, report: ReadReport) -> Iterator[Pair]:
-    for line in lines:
-        if text := line.strip():
+    for number, line in enumerate(lines, 1):
+        if not (text := line.strip()):
+            continue
+        if problem := unencodable(text):
+            report.complain(number, problem)
+        else:
             yield Pair(None, text)
 
 
@@ -93,7 +90,6 @@ def _read_jsonl(lines, report: ReadReport) -> Iterator[Pair]:
             row = json.loads(line)
         except ValueError as error:
             report.complain(number, f"not JSON ({error.msg if isinstance(error, json.JSONDecodeError) else error})")
-            _check_bad_rows(report, 10_000)  # a huge file of another kind need not be read to its end
             continue
         except RecursionError:
             report.complain(number, "JSON nested too deeply")
@@ -108,19 +104,42 @@ def _read_jsonl(lines, report: ReadReport) -> Iterator[Pair]:
 
 def _read_table(lines, report: ReadReport) -> Iterator[Pair]:
     csv.field_size_limit(2**31 - 1)
-    rows = csv.reader(lines, delimiter="\t" if report.path.suffix.lower() == ".tsv" else ",")
-    header = [name.strip().lower() for name in next(rows, [])]
+    # strict, or a quote that is never closed swallows the rows below it without a word
+    rows = csv.reader(lines, delimiter="\t" if report.path.suffix.lower() == ".tsv" else ",", strict=True)
+    try:
+        header = [name.strip().lower() for name in next(rows, [])]
+    except csv.Error as error:
+        raise UserError(f"{report.path}, line 1: not a readable table ({error}); save it as UTF-8 with a header line src,trg") from None
     columns = [next((header.index(name) for name in names if name in header), None) for names in (SOURCE_NAMES, TARGET_NAMES)]
     if None in columns:
         raise UserError(f"{report.path}, line 1: columns are {', '.join(header)[:80] or 'missing'}: expected src and trg (or source and target)")
-    for row in rows:
+    while True:
+        first = rows.line_num + 1
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            report.complain(first, f"quotes that do not match up to line {rows.line_num} ({error}); write a quote inside quotes twice")
+            continue
+        if row is None:
+            return
         if not any(cell.strip() for cell in row):
             continue
         if len(row) != len(header):
-            report.complain(rows.line_num, f"{len(row)} fields where the header has {len(header)}")
+            report.complain(first, f"{len(row)} fields where the header has {len(header)}")
             continue
-        if (pair := _pair(row[columns[0]], row[columns[1]], report, rows.line_num)) is not None:
+        if (pair := _pair(row[columns[0]], row[columns[1]], report, first)) is not None:
             yield pair
+
+
+def unencodable(text: str) -> str:
+    """Why a text is none, or an empty string: zero bytes (binary, UTF-16) and halves of surrogate pairs (an emoji cut in two) cannot be encoded."""
+    if "\0" in text:
+        return "holds a zero byte: expected UTF-8 text"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "holds half of a character: expected UTF-8 text"
+    return ""
 
 
 def _pair(source, target, report: ReadReport, number: int) -> Pair | None:
@@ -128,6 +147,9 @@ def _pair(source, target, report: ReadReport, number: int) -> Pair | None:
     for name, value in (("src", source), ("trg", target)):
         if not isinstance(value, str):
             report.complain(number, f"{name} is {'missing' if value is None else type(value).__name__}: expected text")
+            return None
+        if problem := unencodable(value):
+            report.complain(number, f"{name} {problem}")
             return None
     if not target.strip():
         report.complain(number, "trg is empty: expected text")

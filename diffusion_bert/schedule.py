@@ -18,10 +18,8 @@ import math
 import torch
 from torch import Tensor
 
+from .config import SCHEDULES, check_lambda
 from .errors import UserError, nearest
-
-SCHEDULES = ("mutual", "cosine")
-MAX_LAMBDA = 1 / math.pi
 
 
 class NoiseSchedule:
@@ -74,14 +72,8 @@ class NoiseSchedule:
 
         With ``ids`` (shaped like, or broadcasting with, tau) the value for these token ids; without, all types: tau.shape + [V].
         """
-        u = self.u(tau)
-        if ids is not None:
-            h = torch.zeros((), dtype=torch.float64, device=u.device) if self.informativeness is None else self.informativeness[ids]
-        else:
-            if self.informativeness is None:
-                raise ValueError("this schedule has no table: pass ids")
-            h, u = self.informativeness, u[..., None]
-        m = u + self.word_freq_lambda * torch.sin(math.pi * u) * h
+        u, warp = self._aligned(self.u(tau), ids)
+        m = _warped(u, warp)
         # sin(pi) is 1.2e-16 in floating point: both ends are set by hand
         return torch.where(u >= 1, 1.0, torch.where(u <= 0, 0.0, m.clamp(0.0, 1.0)))
 
@@ -96,19 +88,27 @@ class NoiseSchedule:
 
     def reveal_rate(self, u: Tensor, ids: Tensor | None = None) -> Tensor:
         """rate_v = m'(v) / m(v) per unit of u, the limit of r(v) / (u_t - u_s); u in (0, 1]. Shapes as in mask_probability."""
-        u = u.to(torch.float64)
-        if ids is not None:
-            h = torch.zeros((), dtype=torch.float64, device=u.device) if self.informativeness is None else self.informativeness[ids]
-        else:
-            h, u = self.informativeness, u[..., None]
-        slope = 1 + self.word_freq_lambda * math.pi * torch.cos(math.pi * u) * h
-        return slope / (u + self.word_freq_lambda * torch.sin(math.pi * u) * h)
+        u, warp = self._aligned(u.to(torch.float64), ids)
+        # 1 + pi warp cos(pi u), without cancellation near u = 0
+        slope = (1 + math.pi * warp) - 2 * math.pi * warp * torch.sin(math.pi / 2 * u) ** 2
+        return slope / _warped(u, warp)
+
+    def _aligned(self, u: Tensor, ids: Tensor | None) -> tuple[Tensor, Tensor]:
+        """u and lambda h_v, shaped to go together: for these ids, or for all types with V as the last axis."""
+        if ids is None and self.informativeness is None:
+            raise ValueError("this schedule has no table: pass ids")
+        if ids is None:
+            return u[..., None], self.word_freq_lambda * self.informativeness
+        if self.informativeness is None:
+            return u, torch.zeros((), dtype=torch.float64, device=u.device)
+        return u, self.word_freq_lambda * self.informativeness[ids]
 
 
-def check_lambda(word_freq_lambda: float) -> None:
-    """Refuse a lambda for which alpha(v, u) would leave [0, 1] or rise with time."""
-    if not 0 <= word_freq_lambda <= MAX_LAMBDA:
-        raise UserError(
-            f"word_freq_lambda is {word_freq_lambda:g}: expected 0 (no word-frequency noise) to {math.floor(MAX_LAMBDA * 1000) / 1000} (= 1/pi, "
-            f"the largest for which no word is ever unmasked by noise)"
-        )
+def _warped(u: Tensor, warp: Tensor) -> Tensor:
+    """u + warp sin(pi u), as u (1 + pi warp) - warp (pi u - sin(pi u)).
+
+    At lambda = 1/pi the commonest word (pi warp = -1) has only the second, third-order part near u = 0: the plain formula loses it to cancellation.
+    """
+    x = math.pi * u
+    rest = torch.where(x < 0.1, x**3 / 6 * (1 - x**2 / 20 * (1 - x**2 / 42 * (1 - x**2 / 72))), x - torch.sin(x))
+    return u * (1 + math.pi * warp) - warp * rest

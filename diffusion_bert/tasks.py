@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import random
+import threading
+import urllib.error
+import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -80,7 +84,8 @@ def take_sample(pairs: list[Pair], size: int | None, seed: int) -> list[Pair]:
     return [pairs[index] for index in sorted(random.Random(seed).sample(range(len(pairs)), size))]
 
 
-def _read(path: str | Path, config: DataConfig, notes: list[str]) -> list[Pair]:
+def read_pairs(path: str | Path, config: DataConfig, notes: list[str]) -> list[Pair]:
+    """The pairs of one file; malformed rows are left out and counted in ``notes``."""
     report = read_file(path, config.max_bad_rows)
     if report.bad_rows:
         notes.append(f"{len(report.bad_rows)} malformed rows left out, the first: {report.bad_rows[0]}")
@@ -89,9 +94,9 @@ def _read(path: str | Path, config: DataConfig, notes: list[str]) -> list[Pair]:
 
 def _from_files(config: DataConfig, seed: int) -> Splits:
     notes: list[str] = []
-    train = _read(config.train_file, config, notes)
-    valid = _read(config.valid_file, config, notes) if config.valid_file else []
-    test = _read(config.test_file, config, notes) if config.test_file else []
+    train = read_pairs(config.train_file, config, notes)
+    valid = read_pairs(config.valid_file, config, notes) if config.valid_file else []
+    test = read_pairs(config.test_file, config, notes) if config.test_file else []
     if not valid:
         train, valid = _hold_out(train, seed)
         notes.append(f"{len(valid):,} rows of {config.train_file} held out for validation")
@@ -120,9 +125,9 @@ def _from_folder(config: DataConfig) -> Splits:
         raise UserError(f"{folder}: no such folder; --data_dir expects one with train.jsonl and valid.jsonl")
     notes: list[str] = []
     paths = {"train": folder / "train.jsonl", "valid": Path(config.valid_file or folder / "valid.jsonl"), "test": Path(config.test_file or folder / "test.jsonl")}
-    splits = Splits(_read(paths["train"], config, notes), _read(paths["valid"], config, notes), [], notes)
+    splits = Splits(read_pairs(paths["train"], config, notes), read_pairs(paths["valid"], config, notes), [], notes)
     if config.test_file or paths["test"].is_file():
-        splits.test = _read(paths["test"], config, notes)
+        splits.test = read_pairs(paths["test"], config, notes)
     return _with_test(splits)
 
 
@@ -138,7 +143,7 @@ def _from_hub(task: Task) -> Splits:
     if task.hub is None:
         raise UserError(f"task {task.name} cannot be had from the hub without a loading script: pass --data_dir with train.jsonl and valid.jsonl (src, trg)")
     name, configuration, source, target = task.hub
-    advice = f"pass --data_dir with train.jsonl and valid.jsonl (src, trg), or try --task_name sample, which needs no download"
+    advice = "pass --data_dir with train.jsonl and valid.jsonl (src, trg), or try --task_name sample, which needs no download"
     require_hub(f"the data of task {task.name} ({name})", advice)
     import datasets
 
@@ -158,12 +163,25 @@ def require_hub(what: str, advice: str, timeout: float = 4.0) -> None:
 
     Files already in the local cache still load: set HF_HUB_OFFLINE=1.
     """
-    import httpx
-
-    if os.environ.get("HF_HUB_OFFLINE", "") in ("1", "ON", "YES", "TRUE"):
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    answer: list[str] = []
+    # in a thread, because a name lookup that hangs knows no timeout
+    probe = threading.Thread(target=lambda: answer.append(_knock(endpoint, timeout)), daemon=True)
+    probe.start()
+    probe.join(timeout)
+    problem = answer[0] if answer else f"no answer within {timeout:g} s"
+    if problem:
+        raise UserError(f"cannot reach {endpoint} for {what} ({problem}); {advice}")
+
+
+def _knock(endpoint: str, timeout: float) -> str:
+    """Empty when the server answers at all, else the reason."""
     try:
-        httpx.head(endpoint, timeout=timeout, follow_redirects=False)
-    except httpx.HTTPError as error:
-        raise UserError(f"cannot reach {endpoint} for {what} ({type(error).__name__}); {advice}") from None
+        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=timeout).close()
+    except urllib.error.HTTPError:
+        return ""  # it answered
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return str(getattr(error, "reason", error)) or type(error).__name__
+    return ""

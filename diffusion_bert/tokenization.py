@@ -59,7 +59,9 @@ class TextTokenizer:
         for word, count in counts.items():
             for letter in word:
                 letters[letter] += count
-        alphabet = sorted(sorted(letters, key=lambda letter: (-letters[letter], letter))[:MAX_ALPHABET])
+        # each letter takes two places, x and ##x
+        size = min(MAX_ALPHABET, (vocab_size - len(SPECIAL_TOKENS)) // 2)
+        alphabet = sorted(sorted(letters, key=lambda letter: (-letters[letter], letter))[:size])
         # The library numbers the pieces "##x" in the order of a randomly seeded hash table and breaks ties by number. Named as special tokens, they get
         # fixed numbers; the vocabulary is then put into a fresh tokenizer in which they are ordinary.
         fixed = [*SPECIAL_TOKENS, *(f"##{letter}" for letter in alphabet)]

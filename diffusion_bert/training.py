@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from .checkpoint import RunDirectory, save_checkpoint
 from .config import RunConfig
-from .data import Collator, EncodedPairs, EpochBatches, fixed_batches
+from .data import Collator, EncodedPairs, EpochBatches
 from .errors import UserError
 from .layout import Batch
 from .model import DiffusionModel, pick_device
@@ -132,7 +132,7 @@ class Trainer:
         remaining = range(state.batch, len(dataset))
         # its own generator: the loader must not draw from the one that feeds dropout, or a resume would differ
         loader = DataLoader(
-            dataset, batch_size=None, sampler=remaining, num_workers=training_workers(self.config), generator=torch.Generator(),
+            dataset, batch_size=None, sampler=remaining, num_workers=self.config.data.num_workers, generator=torch.Generator(),
             pin_memory=self.device.type == "cuda",
         )  # fmt: skip
         group: list[Batch] = []
@@ -327,10 +327,6 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-def training_workers(config: RunConfig) -> int:
-    return config.data.num_workers
-
-
 def choose_autocast(precision: str, device: torch.device) -> Callable[[], contextlib.AbstractContextManager]:
     """bf16 autocast on a GPU that has it; never on a CPU, where emulated bf16 is a hundred times slower."""
     able = device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -339,6 +335,3 @@ def choose_autocast(precision: str, device: torch.device) -> Callable[[], contex
     if able and precision in ("auto", "bf16"):
         return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext
-
-
-__all__ = ["Reporter", "Trainer", "TrainingData", "TrainingResult", "TrainingState", "choose_autocast"]

@@ -45,7 +45,8 @@ def sample_confidence(
         confidence = log_mu.gather(-1, words[:, None]).squeeze(-1)
         masked_now = torch.bincount(rows, minlength=len(active))
         share = schedule.u(tau_s) / schedule.u(tau[active])
-        masked_then = torch.minimum((places[active] * share).floor().long(), masked_now - 1)
+        # the small number keeps whole numbers whole: 4 * sin^2(pi/4) is 1.9999999999999996
+        masked_then = torch.minimum((places[active] * share + 1e-9).floor().long(), masked_now - 1)
         reveal = rank_within_rows(confidence, rows) < (masked_now - masked_then)[rows]
         x_t[active[rows[reveal]], columns[reveal]] = words[reveal]
         if callback is not None:

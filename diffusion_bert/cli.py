@@ -1,0 +1,160 @@
+"""What the four commands share: flags made from the settings' dataclasses, one-line errors, questions. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, get_args, get_type_hints
+
+from . import __version__
+from .config import DataConfig, DiffusionConfig, ModelConfig, RunConfig, TrainingConfig, check_value, load_preset
+from .errors import UserError, nearest
+
+USER_ERROR = 2
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that refuses in one line and keeps only what was really given."""
+
+    def __init__(self, description: str, **settings):
+        super().__init__(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS, **settings)
+        self.add_argument("--version", action="version", version=f"diffusion-bert {__version__}")
+
+    def error(self, message: str):
+        raise UserError(f"{message}; --help lists the options")
+
+    def parse(self, argv: Sequence[str] | None) -> dict[str, Any]:
+        """The given flags by name; flags that were not given are absent."""
+        values, unknown = self.parse_known_args(argv)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            raise UserError(f"unknown argument '{unknown[0]}'{nearest(unknown[0].split('=')[0], flags)}; --help lists the options")
+        return vars(values)
+
+    def add_settings(self, section: type, leave_out: Sequence[str] = (), defaults: dict[str, Any] | None = None) -> None:
+        """One flag per field of a dataclass, in a group named by its docstring."""
+        group = self.add_argument_group(section.__doc__)
+        hints = get_type_hints(section)
+        for f in dataclasses.fields(section):
+            if f.name in leave_out:
+                continue
+            kinds = [kind for kind in get_args(hints[f.name]) if kind is not type(None)] or [hints[f.name]]
+            default = (defaults or {}).get(f.name, f.default)
+            extra: dict[str, Any] = {"nargs": "?", "const": True} if kinds[0] is bool else {}
+            metavar = "|".join(f.metadata["choices"]) if f.metadata["choices"] else {int: "N", float: "X", bool: "true|false", str: "TEXT"}[kinds[0]]
+            group.add_argument(
+                f"--{f.name}",
+                type=_converter(f, hints[f.name]),
+                metavar=metavar,
+                help=f.metadata["help"].replace("%", "%%") + f" (default: {'none' if default is None else str(default).lower() if default in (True, False) else default})",
+                **extra,
+            )
+
+
+def _converter(f: dataclasses.Field, hint: Any) -> Callable[[str], Any]:
+    """Text of a flag -> checked value."""
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+
+    def convert(text: str):
+        kind = kinds[0] if kinds else hint
+        if kinds and text.lower() == "none":
+            return None
+        value: Any = text
+        if kind is bool:
+            value = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}.get(text.lower(), text)
+        elif kind is int:
+            try:
+                value = int(text)
+            except ValueError:
+                pass
+        return check_value(f, hint, value, origin="flags")
+
+    convert.__name__ = f.name
+    return convert
+
+
+def guarded(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
+    """Run a command: its own exit code, or 2 with one line on stderr for a user's mistake, 130 for Ctrl-C."""
+    if hasattr(signal, "SIGPIPE") and argv is None:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends quietly
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        return command(argv) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def training_parser(description: str, presets: Sequence[str], leave_out: Sequence[str] = (), with_model: bool = True) -> Parser:
+    """The parser of the two training scripts."""
+    parser = Parser(description)
+    start = parser.add_argument_group("settings from a file")
+    start.add_argument("--preset", metavar="NAME", help=f"configs/NAME.yaml: {', '.join(presets)}; flags override it")
+    if with_model:
+        start.add_argument("--config", metavar="FILE", help="a YAML file of settings, such as the config.yaml of a run; flags override it")
+        parser.add_settings(ModelConfig)
+    parser.add_settings(DataConfig, leave_out)
+    parser.add_settings(DiffusionConfig)
+    parser.add_settings(TrainingConfig)
+    return parser
+
+
+def settings_of(given: dict[str, Any]) -> dict[str, Any]:
+    """Preset or config file, overridden by the flags that were given."""
+    preset, config = given.pop("preset", None), given.pop("config", None)
+    if preset is not None and config is not None:
+        raise UserError("--preset and --config both given: expected one of them")
+    base = load_preset(preset or config) if preset or config else {}
+    if "train_file" in given and "task_name" not in given and "task_name" not in base:
+        base["task_name"] = "custom"
+    return {**base, **given}
+
+
+def ask(question: str, default: str = "") -> str:
+    """One line from the terminal (or the pipe); an empty answer is the default."""
+    try:
+        answer = input(f"{question}{f' [{default}]' if default else ''}: ").strip()
+    except EOFError:
+        raise UserError("no answer: the input has ended; give --preset NAME or flags, or run in a terminal") from None
+    return answer or default
+
+
+def choose(title: str, choices: Sequence[tuple[str, str]]) -> int:
+    """A numbered menu; the index of the choice. Asks again on nonsense."""
+    print(title)
+    for number, (name, what) in enumerate(choices, 1):
+        print(f"  {number}  {name:<14} {what}")
+    while True:
+        answer = ask(f"Your choice (1-{len(choices)})", "1")
+        if answer.isdigit() and 1 <= int(answer) <= len(choices):
+            return int(answer) - 1
+        print(f"'{answer}' is none of 1 to {len(choices)}")
+
+
+def ask_settings(names: Sequence[str], current: dict[str, Any]) -> dict[str, Any]:
+    """Ask for some settings one by one, with the present values as defaults; asks again until a value is legal."""
+    fields = {f.name: (f, get_type_hints(section)[f.name]) for section in (ModelConfig, DataConfig, DiffusionConfig, TrainingConfig) for f in dataclasses.fields(section)}
+    answers: dict[str, Any] = {}
+    for name in names:
+        f, hint = fields[name]
+        default = current.get(name, f.default)
+        while True:
+            text = ask(f"  {name} - {f.metadata['help']}", "none" if default is None else str(default))
+            try:
+                answers[name] = _converter(f, hint)(text)
+                break
+            except UserError as error:
+                print(f"  {error}")
+    return answers
+
+
+def flat_defaults() -> dict[str, Any]:
+    """Every training setting at its default."""
+    return RunConfig.from_flat({}).to_flat()

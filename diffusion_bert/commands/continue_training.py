@@ -1,0 +1,147 @@
+"""``continue_training.py``: train on from a checkpoint, or resume an interrupted run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..cli import ask_settings, choose, settings_of, training_parser
+from ..config import RunConfig, load_preset
+from ..errors import UserError
+
+PRESETS = ("quality_boost", "deep_training_continue", "fine_tuning")
+BY_VERDICT = {"Good": "fine_tuning", "Fair": "quality_boost", "Poor": "deep_training_continue"}
+MENU = (
+    ("Quality Boost", "5 epochs, 64 steps"),
+    ("Deep Training", "8 epochs, 128 steps"),
+    ("Fine-tuning", "conservative: 3 epochs at a small learning rate"),
+    ("Custom", "asks for the main settings, with the parent's as defaults"),
+)
+CUSTOM = ("task_name", "data_dir", "train_file", "max_samples", "num_steps", "epochs", "max_minutes", "batch_size", "lr", "seed", "device", "output_dir")
+# settings that say how long and where, not what: a child starts from the defaults instead of the parent's limits
+NOT_INHERITED = ("epochs", "max_steps", "max_minutes", "patience", "dry_run")
+DATA_SOURCE = ("data_dir", "train_file", "valid_file", "test_file", "max_samples")
+AUTO_PAIRS = 500
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, choose parent and settings, train."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # the length head fixes max_target_length
+    parser = training_parser("Train on from a checkpoint, as a new run.", PRESETS, leave_out=("max_target_length",), with_model=False)
+    start = parser.add_argument_group("what to start from")
+    start.add_argument("--checkpoint", metavar="FILE", help="checkpoint to train on from (default: the newest best_model.pt below --output_dir)")
+    start.add_argument("--model_dir", metavar="DIR", help="run directory to train on from, or to resume")
+    start.add_argument("--auto", action="store_true", help="never ask: choose the preset by the run's evaluation (Good, Fair or Poor), evaluating first if need be")
+    start.add_argument("--resume", action="store_true", help="go on with an interrupted run where it stopped, in its own directory")
+    given = parser.parse(arguments)
+    checkpoint, model_dir = given.pop("checkpoint", None), given.pop("model_dir", None)
+    auto, resume = given.pop("auto", False), given.pop("resume", False)
+    if checkpoint and model_dir:
+        raise UserError("--checkpoint and --model_dir both given: expected one of them")
+    if auto and (resume or "preset" in given):
+        raise UserError("--auto chooses by itself: drop --resume and --preset, or drop --auto")
+    if resume:
+        return _resume(checkpoint, model_dir, given)
+    parent = find_parent(checkpoint, model_dir, given.get("output_dir", "runs"))
+    print(f"Parent: {parent}")
+    if auto:
+        given["preset"] = choose_by_verdict(parent, given.get("device", "auto"))
+    elif not given:
+        given = ask_for_settings(parent)
+    config = child_config(parent, given)
+    from .training_run import train_run
+
+    return train_run(config, parent)
+
+
+def _resume(checkpoint: str | None, model_dir: str | None, given: dict) -> int:
+    extra = sorted(set(given) - {"device", "output_dir"})
+    if extra:
+        raise UserError(f"--resume goes on with the run's own settings: drop --{extra[0]}, or train on in a new run without --resume")
+    from ..checkpoint import latest_checkpoint
+    from .training_run import resume_run
+
+    if model_dir:
+        last = Path(model_dir) / "last.pt"
+        if not last.is_file():
+            raise UserError(f"{model_dir} holds no last.pt: expected the directory of an interrupted run")
+    else:
+        last = Path(checkpoint) if checkpoint else latest_checkpoint(given.get("output_dir", "runs"), "last.pt")
+    return resume_run(last, given.get("device"))
+
+
+def find_parent(checkpoint: str | None, model_dir: str | None, output_dir: str) -> Path:
+    """The checkpoint to train on from."""
+    from ..checkpoint import latest_checkpoint
+
+    if checkpoint:
+        return Path(checkpoint)
+    if model_dir:
+        path = Path(model_dir) / "best_model.pt"
+        if not path.is_file():
+            raise UserError(f"{model_dir} holds no best_model.pt: expected a run directory")
+        return path
+    return latest_checkpoint(output_dir)
+
+
+def choose_by_verdict(parent: Path, device: str) -> str:
+    """The preset for the verdict of the run's last evaluation, or of one made now."""
+    recorded = parent.parent / "evaluation.json"
+    verdict = None
+    if recorded.is_file():
+        try:
+            report = json.loads(recorded.read_text(encoding="utf-8"))
+            if Path(report["checkpoint"]).name == parent.name and recorded.stat().st_mtime >= parent.stat().st_mtime:
+                verdict = report["score"]["verdict"]
+        except (ValueError, KeyError, TypeError, OSError):
+            verdict = None  # unreadable or of another kind: evaluate again
+    if verdict not in BY_VERDICT:
+        print(f"No evaluation of this checkpoint yet: evaluating {AUTO_PAIRS} pairs first")
+        from .evaluate import evaluate_checkpoint
+
+        score = evaluate_checkpoint(parent, split="valid", max_samples=AUTO_PAIRS, device=device, quiet=True).score
+        if score is None:
+            raise UserError("this checkpoint has no score (plain texts, or too long ones): choose --preset yourself")
+        verdict = score.verdict
+    preset = BY_VERDICT[verdict]
+    print(f"Verdict {verdict}: {preset}")
+    if verdict == "Poor":
+        print("To restart from scratch instead:  python run_conditional_training.py --preset deep_training")
+    return preset
+
+
+def ask_for_settings(parent: Path) -> dict:
+    """The menu of a start without settings."""
+    choice = choose("How shall training go on?", MENU)
+    if choice < 3:
+        return {"preset": PRESETS[choice]}
+    current = inherited(parent)
+    answers = ask_settings(CUSTOM, current)
+    return {name: value for name, value in answers.items() if value != current.get(name)}
+
+
+def inherited(parent: Path) -> dict:
+    """The parent's settings, without its limits."""
+    from ..checkpoint import read_payload
+
+    settings = RunConfig.from_flat(read_payload(parent)["config"], str(parent)).to_flat()
+    return {name: value for name, value in settings.items() if name not in NOT_INHERITED}
+
+
+def child_config(parent: Path, given: dict) -> RunConfig:
+    """Parent's settings < preset < flags; other data replaces the parent's data altogether. What belongs to the weights stays."""
+    base = inherited(parent)
+    if preset := given.get("preset"):
+        fixed = [name for name in load_preset(preset) if name in ("model_name_or_path", "from_scratch", "vocab_size", "attention", "copy_head", "timestep")]
+        if fixed:
+            raise UserError(f"preset {preset} sets {fixed[0]}, which belongs to the checkpoint: use a preset for continuing ({', '.join(PRESETS)})")
+    changes = settings_of(given)
+    if {"task_name", "data_dir", "train_file"} & set(changes):
+        for name in DATA_SOURCE:
+            base.pop(name, None)
+    if changes.get("task_name") == "custom" and "train_file" in changes:
+        changes.pop("task_name")  # own data keeps the parent's prompt, and so its skill
+    return RunConfig.from_flat({**base, **changes})

@@ -1,0 +1,154 @@
+"""``evaluate_trained_model.py``: measure a checkpoint and write the report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..cli import Parser
+from ..config import SamplingConfig, build
+from ..errors import UserError
+
+OUTPUT_FILES = ("evaluation.json", "evaluation.md", "evaluation.png")
+OWN = ("seed", "device", "batch_size", "num_steps", "sampler", "temperature", "top_k", "top_p", "length_beam")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse and evaluate."""
+    parser = Parser("Evaluate a checkpoint: reconstruction, conditional generation beside its floors, NELBO terms, score.")
+    what = parser.add_argument_group("what to evaluate")
+    what.add_argument("--checkpoint", metavar="FILE", help="checkpoint file (default: the newest best_model.pt below runs/)")
+    what.add_argument("--split", metavar="valid|test", help="which split of the checkpoint's data (default: test)")
+    what.add_argument("--data_dir", metavar="DIR", help="folder with the split, when it has moved since training")
+    what.add_argument("--test_file", metavar="FILE", help="evaluate on this file instead (.jsonl, .csv, .tsv or .txt)")
+    what.add_argument("--examples", metavar="FILE", help="sentences for the reconstruction part, one per line, instead of held-out targets")
+    what.add_argument("--max_samples", type=_count, metavar="N", help="evaluate a random sample of this many rows (default: all)")
+    what.add_argument("--mbr", type=_count, metavar="N", help="also choose the best of N samples by minimum Bayes risk (default: off)")
+    what.add_argument("--output_dir", metavar="DIR", help="where the report goes (default: beside the checkpoint)")
+    parser.add_settings(SamplingConfig, leave_out=("num_samples",))
+    given = parser.parse(sys.argv[1:] if argv is None else argv)
+    sampling = {name: given.pop(name) for name in OWN if name in given}
+    if given.get("split", "test") not in ("valid", "test"):
+        raise UserError(f"split is '{given['split']}': expected valid or test")
+    from ..checkpoint import latest_checkpoint
+
+    checkpoint = Path(given.pop("checkpoint", None) or latest_checkpoint())
+    evaluate_checkpoint(checkpoint, **given, **sampling)
+    return 0
+
+
+def _count(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise UserError(f"'{text}': expected a whole number of at least 1")
+    return value
+
+
+def evaluate_checkpoint(
+    checkpoint: Path,
+    split: str = "test",
+    data_dir: str | None = None,
+    test_file: str | None = None,
+    examples: str | None = None,
+    max_samples: int | None = None,
+    mbr: int = 1,
+    output_dir: str | None = None,
+    quiet: bool = False,
+    **sampling,
+):
+    """Evaluate one checkpoint, print the tables and write the report; returns the ``Evaluation``."""
+    from tqdm import tqdm
+
+    from ..checkpoint import load_checkpoint, to_plain, versions, write_atomically
+    from ..evaluation import evaluate
+    from ..generation import DiffusionTextGenerator
+    from ..model import pick_device
+    from ..reading import read_file
+    from ..report import markdown, plot_evaluation
+
+    model = load_checkpoint(checkpoint)
+    options = build(SamplingConfig, sampling, "flags")
+    model.to(pick_device(options.device))
+    notes: list[str] = []
+    pairs = chosen_pairs(model.config, split, data_dir, test_file, max_samples, options.seed, notes)
+    sentences = [pair.target for pair in read_file(examples).pairs] if examples else None
+    folder = Path(output_dir) if output_dir else checkpoint.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make {folder}: {error.strerror}; choose another --output_dir") from None
+    bars: dict[str, tqdm] = {}
+
+    def progress(part: str, done: int, total: int) -> None:
+        bar = bars.setdefault(part, tqdm(total=total, desc=part, unit="text", dynamic_ncols=True, disable=None))
+        bar.update(done - bar.n)
+        if done >= total:
+            bar.close()
+
+    result = evaluate(DiffusionTextGenerator(model, options), pairs, mbr, sentences, progress)
+    result.notes[:0] = notes
+    plain = {**result.to_dict(), "checkpoint": str(checkpoint), "split": split if test_file is None else str(test_file), "versions": versions()}
+    write_atomically(folder / OUTPUT_FILES[0], lambda file: file.write((json.dumps(to_plain(plain), indent=2) + "\n").encode()))
+    write_atomically(folder / OUTPUT_FILES[1], lambda file: file.write(markdown(result, f"Evaluation of {checkpoint}").encode()))
+    plot_evaluation(result, folder / OUTPUT_FILES[2])
+    show(result, checkpoint, folder, quiet)
+    return result
+
+
+def chosen_pairs(config, split: str, data_dir: str | None, test_file: str | None, max_samples: int | None, seed: int, notes: list[str]):
+    """The pairs to evaluate on: a file, or a split of the checkpoint's data; all rows or a seeded sample."""
+    import dataclasses
+
+    from ..tasks import load_pairs, read_pairs, take_sample
+
+    if test_file:
+        pairs = read_pairs(test_file, config.data, notes)
+    else:
+        data = dataclasses.replace(config.data, max_samples=None)
+        if data_dir:
+            data = dataclasses.replace(data, data_dir=data_dir, train_file=None, valid_file=None, test_file=None)
+        splits = load_pairs(data, config.training.seed)
+        notes += splits.notes
+        pairs = splits.valid if split == "valid" else splits.test
+    return take_sample(pairs, max_samples, seed)
+
+
+def show(result, checkpoint: Path, folder: Path, quiet: bool) -> None:
+    """Print what matters; with ``quiet`` only the score."""
+    from ..report import CONVENTION, nelbo_lines, score_lines, table
+
+    if not quiet:
+        print(f"\nCheckpoint {checkpoint}, task {result.task}, {result.pairs:,} examples")
+        for note in result.notes:
+            print(f"  {note}")
+        print("\nReconstruction (accuracy on corrupted places, no source)")
+        for percent, row in result.reconstruction.items():
+            print(f"  {percent} % corrupted: {row['accuracy']:.1f} % restored (commonest word piece: {row['floor']:.1f} %)")
+            for example in row["examples"][:1]:
+                print(f"      {example['corrupted']}\n   -> {example['restored']}")
+        if result.rows:
+            print(f"\nConditional generation ({CONVENTION})\n{table(result.rows)}")
+            if "two_frames" in result.rows["model"]:
+                print(f"valid %: paraphrases by the grammar; {result.rows['model']['two_frames']:.1f} % of the sources get two different frames in three samples")
+            for example in result.examples[:3]:
+                print(f"  source     {example['source']}\n  model      {example['output']}")
+                print("\n".join(f"  sample     {sample}" for sample in example["samples"]))
+                print(f"  reference  {example['reference']}\n")
+        if result.nelbo:
+            print(f"NELBO\n{nelbo_lines(result.nelbo)}")
+    if result.score:
+        print(f"\nScore: {score_lines(result)}")
+    print(f"\nReport: {', '.join(str(folder / name) for name in OUTPUT_FILES)}")
+    if not quiet:
+        print(f"Next:  {_next_command(result, checkpoint)}")
+
+
+def _next_command(result, checkpoint: Path) -> str:
+    if result.score is None or result.score.verdict == "Good":
+        return f"python interactive_generation.py --checkpoint {checkpoint}"
+    return f"python continue_training.py --checkpoint {checkpoint} --auto"

@@ -1,0 +1,47 @@
+"""``run_conditional_training.py``: train a model from a preset, flags, or a menu."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from ..cli import ask_settings, choose, settings_of, training_parser
+from ..config import RunConfig, load_preset
+
+PRESETS = ("quick_demo", "fast_training", "deep_training", "qqp_bert_base")
+MENU = (
+    ("Quick Demo", "the bundled sample, from scratch, a few minutes on two cores"),
+    ("Fast Training", "Quora questions, a small model from scratch, under an hour on a CPU"),
+    ("Deep Training", "Quora questions, a larger model, hours on a CPU or minutes on a GPU"),
+    ("Custom", "asks for the main settings, with defaults shown"),
+)
+CUSTOM = (
+    "task_name", "data_dir", "train_file", "model_name_or_path", "max_samples", "num_steps", "word_freq_lambda",
+    "epochs", "max_minutes", "batch_size", "lr", "seed", "device", "output_dir",
+)  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, ask if nothing was given, train."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = training_parser("Train a conditional masked-diffusion BERT. Without arguments: a menu.", PRESETS)
+    settings = settings_of(parser.parse(arguments)) if arguments else ask_for_settings()
+    config = RunConfig.from_flat(settings)
+    from .training_run import train_run
+
+    return train_run(config)
+
+
+def ask_for_settings() -> dict:
+    """The menu of a start without arguments."""
+    choice = choose("What shall be trained?", MENU)
+    if choice == 3:
+        given = {name: value for name, value in ask_settings(CUSTOM, {}).items() if value is not None}
+        if "train_file" in given and given["task_name"] == "sample":
+            given["task_name"] = "custom"
+        return given
+    settings = load_preset(PRESETS[choice])
+    if settings.get("task_name", "sample") != "sample":
+        print(f"The data of task {settings['task_name']}: a folder with train.jsonl and valid.jsonl, or none to download it from the hub.")
+        settings |= ask_settings(["data_dir"], settings)
+    return settings

@@ -1,0 +1,161 @@
+"""From sources and canvases (ids) to finished targets (ids): batching, source cache, lengths, constraints. No strings here.
+
+A canvas is a target in which the places to be written hold [MASK]. Many canvases may share a source; it is encoded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .config import SamplingConfig
+from .data import Collator
+from .layout import Batch
+from .model import DiffusionModel
+from .samplers import SAMPLERS, SamplerOptions
+
+FREE, NEW_WORD, CONTINUATION = 0, 1, 2  # what may stand at a place: anything, no ##piece, only a ##piece
+
+
+@dataclass
+class Canvas:
+    """One target to finish. ``tau`` is the time it starts at, ``constraints`` one of FREE / NEW_WORD / CONTINUATION per place."""
+
+    skill: int
+    source: Sequence[int]
+    words: list[int]
+    tau: float = 1.0
+    constraints: list[int] | None = None
+
+
+@dataclass
+class Decoded:
+    """A finished target and the number of denoiser calls it took part in."""
+
+    ids: list[int]
+    nfe: int
+
+
+def blank_canvas(skill: int, source: Sequence[int], length: int, mask_id: int) -> Canvas:
+    """A target of [MASK]s; its first piece begins a word."""
+    return Canvas(skill, source, [mask_id] * length, 1.0, [NEW_WORD] + [FREE] * (length - 1))
+
+
+@torch.no_grad()
+def length_log_probs(model: DiffusionModel, examples: Sequence[tuple[int, Sequence[int]]], collator: Collator, batch_size: int = 64) -> Tensor:
+    """log p(length | source) [n, max_target_length] for (skill, source) pairs; column j stands for length j + 1. Lengths that
+    would not fit into max_length get no probability."""
+    limit = model.config.data.max_length
+    rows = []
+    for start in range(0, len(examples), batch_size):
+        batch = collator.batch([(skill, source, [0]) for skill, source in examples[start : start + batch_size]]).to(model.device)
+        logits = model.denoiser.length_logits(model.denoiser.encode_source(batch).states).float()
+        lengths = torch.arange(1, logits.shape[1] + 1, device=logits.device)
+        too_long = batch.source_length[:, None] + lengths + 1 > limit
+        rows.append(torch.log_softmax(logits.masked_fill(too_long, float("-inf")), dim=-1).cpu())
+    return torch.cat(rows)
+
+
+def decode(
+    model: DiffusionModel,
+    canvases: Sequence[Canvas],
+    options: SamplingConfig,
+    collator: Collator,
+    seed: int = 0,
+    time_correction: bool = True,
+    progress: Callable[[int], None] | None = None,
+) -> list[Decoded]:
+    """Finish all canvases, in batches of similar length; results in the given order.
+
+    ``progress`` is called with the number of canvases finished by each batch. The same seed, canvases and batch size give the same words.
+    """
+    order = sorted(range(len(canvases)), key=lambda index: (len(canvases[index].words) + len(canvases[index].source), index))
+    results: list[Decoded | None] = [None] * len(canvases)
+    settings = SamplerOptions(options.num_steps, options.temperature, options.top_k, options.top_p)
+    for number, start in enumerate(range(0, len(order), options.batch_size)):
+        chosen = order[start : start + options.batch_size]
+        group = [canvases[index] for index in chosen]
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
+        x_t, denoise = prepare(model, group, collator, time_correction)
+        tau = torch.tensor([canvas.tau for canvas in group], dtype=torch.float64, device=x_t.device)
+        output = SAMPLERS[options.sampler](denoise, x_t, model.schedule, model.tokenizer.mask_id, tau, settings, generator)
+        ids, nfe = output.x_0.tolist(), output.nfe.tolist()
+        for row, index in enumerate(chosen):
+            results[index] = Decoded(ids[row][: len(canvases[index].words)], nfe[row])
+        if progress is not None:
+            progress(len(chosen))
+    return results
+
+
+def prepare(model: DiffusionModel, group: Sequence[Canvas], collator: Collator, time_correction: bool = True):
+    """The canvas tensor x_t [B, T] of a group (words, [SEP], padding) and its ``denoise`` callable (samplers.common.Denoise)."""
+    tokenizer, device = model.tokenizer, model.device
+    width = max(len(canvas.words) for canvas in group) + 1
+    x_t = torch.full((len(group), width), tokenizer.pad_id)
+    constraints = torch.zeros(len(group), width, dtype=torch.long)
+    for row, canvas in enumerate(group):
+        x_t[row, : len(canvas.words)] = torch.tensor(canvas.words)
+        x_t[row, len(canvas.words)] = tokenizer.sep_id
+        if canvas.constraints is not None:
+            constraints[row, : len(canvas.words)] = torch.tensor(canvas.constraints)
+    x_t, constraints = x_t.to(device), constraints.to(device)
+    lengths = torch.tensor([len(canvas.words) for canvas in group], device=device)
+    predict = _cached_predictor if model.denoiser.attention == "isolated" else _full_predictor
+    log_mu_of = predict(model, group, collator, lengths)
+    vocab_size = model.denoiser.bert_config.vocab_size
+    unwritable = torch.tensor(tokenizer.unwritable_ids, device=device)
+    continuation = torch.zeros(vocab_size, dtype=torch.bool, device=device)
+    continuation[: tokenizer.vocab_size] = tokenizer.continuation.to(device)
+
+    def denoise(canvas: Tensor, tau: Tensor, active: Tensor) -> Tensor:
+        rows, columns = (canvas == tokenizer.mask_id).nonzero(as_tuple=True)
+        log_mu = log_mu_of(canvas, tau, active, rows, columns)
+        if time_correction and model.config.diffusion.time_correction:
+            log_mu = model.diffusion.correct_for_time(log_mu, tau[rows])
+        log_mu[:, unwritable] = float("-inf")
+        kind = constraints[active[rows], columns][:, None]
+        return log_mu.masked_fill(((kind == NEW_WORD) & continuation) | ((kind == CONTINUATION) & ~continuation), float("-inf"))
+
+    return x_t, denoise
+
+
+def _cached_predictor(model: DiffusionModel, group: Sequence[Canvas], collator: Collator, lengths: Tensor):
+    """log mu from the encoded sources: each distinct source is encoded once for all steps, candidates and lengths."""
+    distinct = list(dict.fromkeys((canvas.skill, tuple(canvas.source)) for canvas in group))
+    batch = collator.batch([(skill, source, [0]) for skill, source in distinct]).to(model.device)
+    encoded = model.denoiser.encode_source(batch)
+    copyable = batch.copyable[:, : encoded.input_ids.shape[1]]
+    index = torch.tensor([distinct.index((canvas.skill, tuple(canvas.source))) for canvas in group], device=model.device)
+    kept: dict = {}  # the sources of the rows of the last call: they change only when a row is finished
+
+    def log_mu_of(canvas: Tensor, tau: Tensor, active: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        if "active" not in kept or not torch.equal(kept["active"], active):
+            kept.update(active=active, source=encoded.select(index[active]), copyable=copyable[index[active]])
+        source = kept["source"]
+        states = model.denoiser.target_states(source, canvas, lengths[active], tau)
+        return model.denoiser.word_log_probs(states[rows, columns], rows, source.states, source.input_ids, kept["copyable"])
+
+    return log_mu_of
+
+
+def _full_predictor(model: DiffusionModel, group: Sequence[Canvas], collator: Collator, lengths: Tensor):
+    """log mu from whole sequences: with full attention the source depends on the target, so nothing can be kept."""
+    whole = collator.batch([(canvas.skill, canvas.source, canvas.words) for canvas in group]).to(model.device)
+
+    def log_mu_of(canvas: Tensor, tau: Tensor, active: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        part = Batch(whole.input_ids[active], whole.source_length[active], whole.prompt_length[active], lengths[active], whole.pad_id, whole.mask_id)
+        x_t = part.input_ids.clone()
+        x_t[part.target_mask] = canvas[torch.arange(canvas.shape[1], device=canvas.device) < lengths[active][:, None]]
+        return model.denoiser(part, x_t, tau)[0]
+
+    return log_mu_of
+
+
+def spread_lengths(log_probs: Tensor, count: int, beam: int) -> list[int]:
+    """Lengths for ``count`` candidates of one source: the ``beam`` likeliest in turn, best first. log_probs [max_target_length]."""
+    best = [int(index) + 1 for index in log_probs.topk(min(beam, int(log_probs.isfinite().sum()))).indices]
+    return [best[number % len(best)] for number in range(count)]
+

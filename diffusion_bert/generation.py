@@ -1,0 +1,287 @@
+"""Text in, text out: fill masked words, write the other sentence of a pair, continue a text.
+
+What the user typed outside the masked places comes back exactly; generated sentences get normal spacing and, with an uncased
+vocabulary, capitals. A text longer than the model can take is worked on sentence by sentence, or refused; it is never cut.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from .checkpoint import latest_checkpoint, load_checkpoint
+from .config import SamplingConfig, build
+from .data import CONTINUE, NO_SOURCE, PAIR, Collator
+from .decoding import CONTINUATION, FREE, NEW_WORD, Canvas, Decoded, blank_canvas, decode, length_log_probs, spread_lengths
+from .errors import UserError, nearest
+from .model import DiffusionModel, pick_device
+from .reading import unencodable
+from .text import MASK, detokenize, sentence_case, split_sentences
+
+FILL_SHARE = 1 / 3  # of the words, when fill chooses them itself
+RETRIES = 3  # more rounds for candidates that came out twice, each a little hotter
+
+
+class DiffusionTextGenerator:
+    """Generation with one model. Options (:class:`SamplingConfig`) are set once and may be overridden by keyword in every call.
+
+    >>> g = DiffusionTextGenerator.from_checkpoint("runs/.../best_model.pt")
+    >>> g.paraphrase_text("How can I learn to cook?", num_samples=3)
+    """
+
+    def __init__(self, model: DiffusionModel, options: SamplingConfig | None = None):
+        self.model = model
+        self.options = options or SamplingConfig()
+        self.tokenizer = model.tokenizer
+        self.collator = Collator(model.tokenizer, model.task.prompt)
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path | None = None, device: str = "auto", **options) -> DiffusionTextGenerator:
+        """Load a checkpoint file (default: the newest best_model.pt below runs/)."""
+        model = load_checkpoint(path if path is not None else latest_checkpoint()).to(pick_device(device))
+        return cls(model, checked_options({**options, "device": device}))
+
+    # ---- the three skills -----------------------------------------------------------------------------------------------------------
+
+    def paraphrase_text(self, text: str | Sequence[str], **options):
+        """The other sentence of the checkpoint's task (a paraphrase, a question, a reply ...): candidates, likeliest length first.
+
+        A string gives a list of strings; a list of strings gives a list of such lists, generated in batches. Candidates are distinct where possible.
+        """
+        return self._for_each(text, self._paraphrase, options)
+
+    def complete_text(self, text: str | Sequence[str], **options):
+        """The text with a continuation; returns as in ``paraphrase_text``."""
+        return self._for_each(text, self._complete, options)
+
+    def fill_masks(self, text: str | Sequence[str], **options):
+        """Every [MASK] filled; in a text without one, about a third of the words is masked first, others for every candidate.
+
+        All else comes back as it was typed. Returns as in ``paraphrase_text``.
+        """
+        return self._for_each(text, self._fill, options)
+
+    def _for_each(self, text: str | Sequence[str], work, overrides: dict):
+        options = checked_options({**vars(self.options), **overrides})
+        if not isinstance(text, Iterable):
+            raise UserError(f"the text is of type {type(text).__name__}: expected a string or a list of strings")
+        texts = [text] if isinstance(text, str) else list(text)
+        for item in texts:
+            if not isinstance(item, str):
+                raise UserError(f"the text is of type {type(item).__name__}: expected a string")
+            if problem := unencodable(item):
+                raise UserError(f"the text {problem}")
+            if not self.tokenizer.encode(item):
+                raise UserError("the text is empty: expected some words")
+        results = work(texts, options) if texts else []
+        return results[0] if isinstance(text, str) else results
+
+    # ---- paraphrase and complete ----------------------------------------------------------------------------------------------------
+
+    def _paraphrase(self, texts: list[str], options: SamplingConfig) -> list[list[str]]:
+        parts = [[text] if self._fits_as_source(text) else split_sentences(text) for text in texts]
+        for part in (part for pieces in parts for part in pieces):
+            if not self._fits_as_source(part):
+                raise UserError(f"a sentence of {len(self.tokenizer.encode(part))} word pieces is too long: this model takes {self._source_limit()}; shorten it")
+        flat = [part for pieces in parts for part in pieces]
+
+        def finish(index: int, ids: list[int]) -> str:
+            return self.sentence(ids, flat[index])
+
+        written = iter(self._candidates([(PAIR, self.tokenizer.encode(part)) for part in flat], options, finish, avoid=flat))
+        return [_join([next(written) for _ in pieces]) for pieces in parts]
+
+    def _complete(self, texts: list[str], options: SamplingConfig) -> list[list[str]]:
+        sources = [self.tokenizer.encode(text) for text in texts]
+        limit = self.model.config.data.max_length - 4 - len(self.collator.prompts[CONTINUE])
+        for source in sources:
+            if len(source) > limit:
+                raise UserError(f"the text has {len(source)} word pieces: this model can continue at most {limit}; shorten it")
+
+        def finish(index: int, ids: list[int]) -> str:
+            text = texts[index].rstrip()
+            added = detokenize(self.tokenizer.words(ids))
+            joined = text + ("" if re.match(r"[.,;:?!)\]%]", added) else " ") + added
+            cased = self.cased(joined, text)
+            return text + (cased if len(cased) == len(joined) else joined)[len(text) :]
+
+        return self._candidates([(CONTINUE, source) for source in sources], options, finish)
+
+    def _candidates(self, examples: list[tuple[int, list[int]]], options: SamplingConfig, finish, avoid: list[str] | None = None) -> list[list[str]]:
+        """``num_samples`` texts per (skill, source), distinct and different from ``avoid`` where possible; ``finish(index, ids)`` makes the text."""
+        found: list[dict[str, None]] = [{} for _ in examples]
+        spare: list[dict[str, None]] = [{} for _ in examples]
+        wanted = list(range(len(examples)))
+        for attempt in range(1 + RETRIES):
+            missing = [options.num_samples - len(found[index]) for index in wanted]
+            hotter = options.temperature if attempt == 0 else max(options.temperature, 0.5) * 1.3**attempt
+            # a longer beam in later rounds: another length gives another text even at temperature 0
+            tuned = dataclasses.replace(options, temperature=min(hotter, 100.0), length_beam=options.length_beam + 2 * attempt, top_k=options.top_k)
+            decoded = self.generate_ids([examples[index] for index in wanted], tuned, [max(0, count) for count in missing], options.seed + 7919 * attempt)
+            for index, outputs in zip(wanted, decoded):
+                for output in outputs:
+                    text = finish(index, output.ids)
+                    same = avoid is not None and text.casefold() == avoid[index].strip().casefold()
+                    (spare if same else found)[index][text] = None
+            wanted = [index for index in wanted if len(found[index]) < options.num_samples]
+            if not wanted:
+                break
+        return [list({**texts, **extra})[: options.num_samples] for texts, extra in zip(found, spare)]
+
+    def generate_ids(
+        self, examples: Sequence[tuple[int, Sequence[int]]], options: SamplingConfig, counts: Sequence[int], seed: int, progress=None
+    ) -> list[list[Decoded]]:
+        """Raw candidates for (skill, source) examples, ``counts[i]`` for the i-th, over the likeliest lengths; no distinctness asked for."""
+        log_probs = length_log_probs(self.model, examples, self.collator)
+        canvases = [
+            blank_canvas(skill, source, length, self.tokenizer.mask_id)
+            for (skill, source), row, count in zip(examples, log_probs, counts)
+            for length in spread_lengths(row, count, options.length_beam)
+        ]
+        outputs = iter(decode(self.model, canvases, options, self.collator, seed, progress=progress))
+        return [[next(outputs) for _ in range(count)] for count in counts]
+
+    # ---- fill -----------------------------------------------------------------------------------------------------------------------
+
+    def _fill(self, texts: list[str], options: SamplingConfig) -> list[list[str]]:
+        results = []
+        for text in texts:
+            given = MASK in text
+            pieces = [text] if self._fits_as_target(text) else split_sentences(text)
+            versions: list[list[str]] = []
+            for piece in pieces:
+                if not self._fits_as_target(piece):
+                    raise UserError(
+                        f"a sentence of {len(self._tokenize_masked(piece)[0])} word pieces is too long: this model takes {self._target_limit()}; shorten it"
+                    )
+                nothing = MASK not in piece if given else not self.tokenizer.encode(piece)
+                versions.append([piece] if nothing else self._fill_piece(piece, options))
+            results.append(_join(versions, separator=""))
+        return results
+
+    def _fill_piece(self, text: str, options: SamplingConfig) -> list[str]:
+        found: dict[str, None] = {}
+        for attempt in range(1 + RETRIES):
+            count = options.num_samples - len(found)
+            rng = random.Random(f"{options.seed} {attempt} {text}")
+            masked = [self._mask(text, rng) for _ in range(count)]
+            tuned = options if attempt == 0 else dataclasses.replace(options, temperature=min(100.0, max(options.temperature, 0.5) * 1.3**attempt))
+            # the user chose the places, not the noise: no time correction
+            outputs = decode(self.model, [canvas for canvas, _ in masked], tuned, self.collator, options.seed + 7919 * attempt, time_correction=False)
+            for (canvas, spans), output in zip(masked, outputs):
+                found[self._splice(text, canvas, spans, output.ids)] = None
+            if len(found) >= options.num_samples:
+                break
+        return list(found)[: options.num_samples]
+
+    def _tokenize_masked(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids and offsets of a text in which the literal [MASK] is the mask token; all other text is ordinary."""
+        ids: list[int] = []
+        spans: list[tuple[int, int]] = []
+        position = 0
+        for part in re.split(f"({re.escape(MASK)})", text):
+            if part == MASK:
+                ids.append(self.tokenizer.mask_id)
+                spans.append((position, position + len(MASK)))
+            elif part:
+                part_ids, part_spans = self.tokenizer.encode_with_offsets(part)
+                ids += part_ids
+                spans += [(position + start, position + end) for start, end in part_spans]
+            position += len(part)
+        return ids, spans
+
+    def _mask(self, text: str, rng: random.Random) -> tuple[Canvas, list[tuple[int, int]]]:
+        """The canvas of a text and the offsets of its places; without a [MASK] in it, a third of its words is masked here."""
+        mask_id = self.tokenizer.mask_id
+        ids, spans = self._tokenize_masked(text)
+        constraints = [FREE] * len(ids)
+        if mask_id in ids:
+            for place, (start, _) in enumerate(spans):
+                if ids[place] == mask_id:
+                    glued = start > 0 and (text[start - 1].isalnum() or text[:start].endswith(MASK))
+                    constraints[place] = CONTINUATION if glued else NEW_WORD
+        else:
+            words: list[list[int]] = []
+            for place, index in enumerate(ids):
+                if self.tokenizer.continuation[index] and words:
+                    words[-1].append(place)
+                elif any(character.isalnum() for character in text[slice(*spans[place])]):
+                    words.append([place])
+                else:
+                    words.append([])  # punctuation stays
+            words = [word for word in words if word] or [list(range(len(ids)))]
+            for word in rng.sample(words, max(1, round(len(words) * FILL_SHARE))):
+                for number, place in enumerate(word):
+                    ids[place] = mask_id
+                    constraints[place] = FREE if number else NEW_WORD
+        share = ids.count(mask_id) / len(ids)
+        import torch
+
+        tau = float(self.model.schedule.tau(torch.tensor(share)))
+        return Canvas(NO_SOURCE, [], ids, tau, constraints), spans
+
+    def _splice(self, text: str, canvas: Canvas, spans: list[tuple[int, int]], ids: list[int]) -> str:
+        """The typed text with only the masked places replaced; capitals are chosen by the whole sentence, and taken over for new words only."""
+        pieces, new, position = [], [], 0
+        for place, (start, end) in enumerate(spans):
+            if canvas.words[place] != self.tokenizer.mask_id:
+                continue
+            token = self.tokenizer.tokens[ids[place]]
+            between = text[position:start]
+            # a further piece of the same masked word: a new word needs a space of its own
+            if place and start == spans[place - 1][1] and canvas.words[place - 1] == self.tokenizer.mask_id and not token.startswith("##"):
+                between += " "
+            pieces += [between, token.removeprefix("##")]
+            new += [False, True]
+            position = end
+        pieces.append(text[position:])
+        new.append(False)
+        whole = "".join(pieces)
+        cased = self.cased(whole, text)
+        if len(cased) != len(whole):
+            return whole
+        spliced, at = [], 0
+        for piece, is_new in zip(pieces, new):
+            spliced.append(cased[at : at + len(piece)] if is_new else piece)
+            at += len(piece)
+        return "".join(spliced)
+
+    # ---- limits and looks -----------------------------------------------------------------------------------------------------------
+
+    def sentence(self, ids: list[int], source: str = "") -> str:
+        """Generated ids as a normal English sentence; names take their spelling from the source."""
+        return self.cased(detokenize(self.tokenizer.words(ids)), source)
+
+    def cased(self, text: str, source: str) -> str:
+        return sentence_case(text, source) if self.tokenizer.is_uncased else text
+
+    def _source_limit(self) -> int:
+        """Longest source: half as many places again must be left for the target."""
+        room = self.model.config.data.max_length - 3 - len(self.collator.prompts[PAIR])
+        return min(room * 2 // 3, 2 * self.model.denoiser.max_target_length)
+
+    def _target_limit(self) -> int:
+        return min(self.model.config.data.max_length - 3, self.model.denoiser.max_target_length)
+
+    def _fits_as_source(self, text: str) -> bool:
+        return len(self.tokenizer.encode(text)) <= self._source_limit()
+
+    def _fits_as_target(self, text: str) -> bool:
+        return len(self._tokenize_masked(text)[0]) <= self._target_limit()
+
+
+def checked_options(options: dict) -> SamplingConfig:
+    """Options by name; a UserError names an unknown or invalid one."""
+    known = [f.name for f in dataclasses.fields(SamplingConfig)]
+    for name in options:
+        if name not in known:
+            raise UserError(f"unknown option '{name}'{nearest(name, known)}; expected one of {', '.join(known)}")
+    return build(SamplingConfig, options, "options")
+
+
+def _join(versions: list[list[str]], separator: str = " ") -> list[str]:
+    """Candidate j of a text = candidate j of each of its sentences (the last one where a sentence has fewer)."""
+    return [separator.join(options[min(j, len(options) - 1)] for options in versions) for j in range(max(map(len, versions)))]

@@ -1,0 +1,99 @@
+"""The benchmark score: 0 to 100 points from measured numbers, a verdict, a level, and what is missing for the next one.
+
+    generation     = 80 (iBLEU - floor) / (strong - floor)         floor: the better of copying the source and the unigram filler
+    reconstruction = 80 (accuracy - floor) / (60 - floor)          at 50 % corruption, in percent; floor: always the commonest word piece
+    score          = 0.7 generation + 0.3 reconstruction           each part cut off at 0 and 100
+
+iBLEU = 0.8 BLEU(reference, output) - 0.2 BLEU(source, output) punishes copying. ``strong`` is the iBLEU of a named system of the task.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+STRONG_ACCURACY = 60.0
+DEFAULT_GAP = 10.0  # iBLEU above the floor that counts as strong where no system is known
+
+# (name, iBLEU) per task; docs/results.md tells where each comes from
+ANCHORS: dict[str, tuple[str, float]] = {
+    "sample": ("the grammar itself, choosing another frame at random", 30.0),
+    "qqp": ("RDM-absorbing with MBR 10, BLEU 25.1, at a source overlap of 50", 10.1),
+}
+
+
+@dataclass
+class Score:
+    """``points`` 0 to 100 with its two parts, ``verdict`` Good / Fair / Poor, ``level`` none / Bronze / Silver / Gold, and ``missing`` for the next level."""
+
+    points: float
+    generation: float
+    reconstruction: float
+    floor: float
+    strong: float
+    strong_name: str
+    verdict: str
+    level: str
+    missing: list[str]
+
+    def formula(self) -> str:
+        """The arithmetic, with the numbers put in."""
+        return (
+            f"{self.points:.1f} = 0.7 x {self.generation:.1f} (generation: 80 x (iBLEU - {self.floor:.1f}) / ({self.strong:.1f} - {self.floor:.1f}), "
+            f"80 points = {self.strong_name}) + 0.3 x {self.reconstruction:.1f} (reconstruction: accuracy at 50 % corruption, {STRONG_ACCURACY:g} % = 80 points)"
+        )
+
+
+def anchored(value: float, floor: float, strong: float) -> float:
+    """0 at the floor, 80 at the strong system, cut off at 0 and 100."""
+    return min(100.0, max(0.0, 80.0 * (value - floor) / max(strong - floor, 1e-9)))
+
+
+def benchmark_score(task: str, rows: dict[str, dict], reconstruction: dict[str, dict], long_rouge: float | None, long_words: float) -> Score:
+    """The score from the tables of an evaluation.
+
+    Args:
+        task: task name, chooses the anchor.
+        rows: metric rows by name; ``model``, ``copy`` and ``unigram`` must be there.
+        reconstruction: by corruption in percent ("20", "50", "80"): ``accuracy`` and ``floor``.
+        long_rouge: ROUGE-L of the model on the longest quarter of the sources, None when there is none.
+        long_words: mean length of these sources in words.
+    """
+    model = rows["model"]
+    floor = max(rows["copy"]["ibleu"], rows["unigram"]["ibleu"])
+    name, strong = ANCHORS.get(task, (f"floor + {DEFAULT_GAP:g}, as no system is known for this data", floor + DEFAULT_GAP))
+    if strong <= floor:
+        name, strong = f"floor + {DEFAULT_GAP:g}, as the floor of this data lies above the task's anchor", floor + DEFAULT_GAP
+    generation = anchored(model["ibleu"], floor, strong)
+    middle = reconstruction["50"]
+    restored = anchored(middle["accuracy"], middle["floor"], max(STRONG_ACCURACY, middle["floor"] + 1))
+    points = 0.7 * generation + 0.3 * restored
+    verdict = "Good" if points >= 60 else "Fair" if points >= 40 else "Poor"
+    level, missing = _level(generation, model, rows["copy"], reconstruction["20"]["accuracy"], long_rouge, long_words)
+    return Score(points, generation, restored, floor, strong, name, verdict, level, missing)
+
+
+def _level(generation: float, model: dict, copy: dict, accuracy: float, long_rouge: float | None, long_words: float) -> tuple[str, list[str]]:
+    """The highest level whose criteria, and those of all below, are met; and the criteria of the next one that are not."""
+    criteria = {
+        "Bronze": [(accuracy >= 35, f"accuracy at 20 % corruption {accuracy:.1f} %, needs 35")],
+        "Silver": [
+            (generation >= 40, f"generation {generation:.1f} points, needs 40 (half way from the floor to the strong system)"),
+            (model["overlap"] <= 60, f"overlap with the source {model['overlap']:.1f}, needs at most 60"),
+            (model["div4"] >= 40, f"div-4 over three samples {model['div4']:.1f}, needs 40"),
+        ],
+        "Gold": [
+            (long_words >= 12, f"the longest quarter of the sources has {long_words:.1f} words on average, needs 12 to speak of long context"),
+            (
+                long_rouge is not None and long_rouge >= 0.9 * model["rouge_l"],
+                f"ROUGE-L on the longest quarter {long_rouge or 0:.1f}, needs 90 % of the overall {model['rouge_l']:.1f}",
+            ),
+            (model["repetition"] <= 1.0, f"repeated neighbours {model['repetition']:.2f} %, needs at most 1"),
+        ],
+    }
+    reached = "none"
+    for level, checks in criteria.items():
+        missing = [f"{level}: {text}" for met, text in checks if not met]
+        if missing:
+            return reached, missing
+        reached = level
+    return reached, []
