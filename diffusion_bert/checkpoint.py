@@ -12,6 +12,9 @@ import json
 import os
 import platform
 import re
+import struct
+import warnings
+import zipfile
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -27,6 +30,16 @@ from .schedule import NoiseSchedule
 from .tokenization import TextTokenizer
 
 FORMAT, FORMAT_VERSION = "diffusion-bert", 1
+# what a checkpoint cannot do without, and the type of each
+PARTS = {
+    "architecture": dict,
+    "tokenizer": str,
+    "informativeness": (torch.Tensor, type(None)),
+    "token_counts": torch.Tensor,
+    "config": dict,
+    "weights": dict,
+    "weights_sha256": str,
+}
 
 
 def to_plain(value: Any) -> Any:
@@ -128,21 +141,30 @@ def read_payload(path: str | Path) -> dict:
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; train one with run_conditional_training.py")
     try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch comments on foreign pickles
+            payload = torch.load(path, map_location="cpu", weights_only=True)
+        # torch does not check the archive's own checksums
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is not None:
+                    raise zipfile.BadZipFile
     except pickle.UnpicklingError:
         raise UserError(f"{path} is refused: it is no plain data (not a DiffusionBERT checkpoint, or one that would run code); nothing in it was run") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or 'unreadable'}; check its permissions") from None
-    except (RuntimeError, EOFError, KeyError, ValueError, AttributeError, IndexError, TypeError, AssertionError, MemoryError):
+    except (RuntimeError, EOFError, KeyError, ValueError, AttributeError, IndexError, TypeError, AssertionError, MemoryError, struct.error, zipfile.BadZipFile):
         # broken zip archives surface as any of these
         raise UserError(f"{path} cannot be read: not a checkpoint, or a damaged or incomplete one; copy it again or use another") from None
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise UserError(f"{path} is no DiffusionBERT checkpoint: expected a file written by run_conditional_training.py")
     if payload.get("format_version") != FORMAT_VERSION:
         raise UserError(f"{path} has checkpoint format {payload.get('format_version')}, this version reads {FORMAT_VERSION}: update DiffusionBERT")
-    needed = ("architecture", "tokenizer", "informativeness", "token_counts", "config", "weights", "weights_sha256")
-    if missing := [key for key in needed if key not in payload]:
+    if missing := [key for key in PARTS if key not in payload]:
         raise UserError(f"{path} is incomplete: {', '.join(missing)} missing; use another checkpoint")
+    wrong = [key for key, kind in PARTS.items() if not isinstance(payload[key], kind)]
+    if wrong or not all(isinstance(tensor, torch.Tensor) for tensor in payload["weights"].values()):
+        raise UserError(f"{path} is damaged: {wrong[0] if wrong else 'weights'} of the wrong type; use another checkpoint")
     if weights_digest(payload["weights"]) != payload["weights_sha256"]:
         raise UserError(f"{path} is damaged: its weights do not match their checksum; copy it again or use another")
     return payload

@@ -127,7 +127,8 @@ class EpochBatches(torch.utils.data.Dataset):
         self.skills = np.where(draw < config.source_dropout, NO_SOURCE, np.where(draw < config.source_dropout + config.continue_share, CONTINUE, PAIR))
         # plain texts have no pair to learn: half are continued, half written without a source
         self.skills = np.where(data.has_source, self.skills, np.where(draw < 0.5, NO_SOURCE, CONTINUE))
-        lengths = data.target_lengths + np.where(self.skills == PAIR, data.source_lengths, 0)
+        # the length as a pair, whatever the skill: else whole batches would hold one skill only
+        lengths = data.target_lengths + data.source_lengths
         order = rng.permutation(len(data))
         window = batch_size * self.BUCKET
         batches = []

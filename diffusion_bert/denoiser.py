@@ -185,6 +185,7 @@ class BertDenoiser(nn.Module):
         log_vocabulary = torch.log_softmax(logits, dim=-1)
         if self.copy_head is None:
             return log_vocabulary
+        copyable = copyable & self.forbidden_bias[source_ids].isfinite()  # a forbidden word has no mass to add to
         return self.copy_head(log_vocabulary, states, rows, source_states, source_ids, copyable)
 
     def forward(self, batch: Batch, x_t: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,7 +194,8 @@ class BertDenoiser(nn.Module):
         rows, columns = (x_t == batch.mask_id).logical_and(batch.target_mask).nonzero(as_tuple=True)
         width = int(batch.source_length.max())
         copyable = batch.copyable[:, :width]
-        log_mu = self.word_log_probs(states[rows, columns], rows, states[:, :width], batch.input_ids[:, :width], copyable)
+        places = states.flatten(0, 1).index_select(0, rows * states.shape[1] + columns)  # [N, D]
+        log_mu = self.word_log_probs(places, rows, states[:, :width], batch.input_ids[:, :width], copyable)
         if self.attention == "isolated":
             return log_mu, self.length_logits(states)
         return log_mu, self.length_logits(self.encode_source(batch).states)

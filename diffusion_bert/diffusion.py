@@ -94,6 +94,8 @@ class AbsorbingDiffusion:
 
     @staticmethod
     def _by_time(table, dtype: torch.dtype, *taus: Tensor) -> Tensor:
-        """table(*taus) [N, V], computed in float64 once per distinct time (places of one sentence share it) and then expanded."""
-        distinct, index = torch.stack(taus, dim=-1).unique(dim=0, return_inverse=True)
-        return table(*distinct.unbind(-1)).to(dtype)[index]
+        """table(*taus) [N, V], computed in float64 once per run of equal times (neighbouring places of one sentence share it), then expanded."""
+        times = torch.stack(taus)  # [k, N]
+        starts = torch.ones(times.shape[1], dtype=torch.bool, device=times.device)
+        starts[1:] = (times[:, 1:] != times[:, :-1]).any(0)
+        return table(*times[:, starts].unbind(0)).to(dtype)[starts.long().cumsum(0) - 1]

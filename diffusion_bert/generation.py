@@ -41,8 +41,8 @@ class DiffusionTextGenerator:
     @classmethod
     def from_checkpoint(cls, path: str | Path | None = None, device: str = "auto", **options) -> DiffusionTextGenerator:
         """Load a checkpoint file (default: the newest best_model.pt below runs/)."""
-        model = load_checkpoint(path if path is not None else latest_checkpoint()).to(pick_device(device))
-        return cls(model, checked_options({**options, "device": device}))
+        checked = checked_options({**options, "device": device})
+        return cls(load_checkpoint(path if path is not None else latest_checkpoint()).to(pick_device(device)), checked)
 
     # ---- the three skills -----------------------------------------------------------------------------------------------------------
 

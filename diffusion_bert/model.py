@@ -154,8 +154,13 @@ def load_pretrained(name: str, weights: bool = True) -> tuple[TextTokenizer, obj
             tokenizer = TextTokenizer.from_pretrained(name)
             if not weights:
                 return tokenizer, bert_config, None
-            model = transformers.BertForMaskedLM.from_pretrained(name, config=bert_config, dtype=torch.float32)
-        except (OSError, ValueError) as error:
+            model, info = transformers.BertForMaskedLM.from_pretrained(name, config=bert_config, dtype=torch.float32, output_loading_info=True)
+            # the library would fill them with random numbers
+            if missing := sorted(key for key in info["missing_keys"] if key.startswith("bert.")):
+                raise UserError(f"{name} lacks weights ({missing[0]} and {len(missing) - 1} more): not a whole BERT; choose another or --from_scratch true")
+        except UserError:
+            raise
+        except Exception as error:  # broken files surface as errors of several libraries
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(f"cannot load '{name}': {first[:160]}; give a BERT directory, a hub id, or a built-in size ({', '.join(BUILT_IN_SIZES)})") from None
     return tokenizer, bert_config, model.state_dict()

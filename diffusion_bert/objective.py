@@ -58,16 +58,27 @@ def sample_times(batch_size: int, num_steps: int, generator: torch.Generator | N
 
 
 def nelbo_terms(
-    denoiser: BertDenoiser, diffusion: AbsorbingDiffusion, batch: Batch, x_t: Tensor, t: Tensor, num_steps: int, time_correction: bool = True
+    denoiser: BertDenoiser,
+    diffusion: AbsorbingDiffusion,
+    batch: Batch,
+    x_t: Tensor,
+    t: Tensor,
+    num_steps: int,
+    time_correction: bool = True,
+    kl_gradient: bool = True,
 ) -> NelboTerms:
-    """All terms for one batch noised to x_t at steps t of T = num_steps. x_t [B, L], t [B]; sums are differentiable."""
+    """All terms for one batch noised to x_t at steps t of T = num_steps. x_t [B, L], t [B].
+
+    The sums are differentiable; without ``kl_gradient`` the KL is only reported (cross-entropy training has no use for its gradient).
+    """
     tau_t, tau_s = t.double() / num_steps, (t - 1).double() / num_steps
     log_mu, length_logits = denoiser(batch, x_t, tau_t)
     rows, columns = ((x_t == batch.mask_id) & batch.target_mask).nonzero(as_tuple=True)
     if time_correction:
         log_mu = diffusion.correct_for_time(log_mu, tau_t[rows])
     x_0 = batch.input_ids[rows, columns]
-    kl = diffusion.kl(log_mu, x_0, tau_s[rows], tau_t[rows])
+    with torch.set_grad_enabled(kl_gradient and torch.is_grad_enabled()):
+        kl = diffusion.kl(log_mu, x_0, tau_s[rows], tau_t[rows])
     return NelboTerms(
         reveal=num_steps * kl.reveal.sum(),
         stay=num_steps * kl.stay.sum(),

@@ -188,7 +188,9 @@ class Trainer:
         loss_value = 0.0
         for batch, t, x_t in zip(group, times, noised):
             with self.autocast():
-                terms = nelbo_terms(self.model.denoiser, self.diffusion, batch, x_t, t, num_steps, self.config.diffusion.time_correction)
+                terms = nelbo_terms(
+                    self.model.denoiser, self.diffusion, batch, x_t, t, num_steps, self.config.diffusion.time_correction, training.loss == "nelbo"
+                )
             loss = training_loss(terms, training.loss, training.hybrid_lambda, masked, tokens)
             loss.backward()
             loss_value += float(loss.detach())

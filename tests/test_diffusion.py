@@ -5,11 +5,7 @@ from itertools import product
 
 import pytest
 import torch
-
-from diffusion_bert.diffusion import AbsorbingDiffusion
-from diffusion_bert.schedule import SCHEDULES, NoiseSchedule
 from helpers import (
-    H,
     MASK,
     PLACES,
     SEQUENCES,
@@ -17,6 +13,7 @@ from helpers import (
     STEPS,
     VOCAB,
     WORDS,
+    H,
     alpha_by_hand,
     bayes_posterior,
     forward_matrix,
@@ -25,6 +22,9 @@ from helpers import (
     state_index,
     toy_schedule,
 )
+
+from diffusion_bert.diffusion import AbsorbingDiffusion
+from diffusion_bert.schedule import SCHEDULES, NoiseSchedule
 
 LAMBDAS = (0.0, 0.15, 0.3)
 each = pytest.mark.parametrize("name", SCHEDULES)
@@ -200,7 +200,7 @@ ONE_WORD = torch.tensor([0.55, 0.25, 0.15, 0.05, 0.0], dtype=torch.float64)  # c
 @each_lambda
 @pytest.mark.parametrize("steps", (1, 4, 25))
 def test_time_correction_makes_the_bound_tight_for_one_word(name, lam, steps):
-    """For one place, log mu = log p(v) corrected for time is the exact denoiser: NELBO = -log p(v), each v, each T. Uncorrected it is larger on average."""
+    """One place: log p(v) corrected for time is the exact denoiser, so NELBO = -log p(v) for each v and T. Uncorrected it is larger on average."""
     diffusion = toy(name, lam)
     t = torch.arange(1, steps + 1).repeat_interleave(WORDS)
     x_0 = torch.arange(WORDS).repeat(steps)

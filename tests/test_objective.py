@@ -1,14 +1,15 @@
 """The objective: times, terms, losses and the fixed estimator, on a tiny random BERT."""
 
+import math
 from itertools import product
 
 import pytest
 import torch
+from helpers import BERT_MASK, BERT_VOCAB, FORBIDDEN, make_batch, make_denoiser, mixed_rows
 
 from diffusion_bert.diffusion import AbsorbingDiffusion
 from diffusion_bert.objective import NelboTerms, estimate_nelbo, nelbo_terms, sample_times, training_loss
 from diffusion_bert.schedule import SCHEDULES, NoiseSchedule
-from helpers import BERT_MASK, BERT_VOCAB, FORBIDDEN, make_batch, make_denoiser, mixed_rows
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -91,19 +92,37 @@ def test_a_batch_without_a_masked_place(lam, loss):
     """Nothing masked: all diffusion terms are finite zeros, the loss is the length term and its gradient has no NaN."""
     denoiser, batch = make_denoiser(), make_batch(mixed_rows())
     terms = nelbo_terms(denoiser, make_diffusion(lam=lam), batch, batch.input_ids, torch.ones(4, dtype=torch.long), 10)
-    assert float(terms.reveal) == float(terms.stay) == float(terms.cross_entropy) == float(terms.masked) == 0.0
     value = training_loss(terms, loss, 0.1, 0, 0)
-    assert float(value) == float(terms.length) > 0
     value.backward()
     for parameter in denoiser.parameters():
         assert parameter.grad is None or bool(parameter.grad.isfinite().all())
-    assert all(v == v for v in terms.per_token().values())
+    values = {name: term.item() for name, term in vars(terms).items()}
+    assert values["reveal"] == values["stay"] == values["cross_entropy"] == values["masked"] == 0.0
+    assert value.item() == values["length"] > 0
+    per_token = NelboTerms(*(term.detach() for term in vars(terms).values())).per_token()
+    assert all(math.isfinite(number) for number in per_token.values())
+
+
+@pytest.mark.parametrize("lam", (0.0, 0.3))
+def test_kl_without_gradient_is_only_reported(lam):
+    """kl_gradient=False changes no value and no gradient of cross-entropy and length; the KL terms then carry no gradient themselves."""
+    denoiser, diffusion, batch, t = make_denoiser(), make_diffusion(lam=lam), make_batch(mixed_rows()), torch.tensor([1, 6, 8, 10])
+    x_t = diffusion.q_sample(batch.input_ids, t / 10, batch.target_mask, seeded(7))
+    gradients, terms = [], []
+    for kl_gradient in (True, False):
+        denoiser.zero_grad(set_to_none=True)
+        terms.append(nelbo_terms(denoiser, diffusion, batch, x_t, t, 10, kl_gradient=kl_gradient))
+        assert terms[-1].reveal.requires_grad is kl_gradient and terms[-1].stay.requires_grad is (kl_gradient and lam > 0)
+        training_loss(terms[-1], "ce", 0.0, 5, 11).backward()
+        gradients.append([parameter.grad for parameter in denoiser.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(vars(terms[0]).values(), vars(terms[1]).values()))
+    assert all(torch.equal(one, other) for one, other in zip(*gradients))
 
 
 @pytest.mark.parametrize("loss, hybrid_lambda", [("ce", 0.0), ("nelbo", 0.0), ("nelbo", 0.1)])
 @pytest.mark.parametrize("lam", (0.0, 0.3))
 def test_micro_batches_add_up_to_the_big_batch(loss, hybrid_lambda, lam):
-    """The losses of micro-batches of other widths, one of them without a masked place, sum to the loss of the one big batch; so do their gradients."""
+    """Losses of micro-batches of other widths, one of them without a masked place, sum to the loss of the big batch; so do their gradients."""
     denoiser, diffusion, rows = make_denoiser(timestep="layerwise"), make_diffusion(lam=lam), mixed_rows()
     t, batch = torch.tensor([1, 6, 8, 10]), make_batch(rows)
     x_t = diffusion.q_sample(batch.input_ids, t / 10, batch.target_mask, seeded(4))

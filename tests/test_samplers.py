@@ -5,12 +5,6 @@ from fractions import Fraction
 
 import pytest
 import torch
-
-from diffusion_bert.diffusion import AbsorbingDiffusion
-from diffusion_bert.samplers import SAMPLERS, SamplerOptions, sample_ancestral, sample_confidence
-from diffusion_bert.samplers.common import draw, rank_within_rows, word_distribution
-from diffusion_bert.schedule import SCHEDULES, NoiseSchedule
-from diffusion_bert.word_frequency import informativeness
 from helpers import (
     MASK,
     PLACES,
@@ -25,6 +19,12 @@ from helpers import (
     toy_schedule,
     within_sigmas,
 )
+
+from diffusion_bert.diffusion import AbsorbingDiffusion
+from diffusion_bert.samplers import SAMPLERS, SamplerOptions, sample_ancestral, sample_confidence
+from diffusion_bert.samplers.common import draw, rank_within_rows, word_distribution
+from diffusion_bert.schedule import SCHEDULES, NoiseSchedule
+from diffusion_bert.word_frequency import informativeness
 
 each_sampler = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS.keys())
 each_schedule = pytest.mark.parametrize("name", SCHEDULES)
@@ -146,7 +146,7 @@ def test_truncation_reaches_the_text(sampler):
 @each_schedule
 @pytest.mark.parametrize("lam", (0.0, 0.3))
 def test_ancestral_follows_the_reverse_chain(name, lam):
-    """On V = 4, L = 2, T = 4 with a denoiser that depends on t and x_t, the 16 outputs have the law of the explicit reverse matrices, within 4 sigma."""
+    """V = 4, L = 2, T = 4, a denoiser that depends on t and x_t: the 16 outputs have the law of the explicit reverse matrices, within 4 sigma."""
     log_mu = random_log_mu((STEPS + 1, len(STATES), PLACES), seed=9)
 
     def denoise(x_t, tau, rows):
@@ -167,8 +167,8 @@ ZIPF = ZIPF / ZIPF.sum()
 
 @each_schedule
 def test_zipf_toy_needs_the_time_correction(name):
-    """One word drawn from Zipf's law, lambda = 0.3, 16 steps, the best time-free denoiser: without the correction the sampler over-produces the commonest
-    word by over 40 % and nearly halves the rarest; with it the law comes back, within 4 sigma."""
+    """One word from Zipf's law, lambda = 0.3, 16 steps, the best time-free denoiser: uncorrected, the sampler over-produces the commonest word by
+    over 40 % and nearly halves the rarest; corrected, the law comes back within 4 sigma."""
     rows, steps, mask_id = 100_000, 16, ZIPF_WORDS
     schedule = NoiseSchedule(name, 0.3, informativeness((ZIPF * 1e6).round().long(), [mask_id]))
     diffusion = AbsorbingDiffusion(schedule, mask_id)
@@ -238,7 +238,7 @@ def numbers_left(n: int, steps: int, name: str) -> list[int]:
 @each_schedule
 @pytest.mark.parametrize("n, steps", [(7, 5), (3, 10), (10, 10), (12, 2), (12, 3), (100, 100), (9, 1), (1, 4)])
 def test_confidence_reveals_the_right_number(name, n, steps):
-    """After each call exactly floor(n u_s / u) places are left, at least one fewer than before, even where n u_s / u is a whole number; rows do not mix."""
+    """After each call exactly floor(n u_s / u) places are left, at least one fewer than before, also where that is whole; rows do not mix."""
     short = max(1, n // 2)
     x_t = torch.full((2, n), MASK)
     x_t[1, short:] = 0

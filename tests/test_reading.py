@@ -1,0 +1,197 @@
+"""Rows from files: good ones exactly, bad ones counted by file and line, hopeless files refused in one line."""
+
+import json
+import random
+
+import pytest
+
+from diffusion_bert.errors import UserError
+from diffusion_bert.reading import Pair, read_file
+
+PAIRS = [
+    Pair("How are you?", "How do you do?"),
+    Pair("None", "NA"),
+    Pair("null", "nan"),
+    Pair("", "no source"),
+    Pair('\U0001f600 h\xe9, "so"', "\u65e5\u672c \U0001f468\u200d\U0001f469\u200d\U0001f467"),
+]
+
+
+def write(folder, name: str, content: str | bytes):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def quoted(text: str, delimiter: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if any(sign in text for sign in (delimiter, '"', "\n")) else text
+
+
+def jsonl(pairs, names=("src", "trg")) -> str:
+    return "".join(json.dumps(dict(zip(names, pair))) + "\n" for pair in pairs)
+
+
+def table(pairs, names=("src", "trg"), delimiter=",") -> str:
+    return "".join(delimiter.join(quoted(cell, delimiter) for cell in row) + "\n" for row in (names, *pairs))
+
+
+def refusal(path, **options) -> str:
+    """The one line a hopeless file gives; it begins with its path."""
+    with pytest.raises(UserError) as caught:
+        read_file(path, **options)
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("names", [("src", "trg"), ("source", "target")])
+@pytest.mark.parametrize("ending", [".jsonl", ".csv", ".tsv", ".JSONL", ".Csv"])
+@pytest.mark.parametrize("bom, line_end", [("", "\n"), ("\ufeff", "\r\n")])
+def test_pairs_come_back_exactly(tmp_path, names, ending, bom, line_end):
+    """Both namings of the columns, all formats, with and without byte-order mark and CRLF; "None", "NA" and "null" are ordinary text."""
+    content = jsonl(PAIRS, names) if ending.lower() == ".jsonl" else table(PAIRS, names, "\t" if ending == ".tsv" else ",")
+    report = read_file(write(tmp_path, "data" + ending, (bom + content).replace("\n", line_end)))
+    assert report.pairs == PAIRS and not report.bad_rows
+
+
+def test_txt_gives_texts_without_source(tmp_path):
+    """One text per line, blank lines skipped, outer blanks stripped; U+2028 ends no line."""
+    report = read_file(write(tmp_path, "a.txt", "\ufeffone\r\n\r\n  two \u2028 three \nNone"))
+    assert report.pairs == [Pair(None, "one"), Pair(None, "two \u2028 three"), Pair(None, "None")]
+
+
+def test_csv_quotes(tmp_path):
+    """Commas, doubled quotes and line ends inside quotes are text; further columns and their order do not matter."""
+    content = 'id,TRG, src \n1,"b, c","a ""x"""\n\n2,"two\nlines",d\n'
+    assert read_file(write(tmp_path, "a.csv", content)).pairs == [Pair('a "x"', "b, c"), Pair("d", "two\nlines")]
+
+
+@pytest.mark.parametrize(
+    "row, reason",
+    [
+        ('{"src": "a", "trg": ', "not JSON"),
+        ("hello", "not JSON"),
+        ('["a", "b"]', "got list"),
+        ('"a"', "got str"),
+        ('{"src": "a"}', "trg is missing"),
+        ('{"text": "a"}', "src is missing"),
+        ('{"src": null, "trg": "b"}', "src is missing"),
+        ('{"src": "a", "trg": 5}', "trg is int"),
+        ('{"src": ["a"], "trg": "b"}', "src is list"),
+        ('{"src": "a", "trg": "  "}', "trg is empty"),
+        ('{"src": "a \\ud83d", "trg": "b"}', "src holds half of a character"),
+        ('{"src": "a", "trg": "b\\u0000"}', "trg holds a zero byte"),
+        ("[" * 100_000, "nested"),
+        ('{"src": "a", "trg": ' + "9" * 5000 + "}", "not JSON"),
+    ],
+)
+def test_bad_json_rows_are_named(tmp_path, row, reason):
+    """A malformed row costs that row only, and is on record with file, line and reason."""
+    path = write(tmp_path, "a.jsonl", jsonl(PAIRS[:1]) + "\n" + row + "\n" + jsonl(PAIRS[1:2]))
+    report = read_file(path)
+    assert report.pairs == PAIRS[:2]
+    assert len(report.bad_rows) == 1 and report.bad_rows[0].startswith(f"{path}, line 3: ") and reason in report.bad_rows[0]
+
+
+@pytest.mark.parametrize(
+    "row, reason, line",
+    [
+        ("only one", "1 fields where the header has 2", 3),
+        ("a,b,c", "3 fields", 3),
+        ("a,  ", "trg is empty", 3),
+        ('a,"two\nlines",c', "3 fields", 3),
+        ('"a" b,c', "quotes that do not match", 3),
+        ("a,b\0", "zero byte", 3),
+    ],
+)
+def test_bad_table_rows_are_named(tmp_path, row, reason, line):
+    """The same for tables; a row over several lines is named by its first."""
+    path = write(tmp_path, "a.csv", f"src,trg\nx,y\n{row}\nv,w\n")
+    report = read_file(path)
+    assert report.pairs == [Pair("x", "y"), Pair("v", "w")]
+    assert len(report.bad_rows) == 1 and report.bad_rows[0].startswith(f"{path}, line {line}: ") and reason in report.bad_rows[0]
+
+
+@pytest.mark.parametrize("rest", ["c,d\ne,f\n", 'c,d\ne,"f" g\n'])
+def test_an_open_quote_does_not_swallow_rows_in_silence(tmp_path, rest):
+    """A quote that is never closed takes the rows below into its cell: that is on record, not a row of training data."""
+    path = write(tmp_path, "a.csv", f'src,trg\nx,y\na,"b\n{rest}')
+    report = read_file(path)
+    assert report.pairs == [Pair("x", "y")]
+    assert f"{path}, line 3: quotes that do not match up to line 5" in report.bad_rows[0]
+
+
+def test_bad_text_lines_are_named(tmp_path):
+    """A line of a .txt with zero bytes (binary, UTF-16 without mark) is no text."""
+    report = read_file(write(tmp_path, "a.txt", "good\nb\0a\0d\0\n"))
+    assert report.pairs == [Pair(None, "good")] and ", line 2: " in report.bad_rows[0]
+
+
+@pytest.mark.parametrize("limit", [0, 3])
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_too_many_bad_rows_stop(tmp_path, kind, limit):
+    """Up to ``max_bad_rows`` are tolerated; one more stops with the first one's file and line, and the limit."""
+    good, bad = ('{"src": "a", "trg": "b"}\n', "{\n") if kind == "jsonl" else ("a,b\n", "a\n")
+    start = "" if kind == "jsonl" else "src,trg\n"
+    first = 2 if kind == "jsonl" else 3
+    assert len(read_file(write(tmp_path, f"a.{kind}", start + good + bad * limit + good), max_bad_rows=limit).bad_rows) == limit
+    path = write(tmp_path, f"a.{kind}", start + good + bad * (limit + 1) + good)
+    message = refusal(path, max_bad_rows=limit)
+    assert f"{path}, line {first}: " in message and f"--max_bad_rows {limit}" in message
+
+
+def test_a_raised_limit_is_kept(tmp_path):
+    """No hidden limit stands behind max_bad_rows."""
+    path = write(tmp_path, "a.jsonl", "{\n" * 10_500 + jsonl(PAIRS))
+    assert len(read_file(path, max_bad_rows=20_000).bad_rows) == 10_500
+
+
+@pytest.mark.parametrize(
+    "name, content, expected",
+    [
+        ("a.jsonl", "", "no usable row"),
+        ("a.txt", "", "no usable row"),
+        ("a.txt", " \n\n\t\n", "no usable row"),
+        ("a.jsonl", "\n \n", "no usable row"),
+        ("a.csv", "", "columns are missing"),
+        ("a.csv", "src,trg\n", "no usable row"),
+        ("a.csv", "question,answer\na,b\n", "question, answer"),
+        ("a.csv", "src\ttrg\na\tb\n", "expected src and trg"),
+        ("a.csv", '"src,trg\na,b\n', "line 1"),
+        ("a.jsonl", '{"a": 1}\n', "line 1"),
+        ("a.jsonl", jsonl(PAIRS).encode("utf-16"), "not UTF-8"),
+        ("a.csv", table(PAIRS).encode("utf-16"), "not UTF-8"),
+        ("a.csv", table(PAIRS[:2]).encode("utf-16-le"), "expected src and trg"),
+        ("a.txt", "one\ntwo\n".encode("utf-16-le"), "zero byte"),
+        ("a.txt", "caf\xe9".encode("latin-1"), "0xe9"),
+        ("a.csv", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "0x89"),
+        ("a.jsonl", random.Random(0).randbytes(3000), "not UTF-8"),
+        ("a.parquet", "x", ".jsonl, .csv, .tsv, .txt"),
+        ("a.json", "[]", ".jsonl, .csv, .tsv, .txt"),
+        ("data", "x", "unknown file type"),
+    ],
+)
+def test_hopeless_files_are_refused(tmp_path, name, content, expected):
+    """Empty, binary, of another encoding, kind or shape: one line says what came and what is expected."""
+    assert expected in refusal(write(tmp_path, name, content))
+
+
+@pytest.mark.parametrize("name", ["folder", "folder.jsonl"])
+def test_a_folder_is_no_file(tmp_path, name):
+    """A folder is refused with the option that takes one."""
+    (tmp_path / name).mkdir()
+    assert "--data_dir" in refusal(tmp_path / name)
+
+
+def test_missing_files(tmp_path):
+    """A file that is not there, or below another file."""
+    assert "no such file" in refusal(tmp_path / "absent.csv")
+    write(tmp_path, "file", "x")
+    refusal(tmp_path / "file" / "a.csv")
+
+
+def test_a_line_of_five_megabytes(tmp_path):
+    """Long rows are neither cut nor refused here."""
+    text = "word " * 1_000_000 + "end"
+    assert read_file(write(tmp_path, "a.jsonl", jsonl([("a", text)]))).pairs[0].target == text
+    assert read_file(write(tmp_path, "a.csv", table([("a", text)]))).pairs[0].target == text

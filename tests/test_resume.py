@@ -1,0 +1,204 @@
+"""An interrupted run, resumed, ends exactly like the uninterrupted one: to the bit on a CPU, wall-clock fields aside."""
+
+import json
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from commands import new_trainer, read_records, run, small_flags, start, without_wall_clock, write_data
+
+from diffusion_bert.checkpoint import RunDirectory, read_payload
+from diffusion_bert.training import Reporter
+
+# dropout on, two micro-batches a step, epochs that end inside, saves and log lines that do not coincide
+SETTINGS = {"dropout": 0.1, "batch_size": 4, "accumulation_steps": 2, "save_steps": 3, "logging_steps": 2, "max_steps": 12, "epochs": 9, "warmup_ratio": 0.2}
+
+
+class Snapshots(Reporter):
+    """Copies the run directory after every step: what a power cut at that moment would leave (before this step's saving)."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.trainer = folder, None
+
+    def step(self, step, progress, values):
+        shutil.copytree(self.trainer.run.path, self.folder / f"step_{step}" / "run")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """40 training pairs: five steps an epoch."""
+    return write_data(tmp_path_factory.mktemp("data"), train=40, valid=8, test=4)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, data):
+    """(run directory of the whole run, folder of the snapshots taken on its way)."""
+    folder = tmp_path_factory.mktemp("whole")
+    reporter = Snapshots(folder / "snapshots")
+    reporter.trainer = new_trainer(data, folder / "runs", reporter, **SETTINGS)
+    assert reporter.trainer.steps_per_epoch == 5
+    assert reporter.trainer.fit().reason == "max_steps"
+    return reporter.trainer.run.path, reporter.folder
+
+
+def assert_same(ours: Path, whole: Path) -> None:
+    """Same weights, optimizer and random state, and the same metrics line by line."""
+    for name in ("best_model.pt", "last.pt"):
+        a, b = read_payload(ours / name), read_payload(whole / name)
+        assert set(a["weights"]) == set(b["weights"])
+        assert [key for key in a["weights"] if not torch.equal(a["weights"][key], b["weights"][key])] == [], name
+        assert without_wall_clock(a["metrics"]) == without_wall_clock(b["metrics"])
+    assert torch.equal(a["training"]["rng"]["torch"], b["training"]["rng"]["torch"])
+    assert {k: v for k, v in a["training"]["state"].items() if k not in ("seconds", "window")} == {
+        k: v for k, v in b["training"]["state"].items() if k not in ("seconds", "window")
+    }
+    for key, state in a["training"]["optimizer"]["state"].items():
+        assert all(torch.equal(value, b["training"]["optimizer"]["state"][key][name]) for name, value in state.items())
+    assert list(map(without_wall_clock, read_records(ours))) == list(map(without_wall_clock, read_records(whole)))
+
+
+def resume(folder: Path) -> None:
+    """continue_training.py --resume."""
+    result = run("continue_training", "--resume", "--model_dir", folder)
+    assert result.code == 0, result.err
+    assert f"Resuming {folder} at step" in result.out
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 5, 11])
+def test_a_stop_between_steps(data, uninterrupted, tmp_path, stop_after):
+    """Stopped by a signal after the first step, inside an epoch, at its end, or before the last step: resumed, all is the same."""
+
+    class Stop(Reporter):
+        def step(self, step, progress, values):
+            if step == stop_after:
+                trainer.stop_signal = signal.SIGTERM
+
+    trainer = new_trainer(data, tmp_path, Stop(), **SETTINGS)
+    result = trainer.fit()
+    assert (result.reason, result.signal, result.state.step, result.state.finished) == ("interrupted", signal.SIGTERM, stop_after, False)
+    resume(trainer.run.path)
+    assert_same(trainer.run.path, uninterrupted[0])
+
+
+@pytest.mark.parametrize("step", [4, 8, 12])
+def test_a_power_cut(uninterrupted, tmp_path, step):
+    """From any moment that a sudden death may leave behind - last.pt older than best_model.pt and the metrics - the run ends the same."""
+    folder = Path(shutil.copytree(uninterrupted[1] / f"step_{step}" / "run", tmp_path / "run"))
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write('{"kind": "train", "st')  # a line cut off in the middle
+    resume(folder)
+    assert_same(folder, uninterrupted[0])
+
+
+def test_interrupted_twice(data, uninterrupted, tmp_path):
+    """A resumed run may be interrupted and resumed again."""
+    from diffusion_bert.commands import training_run
+
+    folder = Path(shutil.copytree(uninterrupted[1] / "step_4" / "run", tmp_path / "run"))
+
+    class Stop(training_run.ConsoleReporter):
+        def step(self, step, progress, values):
+            super().step(step, progress, values)
+            if step == 7:
+                signal.raise_signal(signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_run, "ConsoleReporter", Stop)
+        result = run("continue_training", "--resume", "--model_dir", folder)
+    assert result.code == 130 and "Interrupted at step 7" in result.out
+    resume(folder)
+    assert_same(folder, uninterrupted[0])
+
+
+def wait_for(condition, process, seconds: float = 120) -> None:
+    """Until the condition holds; fails when the process ends first."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.005)
+
+
+def only_run(output: Path) -> Path | None:
+    return next(output.iterdir(), None) if output.is_dir() else None
+
+
+def records_so_far(output: Path) -> int:
+    folder = only_run(output)
+    return len(RunDirectory(folder).read_metrics()) if folder else 0
+
+
+def test_ctrl_c(data, uninterrupted, tmp_path):
+    """SIGINT to the real process: it saves last.pt, names the command that goes on, exits with 130; that command ends like the whole run."""
+    output = tmp_path / "runs"
+    process = start("run_conditional_training", *small_flags(data, output_dir=output, **SETTINGS, demonstration_steps=1), cwd=tmp_path)
+    wait_for(lambda: records_so_far(output) >= 2, process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    folder = only_run(output)
+    assert process.returncode == 130 and "Traceback" not in err
+    assert f"Go on with:  python continue_training.py --resume --model_dir {folder}" in out
+    assert (folder / "last.pt").is_file() and not read_payload(folder / "last.pt")["training"]["state"]["finished"]
+    assert not list(folder.glob(".*"))
+    resume(folder)
+    assert_same(folder, uninterrupted[0])
+
+
+def test_kill(data, uninterrupted, tmp_path):
+    """SIGKILL to the real process at a random moment: resumed from its last save, it ends like the whole run."""
+    output = tmp_path / "runs"
+    process = start("run_conditional_training", *small_flags(data, output_dir=output, **SETTINGS, demonstration_steps=1), cwd=tmp_path)
+    wait_for(lambda: only_run(output) is not None and (only_run(output) / "last.pt").exists(), process)
+    time.sleep(random.random() * 0.3)
+    process.kill()
+    process.communicate()
+    folder = only_run(output)
+    if not read_payload(folder / "last.pt")["training"]["state"]["finished"]:
+        resume(folder)
+    assert_same(folder, uninterrupted[0])
+
+
+# ---- refusals -----------------------------------------------------------------------------------------------------------------------
+
+
+def refused(*argv) -> str:
+    """The one line of a refusal."""
+    result = run("continue_training", "--resume", *argv)
+    assert result.code == 2 and result.err.count("\n") == 1, result.err
+    return result.err
+
+
+def test_changed_data_is_refused(tmp_path, data):
+    """The fingerprint of the data is part of last.pt: other data cannot sneak in."""
+    moved = Path(shutil.copytree(data, tmp_path / "data"))
+
+    class Stop(Reporter):
+        def step(self, step, progress, values):
+            trainer.stop_signal = signal.SIGINT
+
+    trainer = new_trainer(moved, tmp_path / "runs", Stop(), **SETTINGS)
+    trainer.fit()
+    before = (trainer.run.path / "last.pt").read_bytes()
+    rows = (moved / "train.jsonl").read_text().splitlines()
+    (moved / "train.jsonl").write_text("\n".join([*rows[:-1], json.dumps({"src": "Is this new?", "trg": "Is this one new?"})]) + "\n")
+    assert "training data has changed" in refused("--model_dir", trainer.run.path)
+    shutil.rmtree(moved)
+    assert "no such folder" in refused("--model_dir", trainer.run.path)
+    assert (trainer.run.path / "last.pt").read_bytes() == before
+
+
+def test_a_finished_run_is_refused(trained):
+    """There is nothing to resume; the line says how to train on."""
+    assert "is complete" in refused("--model_dir", trained)
+    assert "is complete" in refused("--checkpoint", trained / "last.pt")
+
+
+def test_other_refusals(trained, tmp_path):
+    """Training flags, a best_model.pt, or a folder without last.pt are no resume."""
+    assert "drop --epochs" in refused("--model_dir", trained, "--epochs", "3")
+    assert "holds no training state" in refused("--checkpoint", trained / "best_model.pt")
+    assert "holds no last.pt" in refused("--model_dir", tmp_path)

@@ -1,0 +1,137 @@
+"""WordPiece: learned the same way everywhere, read from a BERT unchanged, special tokens in a text are ordinary text."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import pytest
+import transformers
+from tokenizers import Tokenizer, models
+
+from diffusion_bert.errors import UserError
+from diffusion_bert.tokenization import SPECIAL_TOKENS, TextTokenizer
+from tiny import grammar_texts, save_bert, tiny_tokenizer
+
+LEARN_ELSEWHERE = """
+import hashlib, sys
+from diffusion_bert.tokenization import TextTokenizer
+texts = sys.stdin.read().split("\\n")
+print(hashlib.sha256(TextTokenizer.learn(texts, 600).json.encode()).hexdigest())
+"""
+
+
+def refusal(work, *arguments) -> str:
+    with pytest.raises(UserError) as caught:
+        work(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_learning_is_deterministic():
+    """The same texts give the same vocabulary, id by id: again in this process and in others with another hash seed."""
+    again = TextTokenizer.learn(list(grammar_texts()), 600)
+    assert again.json == TextTokenizer.learn(grammar_texts(), 600).json
+    digest = hashlib.sha256(again.json.encode()).hexdigest()
+    for hash_seed in ("1", "77"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path), "RAYON_NUM_THREADS": "2"}
+        result = subprocess.run(
+            [sys.executable, "-c", LEARN_ELSEWHERE], input="\n".join(grammar_texts()), env=environment, capture_output=True, text=True
+        )
+        assert result.stdout.strip() == digest, result.stderr
+
+
+@pytest.mark.parametrize("size", [100, 150, 600, 5000])
+def test_vocabulary_limit(size):
+    """Never more pieces than asked for, however small; the specials come first and no piece occurs twice."""
+    tokenizer = TextTokenizer.learn(grammar_texts(), size)
+    assert tokenizer.vocab_size <= size and len(set(tokenizer.tokens)) == tokenizer.vocab_size
+    assert tuple(tokenizer.tokens[:5]) == SPECIAL_TOKENS and tokenizer.special_ids == [0, 1, 2, 3, 4]
+    assert tokenizer.unk_id not in tokenizer.encode("how can i learn to cook?") or size == 100
+
+
+def test_vocabulary_limit_with_many_letters():
+    """An alphabet larger than the vocabulary keeps its commonest letters."""
+    texts = ["".join(map(chr, range(0x3041, 0x3097))), *["zzz yyy"] * 50]
+    tokenizer = TextTokenizer.learn(texts, 120)
+    assert tokenizer.vocab_size <= 120 and {"z", "##z", "y"} <= set(tokenizer.tokens)
+
+
+@pytest.mark.parametrize("token", SPECIAL_TOKENS)
+def test_literal_special_tokens_are_ordinary_text(token):
+    """What looks like a special token in a text becomes no special id, [UNK] for unknown signs aside."""
+    tokenizer = tiny_tokenizer()
+    specials = {*tokenizer.special_ids} - {tokenizer.unk_id}
+    for ids in (tokenizer.encode(f"how {token} cook"), tokenizer.encode_many([token])[0], tokenizer.encode_with_offsets(token)[0]):
+        assert len(ids) >= 3 and not specials & set(ids)
+
+
+def test_words_joins_pieces():
+    """Pieces with ## are joined to the word before; at the start they stand for themselves."""
+    tokenizer = TextTokenizer.from_vocabulary([*SPECIAL_TOKENS, "cook", "##ing", "##s", "?"])
+    assert tokenizer.words([5, 6, 7, 5, 8]) == ["cookings", "cook", "?"]
+    assert tokenizer.words([6, 7]) == ["ings"] and tokenizer.words([]) == []
+    text = "how can i learn to cook potato salad in 3 weeks ?"
+    assert " ".join(tiny_tokenizer().words(tiny_tokenizer().encode(text))) == text
+
+
+def test_offsets_point_at_the_text():
+    """Each piece's span holds its letters; the spans are in order."""
+    text = "  Learning,  to COOK (soon)?"
+    ids, spans = tiny_tokenizer().encode_with_offsets(text)
+    assert ids == tiny_tokenizer().encode(text)
+    assert [text[start:end].lower() for start, end in spans] == [tiny_tokenizer().tokens[index].removeprefix("##") for index in ids]
+    assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:]))
+
+
+def test_json_round_trip():
+    """A tokenizer survives as its JSON string: same ids, same sets."""
+    one, two = tiny_tokenizer(), TextTokenizer(tiny_tokenizer().json)
+    assert two.json == one.json and two.tokens == one.tokens
+    assert two.encode_many(grammar_texts()) == one.encode_many(grammar_texts()) == [one.encode(text) for text in grammar_texts()]
+    assert two.continuation.tolist() == [token.startswith("##") for token in one.tokens]
+    assert two.is_uncased and two.forbidden_ids == [0, 2, 3, 4]
+
+
+def test_from_pretrained_equals_transformers(tmp_path):
+    """A BERT directory's tokenizer gives the ids of transformers itself, for all text without literal special tokens."""
+    save_bert(tmp_path)
+    ours, theirs = TextTokenizer.from_pretrained(str(tmp_path)), transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("How is COOKING?", "unaffable, \u00e0 la k!", "what\tis \U0001f600 learning..", ""):
+        assert ours.encode(text) == theirs(text, add_special_tokens=False).input_ids
+    assert ours.vocab_size == len(theirs) and ours.mask_id == theirs.mask_token_id and ours.cls_id == theirs.cls_token_id
+    assert "[unused0]" in ours.tokens and ours.unwritable_ids == [0, 1, 2, 3, 4, 5]
+    assert ours.mask_id not in ours.encode("how [MASK] is") and ours.words(ours.encode("[MASK]")) == ["[", "mask", "]"]
+    assert ours.words(ours.encode("unaffable cooking")) == ["unaffable", "cooking"]
+
+
+def test_padding_and_truncation_of_a_saved_tokenizer_do_not_count(tmp_path):
+    """A tokenizer.json that pads or cuts is read without these habits."""
+    save_bert(tmp_path)
+    backend = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    backend.enable_truncation(3)
+    backend.enable_padding(length=10)
+    tokenizer = TextTokenizer(backend.to_str())
+    assert list(map(len, tokenizer.encode_many(["how", "how is the cook"]))) == [1, 4]
+
+
+@pytest.mark.parametrize("model", [models.BPE(), models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"), models.Unigram([("[UNK]", 0.0)], unk_id=0)])
+def test_other_kinds_of_tokenizers_are_refused(model):
+    """BPE, word-level and unigram tokenizers are refused, even with BERT's special tokens."""
+    backend = Tokenizer(model)
+    assert "not a BERT WordPiece tokenizer" in refusal(TextTokenizer, backend.to_str(), "that one")
+    backend.add_special_tokens(list(SPECIAL_TOKENS))
+    message = refusal(TextTokenizer, backend.to_str(), "that one")
+    assert message.startswith("that one") and type(model).__name__ in message
+
+
+@pytest.mark.parametrize("json_text", ["", "{}", "nonsense", "\n"])
+def test_what_is_no_tokenizer_is_refused(json_text):
+    """Text that is no tokenizer gives one line."""
+    assert "not a tokenizer" in refusal(TextTokenizer, json_text)
+
+
+def test_missing_specials_are_named():
+    """A WordPiece vocabulary without [MASK] is refused by name."""
+    backend = Tokenizer(models.WordPiece({"[UNK]": 0, "[PAD]": 1, "[CLS]": 2, "[SEP]": 3}, unk_token="[UNK]"))
+    assert "lacks [MASK]" in refusal(TextTokenizer, backend.to_str())
