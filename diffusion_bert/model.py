@@ -112,17 +112,22 @@ def build_model(config: RunConfig, texts: Iterable[str], seed: int) -> Diffusion
 
 def assemble(config: RunConfig, bert_config, tokenizer: TextTokenizer) -> BertDenoiser:
     """The denoiser of a config, with fresh weights."""
-    if config.data.max_length > bert_config.max_position_embeddings:
-        raise UserError(
-            f"max_length is {config.data.max_length} but {config.model.model_name_or_path} has only {bert_config.max_position_embeddings} positions: "
-            f"lower --max_length"
-        )
+    check_positions(config, bert_config)
     if tokenizer.vocab_size > bert_config.vocab_size:
         raise UserError(f"the tokenizer has {tokenizer.vocab_size} word pieces but the model only {bert_config.vocab_size}: they do not belong together")
     # a vocabulary padded to a round number has entries that no text can produce
     forbidden = [*tokenizer.forbidden_ids, *range(tokenizer.vocab_size, bert_config.vocab_size)]
     with quiet_transformers():
         return BertDenoiser(bert_config, forbidden, config.data.max_target_length, config.model.attention, config.model.copy_head, config.model.timestep)
+
+
+def check_positions(config: RunConfig, bert_config) -> None:
+    """Refuse sequences longer than the positions that the network has."""
+    if config.data.max_length > bert_config.max_position_embeddings:
+        raise UserError(
+            f"max_length is {config.data.max_length} but {config.model.model_name_or_path} has only {bert_config.max_position_embeddings} positions: "
+            f"lower --max_length"
+        )
 
 
 def fit_schedule(model: DiffusionModel, targets: Iterable) -> None:

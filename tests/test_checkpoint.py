@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny import Trap, new_model, refusal, save_bert, tiny_config, tiny_model
 
 from diffusion_bert.checkpoint import (
     FORMAT,
@@ -30,19 +31,8 @@ from diffusion_bert.checkpoint import (
 )
 from diffusion_bert.errors import UserError
 from diffusion_bert.generation import DiffusionTextGenerator
-from tiny import new_model, save_bert, tiny_config, tiny_model
 
 PLAIN = (bool, int, float, str, bytes, type(None), list, tuple, dict)
-
-
-class Trap:
-    """Unpickling it creates a file."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return open, (self.path, "w")
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +41,6 @@ def saved(tmp_path_factory):
     path = tmp_path_factory.mktemp("saved") / "best_model.pt"
     save_checkpoint(path, tiny_model())
     return path
-
-
-def refusal(work, *arguments, **keywords) -> str:
-    with pytest.raises(UserError) as caught:
-        work(*arguments, **keywords)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def kinds(value) -> set[type]:
@@ -71,7 +54,9 @@ def weights_of(model) -> dict:
 
 
 def same_weights(one, two) -> bool:
-    return weights_of(one).keys() == weights_of(two).keys() and all(torch.equal(weights_of(one)[name], weights_of(two)[name]) for name in weights_of(one))
+    return weights_of(one).keys() == weights_of(two).keys() and all(
+        torch.equal(weights_of(one)[name], weights_of(two)[name]) for name in weights_of(one)
+    )
 
 
 # ---- what a checkpoint holds ------------------------------------------------------------------------------------------------------------
@@ -79,7 +64,11 @@ def same_weights(one, two) -> bool:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"attention": "full", "copy_head": False, "timestep": "layerwise", "schedule": "cosine"}, {"timestep": "prefix", "word_freq_lambda": 0.0, "task_name": "custom"}],
+    [
+        {},
+        {"attention": "full", "copy_head": False, "timestep": "layerwise", "schedule": "cosine"},
+        {"timestep": "prefix", "word_freq_lambda": 0.0, "task_name": "custom"},
+    ],
 )
 def test_round_trip(tmp_path, settings):
     """Weights, table, counts, settings, vocabulary, metrics and parent come back exactly; the model is in evaluation mode."""
@@ -137,8 +126,15 @@ def test_a_copied_file_works_alone(tmp_path, saved, monkeypatch):
 def test_the_file_holds_tensors_and_plain_data_only(tmp_path):
     """Read with weights_only=True, no other type occurs, with the training part of a resume too."""
     optimizer = torch.optim.AdamW(new_model().denoiser.parameters())
-    training = {"optimizer": optimizer.state_dict(), "rng": random.getstate(), "torch": torch.get_rng_state(), "numpy": np.random.default_rng(0).bit_generator.state}
-    save_checkpoint(tmp_path / "last.pt", tiny_model(), {**training, "best": np.float64(math.inf), "run": tmp_path, "window": defaultdict(float, loss=1.0)})
+    training = {
+        "optimizer": optimizer.state_dict(),
+        "rng": random.getstate(),
+        "torch": torch.get_rng_state(),
+        "numpy": np.random.default_rng(0).bit_generator.state,
+    }
+    save_checkpoint(
+        tmp_path / "last.pt", tiny_model(), {**training, "best": np.float64(math.inf), "run": tmp_path, "window": defaultdict(float, loss=1.0)}
+    )
     payload = torch.load(tmp_path / "last.pt", weights_only=True)
     assert kinds(payload) <= {*PLAIN, torch.Tensor, OrderedDict}
     assert payload["training"]["best"] == math.inf and payload["training"]["window"] == {"loss": 1.0} and payload["training"]["run"] == str(tmp_path)
@@ -192,7 +188,12 @@ def test_the_digest_sees_everything():
     assert digest == weights_digest(dict(reversed(list(weights.items()))))
     changed = weights["a"].clone()
     changed[3] = math.nextafter(3.0, 4.0) + 1e-6
-    others = [{**weights, "a": changed}, {**weights, "a": weights["a"].reshape(2, 3)}, {**weights, "b": weights["b"].half()}, {"c": weights["a"], "b": weights["b"]}]
+    others = [
+        {**weights, "a": changed},
+        {**weights, "a": weights["a"].reshape(2, 3)},
+        {**weights, "b": weights["b"].half()},
+        {"c": weights["a"], "b": weights["b"]},
+    ]
     assert len({digest, *map(weights_digest, others)}) == 5
 
 
@@ -228,7 +229,18 @@ def test_truncated_files(tmp_path, saved, share):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\0", b"hello\n", b"\x89PNG\r\n", b"{}", b"PK\x03\x04", b"\x80\x04", random.Random(1).randbytes(5000), pickle.dumps({"a": 1}), pickle.dumps([1] * 9)[:-3]],
+    [
+        b"",
+        b"\0",
+        b"hello\n",
+        b"\x89PNG\r\n",
+        b"{}",
+        b"PK\x03\x04",
+        b"\x80\x04",
+        random.Random(1).randbytes(5000),
+        pickle.dumps({"a": 1}),
+        pickle.dumps([1] * 9)[:-3],
+    ],
     ids=range(10),
 )
 def test_foreign_bytes(tmp_path, content):
@@ -311,7 +323,11 @@ def test_a_flipped_byte_anywhere(tmp_path, saved):
     content, rng, refused = saved.read_bytes(), random.Random(3), 0
     plain = repr({**read_payload(saved), "weights": 0, "informativeness": 0, "token_counts": 0})
     # most of the file is weights; the plain data at its beginning and the tables at its end get as many tries
-    places = [rng.randrange(len(content)) for _ in range(15)] + [rng.randrange(40_000) for _ in range(30)] + [len(content) - 1 - rng.randrange(20_000) for _ in range(30)]
+    places = (
+        [rng.randrange(len(content)) for _ in range(15)]
+        + [rng.randrange(40_000) for _ in range(30)]
+        + [len(content) - 1 - rng.randrange(20_000) for _ in range(30)]
+    )
     for place in places:
         damaged = bytearray(content)
         damaged[place] ^= 1 << rng.randrange(8)
@@ -348,7 +364,10 @@ def test_a_failed_rename_leaves_the_old_file(tmp_path, monkeypatch):
     assert (tmp_path / "a.pt").read_bytes() == before and not leftovers(tmp_path)
 
 
-@pytest.mark.parametrize("error, raised", [(RuntimeError("PytorchStreamWriter failed\nmore"), UserError), (KeyboardInterrupt(), KeyboardInterrupt), (ValueError("x"), ValueError)])
+@pytest.mark.parametrize(
+    "error, raised",
+    [(RuntimeError("PytorchStreamWriter failed\nmore"), UserError), (KeyboardInterrupt(), KeyboardInterrupt), (ValueError("x"), ValueError)],
+)
 def test_a_failed_write_leaves_the_old_file(tmp_path, error, raised):
     """torch's own errors, Ctrl-C and bugs in the middle of writing: the previous file stays, the half one goes."""
     (tmp_path / "a").write_text("old")
@@ -394,7 +413,9 @@ def test_runs_started_together_never_share_a_directory(tmp_path):
     assert len(paths) == len(set(paths)) == 20 and sorted(path.name[-3:] for path in paths) == [f"{number:03d}" for number in range(1, 21)]
 
 
-@pytest.mark.parametrize("name, shown", [("google/bert_uncased_L-2", "google-bert-uncased-L-2"), ("../../etc/x y", "..-..-etc-x-y"), ("a\\b:c*?\u00e9", "a-b-c-")])
+@pytest.mark.parametrize(
+    "name, shown", [("google/bert_uncased_L-2", "google-bert-uncased-L-2"), ("../../etc/x y", "..-..-etc-x-y"), ("a\\b:c*?\u00e9", "a-b-c-")]
+)
 def test_unsafe_characters_in_names(tmp_path, name, shown):
     """Slashes, blanks and other signs of a model's name never reach the file system."""
     run = RunDirectory.create(tiny_config(model_name_or_path=name, output_dir=str(tmp_path)))

@@ -4,21 +4,12 @@ import dataclasses
 
 import pytest
 import yaml
+from tiny import refusal
 
 from diffusion_bert.config import CONFIG_DIR, TRAINING_SECTIONS, RunConfig, SamplingConfig, build, load_preset
-from diffusion_bert.errors import UserError
 
 SECTIONS = (*TRAINING_SECTIONS, SamplingConfig)
 FIELDS = [pytest.param(section, f, id=f"{section.__name__}.{f.name}") for section in SECTIONS for f in dataclasses.fields(section)]
-
-
-def refusal(work, *arguments, **keywords) -> str:
-    """The message of the UserError that ``work`` raises; it is always one line."""
-    with pytest.raises(UserError) as caught:
-        work(*arguments, **keywords)
-    message = str(caught.value)
-    assert message and "\n" not in message
-    return message
 
 
 @pytest.mark.parametrize("section, f", FIELDS)

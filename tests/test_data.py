@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tiny import grammar_pairs, tiny_tokenizer
 
 from diffusion_bert.config import DataConfig
 from diffusion_bert.data import CONTINUE, NO_SOURCE, PAIR, Collator, EpochBatches, describe, encode_pairs, fixed_batches
@@ -10,7 +11,6 @@ from diffusion_bert.layout import Batch
 from diffusion_bert.reading import Pair
 from diffusion_bert.tasks import TASKS
 from diffusion_bert.tokenization import SPECIAL_TOKENS, TextTokenizer
-from tiny import grammar_pairs, tiny_tokenizer
 
 PROMPT = "paraphrase:"
 PAD, UNK, CLS, SEP, MASK = range(5)

@@ -7,12 +7,11 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
+from tiny import Trap, grammar_pairs, grammar_texts, new_model, refusal, save_bert, tiny_config, tiny_model
 from tokenizers import Tokenizer, models
 
-from diffusion_bert.errors import UserError
 from diffusion_bert.layout import Batch
 from diffusion_bert.model import SIZES, build_model, fit_schedule, load_pretrained, pick_device
-from tiny import grammar_pairs, grammar_texts, new_model, save_bert, tiny_config, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -20,13 +19,6 @@ def bert(tmp_path_factory):
     """A BERT directory and the model saved in it."""
     folder = tmp_path_factory.mktemp("models") / "my bert"
     return folder, save_bert(folder)
-
-
-def refusal(work, *arguments, **keywords) -> str:
-    with pytest.raises(UserError) as caught:
-        work(*arguments, **keywords)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def same_weights(one: dict, two: dict) -> bool:
@@ -202,19 +194,12 @@ def test_weights_of_something_else(bert, tmp_path):
     folder = tmp_path / "bert"
     shutil.copytree(bert[0], folder)
     weights = bert[1].state_dict()
-    for change in ({f"other.{name}": weight for name, weight in weights.items()}, {name: weight[..., :3].clone() for name, weight in weights.items()}):
+    for change in (
+        {f"other.{name}": weight for name, weight in weights.items()},
+        {name: weight[..., :3].clone() for name, weight in weights.items()},
+    ):
         safetensors.torch.save_file({name: weight.clone() for name, weight in change.items()}, folder / "model.safetensors", {"format": "pt"})
         assert str(folder) in refusal(build_model, tiny_config(model_name_or_path=str(folder)), [], 0)
-
-
-class Trap:
-    """Unpickling it creates a file."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return open, (self.path, "w")
 
 
 def test_a_pickle_in_a_directory_is_not_run(bert, tmp_path):
@@ -260,7 +245,9 @@ def test_nonsensical_devices(name):
     assert f"'{name}'" in message and "cuda:N" in message
 
 
-@pytest.mark.parametrize("name", ["cuda:97"] + ([] if torch.cuda.is_available() else ["cuda", "cuda:0"]) + ([] if torch.backends.mps.is_available() else ["mps"]))
+@pytest.mark.parametrize(
+    "name", ["cuda:97"] + ([] if torch.cuda.is_available() else ["cuda", "cuda:0"]) + ([] if torch.backends.mps.is_available() else ["mps"])
+)
 def test_devices_this_machine_lacks(name):
     """A device that is not there is refused, with a way out."""
     assert "--device cpu or auto" in refusal(pick_device, name)

@@ -7,11 +7,10 @@ import sys
 
 import pytest
 import transformers
+from tiny import grammar_texts, refusal, save_bert, tiny_tokenizer
 from tokenizers import Tokenizer, models
 
-from diffusion_bert.errors import UserError
 from diffusion_bert.tokenization import SPECIAL_TOKENS, TextTokenizer
-from tiny import grammar_texts, save_bert, tiny_tokenizer
 
 LEARN_ELSEWHERE = """
 import hashlib, sys
@@ -19,13 +18,6 @@ from diffusion_bert.tokenization import TextTokenizer
 texts = sys.stdin.read().split("\\n")
 print(hashlib.sha256(TextTokenizer.learn(texts, 600).json.encode()).hexdigest())
 """
-
-
-def refusal(work, *arguments) -> str:
-    with pytest.raises(UserError) as caught:
-        work(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_learning_is_deterministic():

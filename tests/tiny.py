@@ -1,12 +1,14 @@
-"""A small random model on sentences of the bundled grammar, and a small BERT directory as the hub would give it."""
+"""Shared builders of the tests: a small random model on sentences of the bundled grammar, a small BERT directory as the hub gives it, refusals."""
 
 from functools import lru_cache
 from pathlib import Path
 
+import pytest
 import torch
 import transformers
 
 from diffusion_bert.config import RunConfig
+from diffusion_bert.errors import UserError
 from diffusion_bert.grammar import Grammar
 from diffusion_bert.model import DiffusionModel, build_model, fit_schedule
 from diffusion_bert.reading import Pair
@@ -49,15 +51,15 @@ def tiny_model(attention: str = "isolated") -> DiffusionModel:
     return new_model(attention=attention)
 
 
-BERT_WORDS = "how what is the a cook learn to ing ##ing ##s ##ed play ask ? . , ! [ ] mask sep k i can in un ##affable"
+BERT_WORDS = "how what is the a cook learn to ing ##ing ##s ##ed play ask ? . , ! [ ] mask sep k i can in un ##affable q"
 
 
-def save_bert(folder: Path, kind: str = "BertForMaskedLM", vocab_size: int | None = None) -> transformers.PreTrainedModel:
+def save_bert(folder: Path, kind: str = "BertForMaskedLM", vocab_size: int | None = None, lowercase: bool = True) -> transformers.PreTrainedModel:
     """Write a random BERT of width 32 with its tokenizer to ``folder``, the way transformers does, and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     tokens = [*SPECIAL_TOKENS, "[unused0]", *BERT_WORDS.split()]
     (folder / "vocab.txt").write_text("\n".join(tokens) + "\n")
-    transformers.BertTokenizerFast.from_pretrained(folder).save_pretrained(folder)
+    transformers.BertTokenizerFast.from_pretrained(folder, do_lower_case=lowercase).save_pretrained(folder)
     torch.manual_seed(5)
     config = transformers.BertConfig(
         vocab_size=vocab_size or len(tokens),
@@ -70,3 +72,22 @@ def save_bert(folder: Path, kind: str = "BertForMaskedLM", vocab_size: int | Non
     model = getattr(transformers, kind)(config)
     model.save_pretrained(folder)
     return model
+
+
+class Trap:
+    """Unpickling it creates a file."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def refusal(work, *arguments, **keywords) -> str:
+    """The message of the UserError that ``work`` raises; it is always one line."""
+    with pytest.raises(UserError) as caught:
+        work(*arguments, **keywords)
+    message = str(caught.value)
+    assert message and "\n" not in message
+    return message

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..cli import ask_settings, choose, settings_of, training_parser
-from ..config import RunConfig, load_preset
+from ..config import ModelConfig, RunConfig, load_preset
 from ..errors import UserError
 
 PRESETS = ("quality_boost", "deep_training_continue", "fine_tuning")
@@ -23,6 +26,8 @@ CUSTOM = ("task_name", "data_dir", "train_file", "max_samples", "num_steps", "ep
 # settings that say how long and where, not what: a child starts from the defaults instead of the parent's limits
 NOT_INHERITED = ("epochs", "max_steps", "max_minutes", "patience", "dry_run")
 DATA_SOURCE = ("data_dir", "train_file", "valid_file", "test_file", "max_samples")
+# architecture, vocabulary and the size of the length head
+BELONGS_TO_WEIGHTS = (*(f.name for f in dataclasses.fields(ModelConfig)), "max_target_length")
 AUTO_PAIRS = 500
 
 
@@ -48,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parent = find_parent(checkpoint, model_dir, given.get("output_dir", "runs"))
     print(f"Parent: {parent}")
     if auto:
-        given["preset"] = choose_by_verdict(parent, given.get("device", "auto"))
+        given["preset"] = choose_by_verdict(parent, given.get("device", "auto"), keep=not given.get("dry_run", False))
     elif not given:
         given = ask_for_settings(parent)
     config = child_config(parent, given)
@@ -87,8 +92,8 @@ def find_parent(checkpoint: str | None, model_dir: str | None, output_dir: str) 
     return latest_checkpoint(output_dir)
 
 
-def choose_by_verdict(parent: Path, device: str) -> str:
-    """The preset for the verdict of the run's last evaluation, or of one made now."""
+def choose_by_verdict(parent: Path, device: str, keep: bool = True) -> str:
+    """The preset for the verdict of the run's last evaluation, or of one made now; its report is kept beside the checkpoint, if wanted."""
     recorded = parent.parent / "evaluation.json"
     verdict = None
     if recorded.is_file():
@@ -102,7 +107,8 @@ def choose_by_verdict(parent: Path, device: str) -> str:
         print(f"No evaluation of this checkpoint yet: evaluating {AUTO_PAIRS} pairs first")
         from .evaluate import evaluate_checkpoint
 
-        score = evaluate_checkpoint(parent, split="valid", max_samples=AUTO_PAIRS, device=device, quiet=True).score
+        with contextlib.nullcontext() if keep else tempfile.TemporaryDirectory() as folder:
+            score = evaluate_checkpoint(parent, split="valid", max_samples=AUTO_PAIRS, device=device, output_dir=folder, quiet=True).score
         if score is None:
             raise UserError("this checkpoint has no score (plain texts, or too long ones): choose --preset yourself")
         verdict = score.verdict
@@ -135,7 +141,7 @@ def child_config(parent: Path, given: dict) -> RunConfig:
     """Parent's settings < preset < flags; other data replaces the parent's data altogether. What belongs to the weights stays."""
     base = inherited(parent)
     if preset := given.get("preset"):
-        fixed = [name for name in load_preset(preset) if name in ("model_name_or_path", "from_scratch", "vocab_size", "attention", "copy_head", "timestep")]
+        fixed = [name for name in load_preset(preset) if name in BELONGS_TO_WEIGHTS]
         if fixed:
             raise UserError(f"preset {preset} sets {fixed[0]}, which belongs to the checkpoint: use a preset for continuing ({', '.join(PRESETS)})")
     changes = settings_of(given)

@@ -15,7 +15,7 @@ from ..data import NO_SOURCE, PAIR, Collator, EncodedPairs, describe, encode_pai
 from ..decoding import Canvas, decode
 from ..errors import UserError
 from ..generation import DiffusionTextGenerator
-from ..model import DiffusionModel, build_model, fit_schedule
+from ..model import DiffusionModel, build_model, check_positions, fit_schedule
 from ..objective import estimate_nelbo
 from ..reading import Pair
 from ..tasks import Splits, load_pairs
@@ -34,6 +34,7 @@ def train_run(config: RunConfig, parent: Path | None = None) -> int:
         model = build_model(config, (text for pair in splits.train for text in pair if text), config.training.seed)
     else:
         model = load_checkpoint(parent)
+        check_positions(config, model.denoiser.bert_config)
         model.config, model.parent = config, str(parent)
         model.schedule.word_freq_lambda = config.diffusion.word_freq_lambda
         model.schedule.name = config.diffusion.schedule

@@ -1,0 +1,215 @@
+"""The house: floors, documentation and size of the code, and what every preset and file must have."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import ROOT, SCRIPTS
+
+from diffusion_bert.commands.continue_training import BELONGS_TO_WEIGHTS
+from diffusion_bert.config import RunConfig, load_preset
+
+PACKAGE = ROOT / "diffusion_bert"
+FLOORS = (
+    "errors config schedule word_frequency metrics text score layout grammar reading heads",
+    "tokenization diffusion tasks denoiser",
+    "data model objective samplers",
+    "checkpoint decoding",
+    "training generation",
+    "evaluation",
+    "report cli repl commands",
+)
+FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
+TOP = len(FLOORS) - 1
+FILES = sorted(PACKAGE.rglob("*.py"))
+PRESETS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+def room(path: Path) -> str:
+    """The name under which a file stands in FLOORS: its module, or the folder it is in."""
+    inside = path.relative_to(PACKAGE)
+    return inside.parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Rooms of the package that a file imports, wherever in the file."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            rooms |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("diffusion_bert.")}
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            if node.level == 0 and module.split(".")[0] == "diffusion_bert":
+                rooms |= {module.split(".")[1]} if "." in module else {alias.name for alias in node.names}
+            elif node.level:
+                inside = (*path.relative_to(PACKAGE).parent.parts,)
+                target = [*inside[: len(inside) - (node.level - 1)], *module.split(".")] if module else [*inside[: len(inside) - (node.level - 1)]]
+                rooms |= {target[0]} if target and target[0] else {alias.name for alias in node.names}
+    return {name for name in rooms if name in FLOOR_OF}
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name != "__init__.py" or path.parent != PACKAGE], ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    """A file stands on a floor and imports nothing from a higher one."""
+    assert room(path) in FLOOR_OF, f"{path.name} has no floor: add it to FLOORS"
+    above = {name for name in imported(path) if FLOOR_OF[name] > FLOOR_OF[room(path)]}
+    assert not above
+
+
+def test_no_circles():
+    """No room imports, by whatever way round, itself."""
+    graph = {}
+    for path in FILES:
+        if path != PACKAGE / "__init__.py":
+            graph.setdefault(room(path), set()).update(imported(path) - {room(path)})
+    done: set[str] = set()
+
+    def visit(name, trail):
+        assert name not in trail, " -> ".join([*trail, name])
+        if name not in done:
+            for other in graph.get(name, ()):
+                visit(other, [*trail, name])
+            done.add(name)
+
+    for name in graph:
+        visit(name, [])
+    assert "config" in graph["schedule"] and "training" in graph["commands"]  # the parser of imports sees something
+
+
+def test_pure_rooms_are_free_of_torch():
+    """Settings, metrics, texts, reading, grammar and the flags' parser start fast: no torch, at the top of the file."""
+    for name in ("errors", "config", "metrics", "text", "score", "reading", "grammar", "tasks", "cli"):
+        tree = ast.parse((PACKAGE / f"{name}.py").read_text())
+        top = {alias.name.split(".")[0] for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+        top |= {node.module.split(".")[0] for node in tree.body if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+        assert not top & {"torch", "transformers", "datasets"}, name
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_top_prints(path):
+    """Library code returns values; print() is for the top floor and the scripts."""
+    if path.parent == PACKAGE and path.name == "__init__.py" or FLOOR_OF[room(path)] < TOP:
+        calls = [node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"]
+        assert not calls
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_documentation(path):
+    """Every module, and every public class and function at its top level, says what it is."""
+    tree = ast.parse(path.read_text())
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    silent = [node.name for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_") and not ast.get_docstring(node)]
+    assert ast.get_docstring(tree) and not silent
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_size(path):
+    """No file over 300 lines, no function over 60."""
+    text = path.read_text()
+    assert len(text.splitlines()) <= 300
+    long = [node.name for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno > 60]
+    assert not long
+
+
+def test_scripts_are_short():
+    """The four scripts are below 100 lines."""
+    assert all(len((ROOT / f"{script}.py").read_text().splitlines()) < 100 for script in SCRIPTS)
+
+
+def test_checkpoints_are_never_unpickled():
+    """Every torch.load says weights_only=True; nothing else in the package reads a pickle."""
+    loads = 0
+    for path in [*FILES, *ROOT.glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("load", "loads"):
+                owner = getattr(node.func.value, "id", "")
+                assert owner not in ("pickle", "dill", "joblib", "marshal"), path
+                if owner == "torch":
+                    loads += 1
+                    assert any(word.arg == "weights_only" and getattr(word.value, "value", None) is True for word in node.keywords), path
+        assert not re.search(r"os\.system|shell=True|eval\(|exec\(", re.sub(r"\.eval\(", "", path.read_text())), path
+    assert loads == 1
+
+
+# ---- presets ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_all_presets_are_there():
+    """The seven presets of the menus and the one for a GPU."""
+    expected = {"quick_demo", "fast_training", "deep_training", "quality_boost", "deep_training_continue", "fine_tuning", "qqp_bert_base"}
+    assert {path.stem for path in PRESETS} >= expected
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_presets_load(path):
+    """Every preset is a legal config, each key once, none beyond the settings there are."""
+    settings = load_preset(path.stem)
+    flat = RunConfig.from_flat(settings, path.stem).to_flat()
+    assert all(flat[name] == value for name, value in settings.items())
+    keys = re.findall(r"^(\w+):", path.read_text(), flags=re.M)
+    assert len(keys) == len(set(keys)) == len(settings) == len(yaml.safe_load(path.read_text()))
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_presets_open_with_what_to_expect(path):
+    """The first lines are comments: what for, expected time and result."""
+    opening = path.read_text().split("\n\n")[0]
+    comments = [line for line in opening.splitlines() if line.startswith("#")]
+    assert path.read_text().startswith("# ") and len(comments) >= 2
+    text = " ".join(comments).lower()
+    assert "time:" in text and "result:" in text
+
+
+@pytest.mark.parametrize(("name", "epochs", "num_steps"), [("quality_boost", 5, 64), ("deep_training_continue", 8, 128), ("fine_tuning", 3, None)])
+def test_presets_for_continuing(name, epochs, num_steps):
+    """What they promise in the menu; nothing in them belongs to the weights; fine-tuning has the smallest learning rate."""
+    settings = load_preset(name)
+    assert settings["epochs"] == epochs and settings.get("num_steps") == num_steps
+    assert not set(settings) & set(BELONGS_TO_WEIGHTS)
+    assert settings["lr"] >= load_preset("fine_tuning")["lr"]
+
+
+# ---- the repository -----------------------------------------------------------------------------------------------------------------
+
+
+def test_every_package_is_installed():
+    """pyproject.toml lists every folder with code, so that pip install brings all of it, data files included."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed = set(project["tool"]["setuptools"]["packages"])
+    assert listed == {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
+    patterns = project["tool"]["setuptools"]["package-data"]["diffusion_bert"]
+    data = [path for path in PACKAGE.iterdir() if path.is_file() and path.suffix != ".py"]
+    assert all(any(path.match(pattern) for pattern in patterns) for path in data)
+
+
+def test_requirements_are_enough():
+    """Every third-party module that the package imports is named in requirements.txt, and nothing else is."""
+    named = {re.split(r"[<>=~! \[]", line)[0].lower().replace("-", "_") for line in (ROOT / "requirements.txt").read_text().splitlines() if line.strip() and line[0] != "#"}
+    used = set()
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                used |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                used.add(node.module.split(".")[0])
+    import sys
+
+    third = {{"yaml": "pyyaml"}.get(name, name) for name in used - set(sys.stdlib_module_names) - {"diffusion_bert"}}
+    assert third == named
+
+
+@pytest.mark.parametrize("name", ["README.md", "Makefile", "LICENSE", "CHANGELOG.md", "CITATION.cff", "requirements.txt", "docs/after_training.md"])
+def test_files_of_the_repository(name):
+    """The usual files are there and not empty."""
+    if not (ROOT / name).exists() and name.endswith(".md"):
+        pytest.skip(f"{name} is not written yet")
+    assert (ROOT / name).stat().st_size > 100
+
+
+def test_makefile_targets():
+    """make demo, make test and make style exist."""
+    text = (ROOT / "Makefile").read_text()
+    assert all(re.search(rf"^{target}:", text, flags=re.M) for target in ("demo", "test", "style"))

@@ -1,0 +1,187 @@
+"""continue_training.py: which parent, which preset by which verdict, what the child keeps and what it takes anew."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from commands import read_records, run
+
+from diffusion_bert.checkpoint import latest_checkpoint, load_checkpoint, read_payload
+from diffusion_bert.commands.continue_training import child_config
+from diffusion_bert.errors import UserError
+
+QUICK = ("--device", "cpu", "--max_steps", "2")
+
+
+def only_child(output: Path) -> Path:
+    """The one run directory in a folder."""
+    (child,) = output.iterdir()
+    return child
+
+
+def write_verdict(run_directory: Path, verdict: str, checkpoint: str = "best_model.pt") -> Path:
+    """An evaluation.json as evaluate_trained_model.py leaves it, as far as --auto reads it."""
+    path = run_directory / "evaluation.json"
+    path.write_text(json.dumps({"checkpoint": f"{run_directory}/{checkpoint}", "score": {"verdict": verdict}}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("verdict", "preset", "epochs", "num_steps"),
+    [("Good", "fine_tuning", 3, 16), ("Fair", "quality_boost", 5, 64), ("Poor", "deep_training_continue", 8, 128)],
+)
+def test_auto_follows_the_verdict(own_run, tmp_path, verdict, preset, epochs, num_steps):
+    """Good -> fine_tuning, Fair -> quality_boost (5 epochs, 64 steps), Poor -> deep_training_continue (8 and 128) and the way to start anew."""
+    write_verdict(own_run, verdict)
+    result = run("continue_training", "--auto", "--model_dir", own_run, "--output_dir", tmp_path / "out", *QUICK)
+    assert result.code == 0, result.err
+    assert f"Verdict {verdict}: {preset}" in result.out and "evaluating" not in result.out
+    assert ("python run_conditional_training.py --preset" in result.out) == (verdict == "Poor")
+    config = yaml.safe_load((only_child(tmp_path / "out") / "config.yaml").read_text())
+    assert (config["epochs"], config["num_steps"]) == (epochs, num_steps)
+
+
+def test_auto_evaluates_first_when_need_be(own_run, tmp_path):
+    """Without an evaluation it makes one, says so, and keeps it; a second --auto uses that one."""
+    result = run("continue_training", "--auto", "--model_dir", own_run, "--output_dir", tmp_path / "out", *QUICK)
+    assert result.code == 0, result.err
+    assert "evaluating 500 pairs first" in result.out and "Verdict Poor" in result.out
+    assert json.loads((own_run / "evaluation.json").read_text())["score"]["verdict"] == "Poor"
+    again = run("continue_training", "--auto", "--model_dir", own_run, "--output_dir", tmp_path / "out", *QUICK)
+    assert again.code == 0 and "evaluating" not in again.out
+
+
+@pytest.mark.parametrize("spoil", ["older", "another checkpoint", "not json", "a list", "no score"])
+def test_auto_trusts_only_a_fresh_evaluation(own_run, tmp_path, monkeypatch, spoil):
+    """An evaluation older than the checkpoint, of another file, or unreadable does not count."""
+    from diffusion_bert.commands import evaluate
+    from diffusion_bert.commands.continue_training import choose_by_verdict
+
+    path = write_verdict(own_run, "Good", "other.pt" if spoil == "another checkpoint" else "best_model.pt")
+    if spoil == "older":
+        os.utime(path, (1, 1))
+    elif spoil in ("not json", "a list"):
+        path.write_text("{" if spoil == "not json" else "[1]")
+    elif spoil == "no score":
+        path.write_text(json.dumps({"checkpoint": "best_model.pt", "score": None}))
+
+    class Fresh:
+        class score:  # noqa: N801
+            verdict = "Fair"
+
+    monkeypatch.setattr(evaluate, "evaluate_checkpoint", lambda *_, **__: Fresh)
+    assert choose_by_verdict(own_run / "best_model.pt", "cpu") == "quality_boost"
+
+
+def test_child_begins_where_the_parent_ended(trained, tmp_path):
+    """On the fixed yardstick the child's first validation NELBO is the parent's best (within 2 %), in a new run directory that names the parent."""
+    before = {path.name: path.read_bytes() for path in trained.iterdir()}
+    result = run("continue_training", "--model_dir", trained, "--preset", "quality_boost", "--output_dir", tmp_path / "out", *QUICK)
+    assert result.code == 0, result.err
+    child = only_child(tmp_path / "out")
+    best = min(record["valid_nelbo"] for record in read_records(trained) if record["kind"] == "validation")
+    assert read_records(child)[0]["valid_nelbo"] == pytest.approx(best, rel=0.02)
+    parent = str(trained / "best_model.pt")
+    assert read_payload(child / "best_model.pt")["parent"] == parent == json.loads((child / "training_results.json").read_text())["parent"]
+    assert f"Parent: {parent}" in result.out
+    assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
+
+
+def test_other_data_keeps_what_belongs_to_the_weights(trained, tmp_path):
+    """--train_file replaces the data; tokenizer, architecture, informativeness table and prompt stay, and the unknown share is told."""
+    own = tmp_path / "mine.csv"
+    own.write_text("src,trg\n" + "".join(f"What is the {word} of a 東京 {number}?,Tell me the {word} of a 東京 {number}.\n" for number, word in enumerate("name age size cost".split() * 5)))
+    result = run("continue_training", "--model_dir", trained, "--train_file", own, "--preset", "fine_tuning", "--output_dir", tmp_path / "out", *QUICK)
+    assert result.code == 0, result.err
+    parent, child = read_payload(trained / "best_model.pt"), read_payload(only_child(tmp_path / "out") / "last.pt")
+    assert child["tokenizer"] == parent["tokenizer"] and child["architecture"] == parent["architecture"]
+    assert torch.equal(child["informativeness"], parent["informativeness"]) and torch.equal(child["token_counts"], parent["token_counts"])
+    assert child["config"]["train_file"] == str(own) and child["config"]["data_dir"] is None and child["config"]["task_name"] == "sample"
+    share = float(result.out.split(" % of the word pieces in this data are unknown")[0].split()[-1])
+    assert 1 < share < 50
+    assert "held out for validation" in result.out
+
+
+def test_settings_in_order(trained, tmp_path):
+    """Parent's settings < preset < flags; how long and how far the parent was trained is not inherited."""
+    parent = trained / "best_model.pt"
+    config = child_config(parent, {})
+    assert (config.training.batch_size, config.model.vocab_size, config.data.max_target_length, config.training.seed) == (16, 500, 44, 3)
+    assert config.training.epochs == 3  # the default, not the parent's 4
+    config = child_config(parent, {"preset": "quality_boost"})
+    assert (config.training.epochs, config.diffusion.num_steps, config.training.lr) == (5, 64, 2.5e-4)
+    config = child_config(parent, {"preset": "quality_boost", "epochs": 1, "num_steps": 7, "word_freq_lambda": 0.0})
+    assert (config.training.epochs, config.diffusion.num_steps, config.diffusion.word_freq_lambda) == (1, 7, 0.0)
+
+
+def test_the_parents_data_goes_altogether(trained, tmp_path):
+    """A new task or folder does not mix with the parent's files or sample size."""
+    config = child_config(trained / "best_model.pt", {"data_dir": "elsewhere"})
+    assert (config.data.data_dir, config.data.train_file, config.data.max_samples) == ("elsewhere", None, None)
+    config = child_config(trained / "best_model.pt", {"task_name": "CC", "data_dir": "elsewhere"})
+    assert config.data.task_name == "CC"
+
+
+@pytest.mark.parametrize("key", ["model_name_or_path: mini", "copy_head: false", "attention: full", "timestep: prefix", "max_target_length: 12", "dropout: 0.3"])
+def test_a_preset_may_not_change_what_belongs_to_the_weights(trained, tmp_path, key):
+    """A preset that sets architecture, vocabulary or the size of the length head is refused, and named."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"epochs: 1\n{key}\n")
+    with pytest.raises(UserError, match=key.split(":")[0]):
+        child_config(trained / "best_model.pt", {"preset": str(path)})
+
+
+def test_longer_sequences_than_positions_are_refused(trained, tmp_path):
+    """--max_length beyond the parent's positions is one line before training, not a crash in it."""
+    result = run("continue_training", "--model_dir", trained, "--max_length", "5000", "--output_dir", tmp_path / "out", *QUICK)
+    assert result.code == 2 and "max_length" in result.err and result.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_new_noise_takes_effect(trained, tmp_path):
+    """A child with another schedule and lambda is trained and saved with these."""
+    argv = ("--model_dir", trained, "--schedule", "cosine", "--word_freq_lambda", "0.3", "--output_dir", tmp_path / "out", *QUICK)
+    assert run("continue_training", *argv).code == 0
+    schedule = load_checkpoint(only_child(tmp_path / "out") / "best_model.pt").schedule
+    assert (schedule.name, schedule.word_freq_lambda) == ("cosine", 0.3)
+
+
+def test_newest_run_is_the_default(own_run, tmp_path, monkeypatch):
+    """Without --checkpoint and --model_dir the newest best_model.pt below runs/ is the parent; the child lands there too."""
+    monkeypatch.chdir(tmp_path)
+    older = Path(shutil.copytree(own_run, tmp_path / "runs" / "older"))
+    newer = Path(shutil.copytree(own_run, tmp_path / "runs" / "newer"))
+    os.utime(older / "best_model.pt", (1_000, 1_000))
+    assert latest_checkpoint() == Path("runs/newer/best_model.pt")
+    result = run("continue_training", "--preset", "fine_tuning", "--output_dir", "runs", *QUICK)
+    assert result.code == 0 and "Parent: runs/newer/best_model.pt" in result.out
+    assert len(list((tmp_path / "runs").iterdir())) == 3 and newer.is_dir()
+
+
+def test_the_menu(own_run, tmp_path):
+    """Without settings it asks: 1 to 3 are the presets, 4 asks for the main settings with the parent's as defaults."""
+    result = run("continue_training", "--model_dir", own_run, stdin="7\n")
+    assert result.code == 2 and "'7' is none of 1 to 4" in result.out and "no answer" in result.err
+    from diffusion_bert.commands import continue_training as command
+
+    with pytest.MonkeyPatch.context() as patch:
+        answers = iter(["4", "", "", "", "", "9", "1", "", "zero", "0", "4", "", "", "cpu", str(tmp_path / "out")])
+        patch.setattr("builtins.input", lambda _: next(answers))
+        assert command.ask_for_settings(own_run / "best_model.pt") == {"num_steps": 9, "epochs": 1, "batch_size": 4, "output_dir": str(tmp_path / "out")}
+
+
+def test_dry_run_of_a_child_leaves_nothing(own_run, tmp_path, monkeypatch):
+    """continue_training.py --dry_run goes through all stages and leaves the parent's folder and everything else as it was."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    before = sorted(tmp_path.rglob("*"))
+    for choice in (("--preset", "fine_tuning"), ("--auto",)):
+        result = run("continue_training", "--model_dir", own_run, *choice, "--dry_run", "--device", "cpu")
+        assert result.code == 0 and "Dry run complete" in result.out, result.err
+        assert sorted(tmp_path.rglob("*")) == before

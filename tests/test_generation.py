@@ -1,0 +1,285 @@
+"""Text in, text out, with a random model: what was typed stays, shapes and limits hold, mistakes give one line."""
+
+import re
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tiny import grammar_pairs, refusal, save_bert, tiny_config, tiny_model
+
+from diffusion_bert.config import SamplingConfig
+from diffusion_bert.data import PAIR
+from diffusion_bert.generation import FILL_SHARE, DiffusionTextGenerator
+from diffusion_bert.model import build_model
+from diffusion_bert.text import split_sentences
+
+FAST = SamplingConfig(num_steps=3)
+SOURCE = "How can I learn to cook?"
+SHORT = [pair.source for pair in grammar_pairs() if len(tiny_model().tokenizer.encode(pair.source)) <= 20]
+LONG = " ".join(SHORT[:6])
+SKILLS = ("paraphrase_text", "complete_text", "fill_masks")
+each_skill = pytest.mark.parametrize("skill", SKILLS)
+each_attention = pytest.mark.parametrize("attention", ["isolated", "full"])
+
+
+def generator(attention: str = "isolated") -> DiffusionTextGenerator:
+    return DiffusionTextGenerator(tiny_model(attention), FAST)
+
+
+def typed_part_stays(text: str, filled: str) -> bool:
+    """Everything outside the [MASK]s of ``text`` is in ``filled`` as it was typed, with something in each [MASK]'s place."""
+    pattern = "(.+?)".join(re.escape(part) for part in text.split("[MASK]"))
+    return re.fullmatch(pattern, filled, re.DOTALL) is not None and "[MASK]" not in filled
+
+
+def short_words(g: DiffusionTextGenerator, count: int) -> list[str]:
+    """Words that are one piece each."""
+    return [token for token in g.tokenizer.tokens if token.isalpha() and len(token) > 2][:count]
+
+
+# ---- shapes and seeds -------------------------------------------------------------------------------------------------------------------
+
+
+@each_skill
+@each_attention
+def test_shapes(skill, attention):
+    """A string gives num_samples distinct strings, a list a list of such lists, in the order given; an empty list gives an empty one."""
+    work = getattr(generator(attention), skill)
+    for count in (1, 4):
+        one = work(SOURCE, num_samples=count)
+        assert len(one) == len(set(one)) == count and all(isinstance(text, str) and text.strip() for text in one)
+    many = work([SOURCE, "Why?", SOURCE + " Where?"], num_samples=2)
+    assert [len(texts) for texts in many] == [2, 2, 2]
+    assert len(work((SOURCE,), num_samples=1)) == 1 and work([]) == []
+
+
+@each_skill
+def test_texts_do_not_influence_each_other(skill):
+    """At temperature 0 a text gets the same answer alone and among others, whatever the batch size."""
+    texts = [SOURCE, "Why is the [MASK]?", *SHORT[:5]]
+    work = getattr(generator(), skill)
+    together = work(texts, num_samples=1, temperature=0.0)
+    assert together == work(texts, num_samples=1, temperature=0.0, batch_size=1) == [work(text, num_samples=1, temperature=0.0) for text in texts]
+
+
+@each_skill
+def test_seeds(skill):
+    """The same seed gives the same texts, another seed others."""
+    work = getattr(generator(), skill)
+    one = work(SOURCE, temperature=1.0, seed=5)
+    assert one == work(SOURCE, temperature=1.0, seed=5) != work(SOURCE, temperature=1.0, seed=6)
+
+
+def test_options_of_the_generator_and_of_the_call():
+    """Options are set once and overridden per call, without changing what was set."""
+    g = DiffusionTextGenerator(tiny_model(), SamplingConfig(num_steps=3, num_samples=2))
+    assert len(g.paraphrase_text(SOURCE)) == 2 and len(g.paraphrase_text(SOURCE, num_samples=5)) == 5
+    assert len(g.paraphrase_text(SOURCE)) == 2 and g.options.num_samples == 2
+
+
+@each_skill
+def test_candidates_are_distinct_even_at_temperature_zero(skill):
+    """Candidates that come out twice are tried again: no two are equal."""
+    found = getattr(generator(), skill)(SOURCE, num_samples=5, temperature=0.0)
+    assert len(set(found)) == 5
+
+
+def test_candidates_differ_from_the_source_where_possible():
+    """What equals the text to avoid comes last, and only when nothing else is found."""
+    g = generator()
+    examples = [(PAIR, g.tokenizer.encode(SOURCE))]
+    names = iter(["Same.", "other", "same.", "Same.", "third"] + ["other"] * 50)
+    found = g._candidates(examples, SamplingConfig(num_steps=1, num_samples=3), lambda *_: next(names), avoid=["  SAME. "])
+    assert found == [["other", "third", "Same."]]
+    assert g._candidates(examples, SamplingConfig(num_steps=1, num_samples=3), lambda *_: "x", avoid=["x"]) == [["x"]]
+
+
+@each_skill
+def test_no_special_token_is_ever_written(skill):
+    """No [UNK], [PAD] or ## in any text, even from a source of unknown signs."""
+    for text in getattr(generator(), skill)(["\U0001f600 \u4e2d\u6587 how?", SOURCE], temperature=3.0, top_p=1.0, num_samples=4):
+        assert not any(re.search(r"\[(UNK|PAD|CLS|SEP|MASK|unused)|##", candidate) for candidate in text)
+
+
+# ---- paraphrase and complete ------------------------------------------------------------------------------------------------------------
+
+
+def test_generated_sentences_look_like_sentences():
+    """An uncased vocabulary gives sentences with a capital and no blank before punctuation; names take the source's spelling."""
+    g = generator()
+    for text in g.paraphrase_text(SOURCE, num_samples=6, temperature=1.0):
+        assert not text[0].islower() and " ?" not in text and " ." not in text and text == text.strip()
+    assert g.sentence(g.tokenizer.encode("how can i go to paris ?"), "I love Paris.") == "How can I go to Paris?"
+
+
+@pytest.mark.parametrize("text", [SOURCE, "  two  BLANKS\tand tab", "iPhone \u2014 caf\u00e9", "\ufb01rst \u00df", "a", "Is that so?"])
+def test_complete_starts_with_the_typed_text(text):
+    """The text comes back as it was typed (outer blanks at its end aside), and something is added."""
+    for candidate in generator().complete_text(text, num_samples=3):
+        assert candidate.startswith(text.rstrip()) and len(candidate) > len(text.rstrip())
+
+
+def test_a_text_of_several_sentences_is_paraphrased_one_by_one():
+    """A text too long for the model is worked on sentence by sentence: as many candidates, each with all sentences."""
+    g = generator()
+    assert not g._fits_as_source(LONG) and len(split_sentences(LONG)) > 3
+    found = g.paraphrase_text(LONG, num_samples=3)
+    assert len(found) == len(set(found)) == 3
+    parts = [g.paraphrase_text(part, num_samples=1, temperature=0.0)[0] for part in split_sentences(LONG)]
+    assert g.paraphrase_text(LONG, num_samples=1, temperature=0.0) == [" ".join(parts)]
+
+
+@pytest.mark.parametrize("skill, limit", [("paraphrase_text", 39), ("fill_masks", 24), ("complete_text", 58)])
+def test_too_long_a_sentence_is_refused_with_the_limit(skill, limit):
+    """At the limit a sentence is taken whole, one piece over it is refused with both numbers; nothing is cut."""
+    work = getattr(generator(), skill)
+    text = " ".join(["how"] * limit)
+    assert work(text, num_samples=1)
+    message = refusal(work, text + " how", num_samples=1)
+    assert str(limit) in message and str(limit + 1) in message
+    if skill != "complete_text":
+        refusal(work, "Why? " + text + " how.", num_samples=1)
+
+
+# ---- fill -------------------------------------------------------------------------------------------------------------------------------
+
+pieces = st.text(
+    st.one_of(
+        st.characters(exclude_categories=["Cs"], exclude_characters="\0"), st.sampled_from("aB zI'.,?!- \t\n\u00e9\u0301\u00df\u0130\ufb01#[]")
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=120, deadline=None, database=None, derandomize=True)
+@given(st.lists(pieces, min_size=2, max_size=4))
+@example(["", ""])
+@example(["\u00df ", " \ufb01x "])
+@example(["\u0130", "\u0130 \u4e2d", "\uac00"])
+@example(["Hello.\n\nI ", " #[mask] [SEP]", "##ing"])
+@example(["  HOW  can\t", "learn ", " , \u201cto\u201d  Cook ?  "])
+@example(["a\u0301", "\u200bx\u200d", " e\u0301 "])
+def test_fill_returns_everything_outside_the_masks_exactly(parts):
+    """Case, spacing and every sign outside [MASK] come back as typed, whatever they are; every [MASK] is replaced."""
+    text = "[MASK]".join(parts)
+    for filled in generator().fill_masks(text, num_samples=2, num_steps=2, temperature=1.0):
+        assert typed_part_stays(text, filled), filled
+
+
+@each_attention
+def test_adjacent_and_glued_masks(attention):
+    """Each [MASK] takes one piece: after a letter or another [MASK] it continues the word, else it begins one."""
+    g = generator(attention)
+    for text in ("How [MASK] I [MASK][MASK][MASK] to cook?", "un[MASK] [MASK]", "[MASK]"):
+        for filled in g.fill_masks(text, num_samples=4, temperature=1.0):
+            assert typed_part_stays(text, filled) and len(filled.split()) == len(text.split())
+
+
+def test_masks_in_a_long_text():
+    """In a text of several sentences only the [MASK]s change; sentences without one come back exactly."""
+    text = LONG.replace(" the ", "  THE ") + " So what  is [MASK]?\n\nAnd [MASK] too."
+    for filled in generator().fill_masks(text, num_samples=3):
+        assert typed_part_stays(text, filled)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 9, 15])
+def test_without_a_mask_about_a_third_of_the_words_changes(count):
+    """A text without [MASK] keeps two thirds of its words in their places, and all its spacing and punctuation."""
+    g = generator()
+    words = short_words(g, count)
+    text = "  ".join(words) + " !"
+    changed = 0
+    for filled in g.fill_masks(text, num_samples=6, temperature=1.0):
+        found = re.fullmatch(r"(.*) !", filled)[1].split("  ")
+        assert len(found) == count
+        different = sum(one != other for one, other in zip(words, found))
+        assert different <= max(1, round(count * FILL_SHARE))
+        changed += different
+    assert changed > 0
+
+
+def test_other_words_for_every_candidate():
+    """Without [MASK] the candidates mask different words."""
+    g = generator()
+    words = short_words(g, 9)
+    found = g.fill_masks(" ".join(words), num_samples=6, temperature=1.0)
+    places = {tuple(number for number, (one, other) in enumerate(zip(words, text.split())) if one != other) for text in found}
+    assert len(places) > 2
+
+
+@pytest.mark.parametrize("text", ["...", "?", "\U0001f600", "12", "\u4e2d\u6587"])
+def test_texts_without_words(text):
+    """Punctuation, emoji, numbers and other scripts can be filled, too."""
+    assert generator().fill_masks(text, num_samples=1, num_steps=1)
+
+
+def test_a_long_text_with_an_invisible_sentence():
+    """A sentence without a single word piece (invisible signs) between others comes back as it is."""
+    text = LONG + "\n\n\u200b\u200b\n\n" + LONG
+    (filled,) = generator().fill_masks(text, num_samples=1)
+    assert "\n\n\u200b\u200b\n\n" in filled
+
+
+def test_a_cased_vocabulary_gets_no_capitals(tmp_path):
+    """With a cased vocabulary the model's own spelling is kept."""
+    save_bert(tmp_path, lowercase=False)
+    model = build_model(tiny_config(model_name_or_path=str(tmp_path)), [], 0)
+    g = DiffusionTextGenerator(model, FAST)
+    assert not g.tokenizer.is_uncased
+    assert g.sentence(g.tokenizer.encode("how is the cook ?")) == "how is the cook?"
+    assert g.paraphrase_text("how is the cook?", num_samples=1)
+
+
+# ---- refusals ---------------------------------------------------------------------------------------------------------------------------
+
+
+@each_skill
+@pytest.mark.parametrize("text", ["", " ", "\n\t ", "\u200b", ["good text", ""]])
+def test_empty_texts_are_refused(skill, text):
+    """Nothing to work on, also in a list: one line."""
+    assert "empty" in refusal(getattr(generator(), skill), text)
+
+
+@each_skill
+@pytest.mark.parametrize("text", [None, 5, b"bytes", ["good text", None], [["nested"]], 3.5])
+def test_what_is_no_text_is_refused(skill, text):
+    """A value of another type is refused by its type."""
+    assert "expected a string" in refusal(getattr(generator(), skill), text)
+
+
+@each_skill
+def test_half_characters_are_refused(skill):
+    """Half of a surrogate pair, as a broken terminal or JSON gives it, is refused."""
+    assert "half of a character" in refusal(getattr(generator(), skill), "how \ud83d")
+
+
+@each_skill
+@pytest.mark.parametrize(
+    "option, value, expected",
+    [
+        ("temprature", 1.0, "did you mean 'temperature'"),
+        ("samples", 1, "num_samples"),
+        ("temperature", -1.0, "at least 0"),
+        ("temperature", "hot", "a number"),
+        ("num_samples", 0, "at least 1"),
+        ("num_samples", 2.5, "whole number"),
+        ("top_p", 1.5, "at most 1"),
+        ("sampler", "confident", "did you mean 'confidence'"),
+        ("num_steps", 0, "at least 1"),
+        ("seed", -1, "at least 0"),
+    ],
+)
+def test_wrong_options_are_refused(skill, option, value, expected):
+    """An unknown option names the nearest, a wrong value what is expected."""
+    message = refusal(getattr(generator(), skill), SOURCE, **{option: value})
+    assert option in message and expected in message
+
+
+@each_skill
+@pytest.mark.parametrize(
+    "options",
+    [{"top_p": 0.0}, {"top_k": 1}, {"temperature": 100.0}, {"sampler": "ancestral"}, {"length_beam": 500}, {"num_steps": 1000}, {"seed": 2**32 - 1}],
+)
+def test_extreme_options_work(skill, options):
+    """The ends of the options' ranges are legal in fact."""
+    assert getattr(generator(), skill)(SOURCE, num_samples=2, **options)

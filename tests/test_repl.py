@@ -1,0 +1,221 @@
+"""The command loop: every command, every mistake, and nothing the user can type ends it."""
+
+import re
+
+import pytest
+from commands import run
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from diffusion_bert.checkpoint import load_checkpoint
+from diffusion_bert.config import SamplingConfig
+from diffusion_bert.generation import DiffusionTextGenerator
+from diffusion_bert.repl import PROMPT, SETTABLE, Repl
+
+SPECIAL = re.compile(r"\[(PAD|UNK|CLS|SEP|MASK|unused\d+)\]|##")
+LONG = " ".join(f"The museum number {number} is open on Friday and on Sunday." for number in range(12))
+
+
+@pytest.fixture(scope="module")
+def model(trained):
+    return load_checkpoint(trained / "best_model.pt")
+
+
+class Session:
+    """A loop whose output is collected."""
+
+    def __init__(self, model, **options):
+        self.lines = []
+        options = {"num_steps": 3, "device": "cpu", **options}
+        self.repl = Repl(DiffusionTextGenerator(model, SamplingConfig(**options)), write=self.lines.append)
+
+    def __call__(self, line: str) -> list[str]:
+        """The lines one command writes."""
+        self.lines.clear()
+        assert self.repl.handle(line) is True
+        return list(self.lines)
+
+    def candidates(self, line: str) -> list[str]:
+        """The numbered candidates one command writes."""
+        return [re.fullmatch(r"  \d+\. (.*)", text, flags=re.S)[1] for text in self(line) if re.match(r"  \d+\. ", text)]
+
+
+@pytest.fixture
+def session(model):
+    return Session(model)
+
+
+COMMANDS = ["para How can I learn to cook?", "fill The weather is nice today, so we go out.", "mask The [MASK] is [MASK] today.", "complete The best way to learn is"]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_gives_candidates(session, line):
+    """At least two different ones, numbered, none with a special token."""
+    found = session.candidates(line)
+    assert len(found) == 3 and len(set(found)) >= 2
+    assert not any(SPECIAL.search(text) for text in found)
+
+
+def test_what_was_typed_comes_back(session):
+    """Outside the masked places the text is as typed, case and spacing included; complete keeps the whole text in front."""
+    for text in session.candidates("mask  HELLO   World,  the [MASK] of McDonald's  is ~~ok~~!"):
+        assert re.fullmatch(r"HELLO   World,  the \S+ of McDonald's  is ~~ok~~!", text)
+    for text in session.candidates("complete  The BEST  way"):
+        assert text.startswith("The BEST  way") and len(text) > len("The BEST  way")
+
+
+def test_quotes_are_dropped_once(session):
+    """One enclosing pair of quotes is no part of the text; others are."""
+    assert all(text.startswith("The cat ") for text in session.candidates('mask "The cat [MASK]"'))
+    assert all(text.startswith("“The cat” ") for text in session.candidates("mask “The cat” [MASK] now"))
+
+
+def test_brackets_are_ordinary_text(session):
+    """[Name] is text like any other, and so are other special tokens; only [MASK] means something."""
+    for text in session.candidates("mask Dear [Name], the [MASK] of [CLS] is here."):
+        assert re.fullmatch(r"Dear \[Name\], the \S+ of \[CLS\] is here\.", text)
+    (line,) = session("mask Dear [Name], hello.")
+    assert "no [MASK] in the text" in line
+
+
+def test_asking_twice_gives_something_new(model):
+    """Every request has its own seed, and the same seed gives the same session."""
+    first, second = Session(model), Session(model)
+    one, two = first.candidates(COMMANDS[0]), first.candidates(COMMANDS[0])
+    assert one != two and [second.candidates(COMMANDS[0]), second.candidates(COMMANDS[0])] == [one, two]
+    first("set seed 0")
+    assert first.candidates(COMMANDS[0]) == one
+
+
+@pytest.mark.parametrize("command", ["para", "fill"])
+def test_a_long_text_is_worked_on_sentence_by_sentence(session, command):
+    """A text longer than the model's limit is not cut: sentence by sentence, each one answered."""
+    found = session.candidates(f"{command} {LONG}")
+    assert len(found) >= 2
+    if command == "fill":
+        assert all(text.count(".") >= 6 and len(text.split()) > 60 for text in found)
+
+
+def test_a_long_text_with_one_mask(session):
+    """Only the sentence with the [MASK] changes."""
+    before, after = LONG[: len(LONG) // 2 + 20].rsplit(".", 1)[0] + ".", LONG[len(LONG) // 2 :].split(". ", 1)[1]
+    for text in session.candidates(f"mask {before} The [MASK] is closed. {after}"):
+        assert text.startswith(before) and text.endswith(after) and "[MASK]" not in text
+
+
+@pytest.mark.parametrize("command", ["para", "fill", "complete", "mask [MASK]"])
+def test_an_endless_sentence_is_refused_with_the_limit(session, command):
+    """What cannot be split is refused in one line that names the limit."""
+    (line,) = session(f"{command} {'museum ' * 200}")
+    assert re.search(r"too long|at most", line) and re.search(r"\d+", line)
+
+
+@pytest.mark.parametrize(("option", "value"), [("temperature", "0.5"), ("num_steps", "4"), ("top_k", "7"), ("top_p", "0.8"), ("num_samples", "2"), ("sampler", "ancestral"), ("seed", "5")])
+def test_set_and_show(session, option, value):
+    """set changes an option, show shows it and the model."""
+    assert session(f"set {option} {value}") == [f"{option} = {value}"]
+    shown = session("show")
+    assert f"  {option} = {value}" in shown and "task sample" in shown[0] and len(shown) == 1 + len(SETTABLE)
+
+
+def test_options_take_effect(session):
+    """num_samples is the number of candidates; both samplers work; temperature 0 too."""
+    session("set num_samples 2")
+    assert len(session.candidates(COMMANDS[1])) == 2
+    for line in ("set sampler ancestral", "set temperature 0", "set batch_size 1"):
+        session(line)
+        assert len(session.candidates(COMMANDS[0])) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("set temperature", "needs a value"), ("set temperature hot", "expected a number"), ("set temperature nan", "finite"), ("set temperature -1", "at least 0"),
+        ("set temperature 1e9", "at most 100"), ("set num_steps 0", "at least 1"), ("set num_steps 2.5", "whole number"), ("set top_p 1.01", "at most 1"),
+        ("set sampler best", "expected one of ancestral, confidence"), ("set temprature 1", "did you mean 'temperature'?"), ("set", "unknown option"),
+        ("set device cuda", "unknown option 'device'"), ("set seed -1", "at least 0"), ("set num_samples 99999999999999999999", "at most 1000"),
+    ],
+)  # fmt: skip
+def test_nonsense_keeps_the_old_value(session, line, words):
+    """A wrong option or value is one line, and everything stays as it was."""
+    before = dict(vars(session.repl.generator.options))
+    (message,) = session(line)
+    assert words in message and vars(session.repl.generator.options) == before
+
+
+def test_unknown_and_empty_commands(session):
+    """An unknown command names the nearest; an empty line is nothing; a command without a text shows an example."""
+    assert "did you mean 'para'?" in session("parap hello")[0] and "help" in session("@@@")[0]
+    assert session("") == [] == session("   ")
+    for command in ("para", "fill", "mask", "complete", 'para ""', "fill   "):
+        assert "for example" in session(command)[0]
+    assert len(session("x" * 10_000)[0]) < 200
+
+
+def test_help_lists_everything(session):
+    """help names every command and every option."""
+    text = "\n".join(session("help"))
+    assert all(word in text for word in ("para <text>", "fill <text>", "mask <text>", "complete <text>", "set <option> <value>", "show", "quit", "Ctrl-D", *SETTABLE))
+
+
+def test_commands_do_not_mind_case_and_spaces(session):
+    """PARA works; so do spaces around and a tab between."""
+    assert len(session.candidates("  PARA   How are you?  ")) >= 2
+    assert len(session.candidates("fill\tThe weather is nice today.")) >= 2
+
+
+@pytest.mark.parametrize("word", ["quit", "exit", " QUIT ", "quit now"])
+def test_leaving(session, word):
+    """quit and exit leave."""
+    assert session.repl.handle(word) is False
+
+
+def test_ctrl_c_gives_up_the_line_only(session, monkeypatch):
+    """Ctrl-C during generation, or at the prompt, comes back to the prompt."""
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session.repl.generator, "paraphrase_text", interrupted)
+    script = iter(["para How are you?", KeyboardInterrupt(), "show", EOFError(), "never"])
+
+    def read():
+        line = next(script)
+        if isinstance(line, BaseException):
+            raise line
+        return line
+
+    session.repl.run(read)
+    assert any("interrupted" in line for line in session.lines) and any("num_steps = 3" in line for line in session.lines)
+    assert next(script) == "never"
+
+
+def test_end_of_input_without_quit(trained):
+    """A pipe that ends without quit ends the loop with exit code 0; broken UTF-8 in it does no harm."""
+    result = run("interactive_generation", "--checkpoint", trained / "best_model.pt", "--num_steps", "2", "--device", "cpu", stdin="para caf\udce9 now\nhelp\n")
+    assert result.code == 0 and result.err == "" and result.out.count(PROMPT) == 3 and "  2. " in result.out
+
+
+def test_another_task_says_so(trained_on_text):
+    """para on a checkpoint of another task gives that task's generation and says so in a line."""
+    from dataclasses import replace
+
+    model = load_checkpoint(trained_on_text / "best_model.pt")
+    model.config.data = replace(model.config.data, task_name="QT")
+    lines = Session(model)(COMMANDS[0])
+    assert lines[0] == "(this checkpoint was trained on QT: it writes a question)" and len(lines) >= 3
+    assert "questions of the text" in "\n".join(Session(model)("help"))
+
+
+WORDS = st.sampled_from(["para", "fill", "mask", "complete", "set", "show", "[MASK]", "[MASK][MASK]", "[CLS]", '"', "temperature", "nan", "\x00", "\ud800", "🙂", "a\u0301", "\u202e", "東京", "\x1b[2J", "İ"])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(line=st.one_of(st.text(max_size=40), st.tuples(st.sampled_from(["para ", "fill ", "mask ", "complete ", "set "]), st.lists(st.one_of(WORDS, st.text(max_size=8)), max_size=6).map(" ".join)).map("".join)))
+def test_nothing_typed_ends_the_loop(model, line):
+    """Any unicode and control characters: an answer or a line of explanation, never an exception, never a special token that was not typed."""
+    session = Session(model, num_steps=2, num_samples=2)
+    if line.strip().split(" ")[0].lower() in ("quit", "exit"):
+        return
+    for text in session.candidates(line):
+        assert not SPECIAL.search(text) or SPECIAL.search(line)
