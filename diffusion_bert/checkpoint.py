@@ -121,7 +121,9 @@ def write_atomically(path: Path, write) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0][:120]
-        raise UserError(f"cannot write {path}: {reason}; free some space or choose another --output_dir (the previous file, if any, is intact)") from None
+        raise UserError(
+            f"cannot write {path}: {reason}; free some space or choose another --output_dir (the previous file, if any, is intact)"
+        ) from None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -150,10 +152,24 @@ def read_payload(path: str | Path) -> dict:
                 if archive.testzip() is not None:
                     raise zipfile.BadZipFile
     except pickle.UnpicklingError:
-        raise UserError(f"{path} is refused: it is no plain data (not a DiffusionBERT checkpoint, or one that would run code); nothing in it was run") from None
+        raise UserError(
+            f"{path} is refused: it is no plain data (not a DiffusionBERT checkpoint, or one that would run code); nothing in it was run"
+        ) from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or 'unreadable'}; check its permissions") from None
-    except (RuntimeError, EOFError, KeyError, ValueError, AttributeError, IndexError, TypeError, AssertionError, MemoryError, struct.error, zipfile.BadZipFile):
+    except (
+        RuntimeError,
+        EOFError,
+        KeyError,
+        ValueError,
+        AttributeError,
+        IndexError,
+        TypeError,
+        AssertionError,
+        MemoryError,
+        struct.error,
+        zipfile.BadZipFile,
+    ):
         # broken zip archives surface as any of these
         raise UserError(f"{path} cannot be read: not a checkpoint, or a damaged or incomplete one; copy it again or use another") from None
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:

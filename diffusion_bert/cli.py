@@ -8,10 +8,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from . import __version__
-from .config import DataConfig, DiffusionConfig, ModelConfig, RunConfig, TrainingConfig, check_value, load_preset
+from .config import DataConfig, DiffusionConfig, ModelConfig, RunConfig, TrainingConfig, check_value, load_preset, load_settings
 from .errors import UserError, nearest
 
 USER_ERROR = 2
@@ -50,7 +51,8 @@ class Parser(argparse.ArgumentParser):
                 f"--{f.name}",
                 type=_converter(f, hints[f.name]),
                 metavar=metavar,
-                help=f.metadata["help"].replace("%", "%%") + f" (default: {'none' if default is None else str(default).lower() if default in (True, False) else default})",
+                help=f.metadata["help"].replace("%", "%%")
+                + f" (default: {'none' if default is None else str(default).lower() if default in (True, False) else default})",
                 **extra,
             )
 
@@ -111,7 +113,7 @@ def settings_of(given: dict[str, Any]) -> dict[str, Any]:
     preset, config = given.pop("preset", None), given.pop("config", None)
     if preset is not None and config is not None:
         raise UserError("--preset and --config both given: expected one of them")
-    base = load_preset(preset or config) if preset or config else {}
+    base = load_preset(preset) if preset is not None else load_settings(Path(config)) if config is not None else {}
     if "train_file" in given and "task_name" not in given and "task_name" not in base:
         base["task_name"] = "custom"
     return {**base, **given}
@@ -140,7 +142,11 @@ def choose(title: str, choices: Sequence[tuple[str, str]]) -> int:
 
 def ask_settings(names: Sequence[str], current: dict[str, Any]) -> dict[str, Any]:
     """Ask for some settings one by one, with the present values as defaults; asks again until a value is legal."""
-    fields = {f.name: (f, get_type_hints(section)[f.name]) for section in (ModelConfig, DataConfig, DiffusionConfig, TrainingConfig) for f in dataclasses.fields(section)}
+    fields = {
+        f.name: (f, get_type_hints(section)[f.name])
+        for section in (ModelConfig, DataConfig, DiffusionConfig, TrainingConfig)
+        for f in dataclasses.fields(section)
+    }
     answers: dict[str, Any] = {}
     for name in names:
         f, hint = fields[name]

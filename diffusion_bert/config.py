@@ -156,9 +156,13 @@ class RunConfig:
         data, training = self.data, self.training
         check_lambda(self.diffusion.word_freq_lambda)
         if data.max_target_length + 4 > data.max_length:
-            raise UserError(f"max_target_length is {data.max_target_length} but max_length is {data.max_length}: leave at least 4 places for the source")
+            raise UserError(
+                f"max_target_length is {data.max_target_length} but max_length is {data.max_length}: leave at least 4 places for the source"
+            )
         if data.source_dropout + data.continue_share > 1:
-            raise UserError(f"source_dropout {data.source_dropout} + continue_share {data.continue_share} is over 1: they are shares of the same examples")
+            raise UserError(
+                f"source_dropout {data.source_dropout} + continue_share {data.continue_share} is over 1: they are shares of the same examples"
+            )
         if data.data_dir and data.train_file:
             raise UserError("--data_dir and --train_file both given: expected one of them; drop the other")
         if (data.valid_file or data.test_file) and not (data.train_file or data.data_dir):
@@ -176,7 +180,10 @@ def build(section: type, settings: dict[str, Any], origin: str = "settings"):
 
 
 def check_value(f: dataclasses.Field, hint: Any, value: Any, origin: str = "settings") -> Any:
-    """The value in the field's type, or a UserError that names what came and what is expected. "3" is no integer here, 3.0 is no integer, 1 is a float."""
+    """The value in the field's type, or a UserError that names what came and what is expected.
+
+    "3" and 3.0 are no whole numbers here; 1 is a number.
+    """
     optional = type(None) in get_args(hint)
     kind = next(k for k in get_args(hint) if k is not type(None)) if optional else hint
     if value is None and optional:
@@ -211,14 +218,19 @@ def load_preset(name_or_path: str) -> dict[str, Any]:
     Raises:
         UserError: no such preset, not readable, not YAML, or not one flat table of settings.
     """
-    import yaml
-
     path = Path(name_or_path)
     if not path.suffix:
         path = CONFIG_DIR / f"{name_or_path}.yaml"
         if not path.is_file():
             names = sorted(p.stem for p in CONFIG_DIR.glob("*.yaml"))
             raise UserError(f"no preset '{name_or_path}': expected one of {', '.join(names)}{nearest(name_or_path, names)}")
+    return load_settings(path)
+
+
+def load_settings(path: Path) -> dict[str, Any]:
+    """The settings of a YAML file, whatever its ending; raises as ``load_preset`` does."""
+    import yaml
+
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -228,7 +240,9 @@ def load_preset(name_or_path: str) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-45
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'}); write one 'key: value' per line, no tabs") from None
+        raise UserError(
+            f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'}); write one 'key: value' per line, no tabs"
+        ) from None
     if not isinstance(settings, dict) or not settings:
         raise UserError(f"{path} holds {'nothing' if not settings else type(settings).__name__}: expected 'key: value' lines")
     return settings

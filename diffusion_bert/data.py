@@ -124,7 +124,9 @@ class EpochBatches(torch.utils.data.Dataset):
         self.data, self.collator = data, collator
         rng = np.random.default_rng([seed, epoch])
         draw, self.cuts = rng.random(len(data)), rng.random(len(data))
-        self.skills = np.where(draw < config.source_dropout, NO_SOURCE, np.where(draw < config.source_dropout + config.continue_share, CONTINUE, PAIR))
+        self.skills = np.where(
+            draw < config.source_dropout, NO_SOURCE, np.where(draw < config.source_dropout + config.continue_share, CONTINUE, PAIR)
+        )
         # plain texts have no pair to learn: half are continued, half written without a source
         self.skills = np.where(data.has_source, self.skills, np.where(draw < 0.5, NO_SOURCE, CONTINUE))
         # the length as a pair, whatever the skill: else whole batches would hold one skill only
@@ -157,4 +159,5 @@ def fixed_batches(data: EncodedPairs, collator: Collator, batch_size: int = 64, 
 
 def describe(task: Task, data: EncodedPairs) -> str:
     """One line of statistics."""
-    return f"{task.name}: {len(data):,} examples, mean length source {data.source_lengths.mean():.1f}, target {data.target_lengths.mean():.1f} word pieces"
+    source, target = data.source_lengths.mean(), data.target_lengths.mean()
+    return f"{task.name}: {len(data):,} examples, mean length source {source:.1f}, target {target:.1f} word pieces"

@@ -158,4 +158,3 @@ def spread_lengths(log_probs: Tensor, count: int, beam: int) -> list[int]:
     """Lengths for ``count`` candidates of one source: the ``beam`` likeliest in turn, best first. log_probs [max_target_length]."""
     best = [int(index) + 1 for index in log_probs.topk(min(beam, int(log_probs.isfinite().sum()))).indices]
     return [best[number % len(best)] for number in range(count)]
-

@@ -1,7 +1,7 @@
 """Absorbing-state diffusion, exactly: forward process, posterior, reverse step and KL, with one schedule per token type.
 
-Notation: x_0 clean ids, x_t noised ids, tau_s < tau_t in [0, 1], m_t(v) the probability that type v is masked at t (schedule.py), r(v) = (m_t(v) - m_s(v)) / m_t(v),
-mu = the denoiser's p(x_0 | x_t, source) with no mass on [MASK] and the other specials. Shapes: B batch, L length, V vocabulary,
+Notation: x_0 clean ids, x_t noised ids, tau_s < tau_t in [0, 1], m_t(v) the probability that type v is masked at t (schedule.py),
+r(v) = (m_t(v) - m_s(v)) / m_t(v), mu = the denoiser's p(x_0 | x_t, source) with no mass on [MASK] and the other specials. Shapes: B batch, L length, V vocabulary,
 N masked places. A word already clean at t is clean at s too; all of this concerns masked places.
 """
 

@@ -179,7 +179,10 @@ def metric_rows(generator: DiffusionTextGenerator, pairs: Sequence[Pair], output
     rows = {"model": measure(sources, references, outputs.greedy)}
     rows["model"] |= {"nfe": outputs.greedy_nfe, "seconds": outputs.greedy_seconds}
     triples = [[metric_text(text) for text in texts[:SAMPLES]] for texts in outputs.samples]
-    rows["model"] |= {"self_bleu": metrics.mean([metrics.self_bleu(texts) for texts in triples]), "div4": metrics.mean([metrics.diverse_4(texts) for texts in triples])}
+    rows["model"] |= {
+        "self_bleu": metrics.mean([metrics.self_bleu(texts) for texts in triples]),
+        "div4": metrics.mean([metrics.diverse_4(texts) for texts in triples]),
+    }
     rows["one sample"] = measure(sources, references, [texts[0] for texts in outputs.samples])
     rows["one sample"] |= {"nfe": outputs.sample_nfe, "seconds": outputs.sample_seconds}
     if outputs.chosen is not None:
@@ -263,7 +266,10 @@ def nelbo_of(generator: DiffusionTextGenerator, pairs: Sequence[Pair], notes: li
     values = {f"{name}_per_token": value for name, value in terms.per_token().items() if name != "cross_entropy"}
     values |= {f"{name}_per_word": float(getattr(terms, name)) / words for name in ("reveal", "stay", "length")}
     values |= {"nelbo_per_word": float(terms.total) / words, "tokens": float(terms.tokens), "words": words, "T": T_EVAL}
-    values |= {"perplexity_bound_per_token": float(np.exp(values["nelbo_per_token"])), "perplexity_bound_per_word": float(np.exp(values["nelbo_per_word"]))}
+    values |= {
+        "perplexity_bound_per_token": float(np.exp(values["nelbo_per_token"])),
+        "perplexity_bound_per_word": float(np.exp(values["nelbo_per_word"])),
+    }
     return values
 
 

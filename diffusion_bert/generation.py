@@ -85,7 +85,9 @@ class DiffusionTextGenerator:
         parts = [[text] if self._fits_as_source(text) else split_sentences(text) for text in texts]
         for part in (part for pieces in parts for part in pieces):
             if not self._fits_as_source(part):
-                raise UserError(f"a sentence of {len(self.tokenizer.encode(part))} word pieces is too long: this model takes {self._source_limit()}; shorten it")
+                raise UserError(
+                    f"a sentence of {len(self.tokenizer.encode(part))} word pieces is too long: this model takes {self._source_limit()}; shorten it"
+                )
         flat = [part for pieces in parts for part in pieces]
 
         def finish(index: int, ids: list[int]) -> str:
@@ -120,7 +122,9 @@ class DiffusionTextGenerator:
             hotter = options.temperature if attempt == 0 else max(options.temperature, 0.5) * 1.3**attempt
             # a longer beam in later rounds: another length gives another text even at temperature 0
             tuned = dataclasses.replace(options, temperature=min(hotter, 100.0), length_beam=options.length_beam + 2 * attempt, top_k=options.top_k)
-            decoded = self.generate_ids([examples[index] for index in wanted], tuned, [max(0, count) for count in missing], options.seed + 7919 * attempt)
+            decoded = self.generate_ids(
+                [examples[index] for index in wanted], tuned, [max(0, count) for count in missing], options.seed + 7919 * attempt
+            )
             for index, outputs in zip(wanted, decoded):
                 for output in outputs:
                     text = finish(index, output.ids)
@@ -155,7 +159,8 @@ class DiffusionTextGenerator:
             for piece in pieces:
                 if not self._fits_as_target(piece):
                     raise UserError(
-                        f"a sentence of {len(self._tokenize_masked(piece)[0])} word pieces is too long: this model takes {self._target_limit()}; shorten it"
+                        f"a sentence of {len(self._tokenize_masked(piece)[0])} word pieces is too long: "
+                        f"this model takes {self._target_limit()}; shorten it"
                     )
                 nothing = MASK not in piece if given else not self.tokenizer.encode(piece)
                 versions.append([piece] if nothing else self._fill_piece(piece, options))

@@ -12,8 +12,10 @@ from torch import Tensor
 class Batch:
     """Clean sequences and their lengths; every mask follows from these.
 
-    input_ids [B, L]: the sequence, padded at the end. source_length [B]: places of the source segment, [CLS] and [SEP] included. prompt_length [B]: word
-    pieces of the prompt after [CLS]. target_length [B]: words of the target, its closing [SEP] not counted.
+    input_ids [B, L]: the sequence, padded at the end.
+    source_length [B]: places of the source segment, [CLS] and [SEP] included.
+    prompt_length [B]: word pieces of the prompt after [CLS].
+    target_length [B]: words of the target, its closing [SEP] not counted.
     """
 
     input_ids: Tensor

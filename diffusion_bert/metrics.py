@@ -67,7 +67,7 @@ def length_ratio(reference: str, hypothesis: str) -> float:
 
 # ---- of the output alone
 def _ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    return [tuple(words[i:i + n]) for i in range(len(words) - n + 1)]
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
 
 
 def _distinct(ngrams: list[tuple[str, ...]]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -107,18 +108,39 @@ def build_model(config: RunConfig, texts: Iterable[str], seed: int) -> Diffusion
     denoiser = assemble(config, bert_config, tokenizer)
     if pretrained is not None:
         denoiser.mlm.load_state_dict(pretrained)
+    elif name in BUILT_IN_SIZES:
+        start_from_sinusoids(denoiser.mlm.bert.embeddings.position_embeddings.weight, bert_config.initializer_range)
     return DiffusionModel(denoiser, tokenizer, NoiseSchedule(config.diffusion.schedule), config)
+
+
+@torch.no_grad()
+def start_from_sinusoids(positions: Tensor, scale: float) -> None:
+    """Fill learned position embeddings [P, D] with sinusoids of root mean square ``scale``, as a starting point.
+
+    "The word before" is then one and the same rotation everywhere (arXiv 1706.03762, section 3.5), where random vectors would have to be
+    learned place by place.
+    """
+    count, width = positions.shape
+    frequency = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
+    angle = torch.arange(count)[:, None] * frequency
+    positions[:, 0::2] = angle.sin()
+    positions[:, 1::2] = angle.cos()
+    positions *= scale * math.sqrt(2)
 
 
 def assemble(config: RunConfig, bert_config, tokenizer: TextTokenizer) -> BertDenoiser:
     """The denoiser of a config, with fresh weights."""
     check_positions(config, bert_config)
     if tokenizer.vocab_size > bert_config.vocab_size:
-        raise UserError(f"the tokenizer has {tokenizer.vocab_size} word pieces but the model only {bert_config.vocab_size}: they do not belong together")
+        raise UserError(
+            f"the tokenizer has {tokenizer.vocab_size} word pieces but the model only {bert_config.vocab_size}: they do not belong together"
+        )
     # a vocabulary padded to a round number has entries that no text can produce
     forbidden = [*tokenizer.forbidden_ids, *range(tokenizer.vocab_size, bert_config.vocab_size)]
     with quiet_transformers():
-        return BertDenoiser(bert_config, forbidden, config.data.max_target_length, config.model.attention, config.model.copy_head, config.model.timestep)
+        return BertDenoiser(
+            bert_config, forbidden, config.data.max_target_length, config.model.attention, config.model.copy_head, config.model.timestep
+        )
 
 
 def check_positions(config: RunConfig, bert_config) -> None:
@@ -148,7 +170,9 @@ def load_pretrained(name: str, weights: bool = True) -> tuple[TextTokenizer, obj
 
     looks_local = Path(name).is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1
     if looks_local and not (Path(name) / "config.json").is_file():
-        raise UserError(f"model_name_or_path is '{name}': no such BERT directory (config.json is missing); give a directory, a hub id, tiny, mini or small")
+        raise UserError(
+            f"model_name_or_path is '{name}': no such BERT directory (config.json is missing); give a directory, a hub id, tiny, mini or small"
+        )
     with quiet_transformers():
         if not looks_local:
             _reach_hub(name)
@@ -162,12 +186,16 @@ def load_pretrained(name: str, weights: bool = True) -> tuple[TextTokenizer, obj
             model, info = transformers.BertForMaskedLM.from_pretrained(name, config=bert_config, dtype=torch.float32, output_loading_info=True)
             # the library would fill them with random numbers
             if missing := sorted(key for key in info["missing_keys"] if key.startswith("bert.")):
-                raise UserError(f"{name} lacks weights ({missing[0]} and {len(missing) - 1} more): not a whole BERT; choose another or --from_scratch true")
+                raise UserError(
+                    f"{name} lacks weights ({missing[0]} and {len(missing) - 1} more): not a whole BERT; choose another or --from_scratch true"
+                )
         except UserError:
             raise
         except Exception as error:  # broken files surface as errors of several libraries
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(f"cannot load '{name}': {first[:160]}; give a BERT directory, a hub id, or a built-in size ({', '.join(BUILT_IN_SIZES)})") from None
+            raise UserError(
+                f"cannot load '{name}': {first[:160]}; give a BERT directory, a hub id, or a built-in size ({', '.join(BUILT_IN_SIZES)})"
+            ) from None
     return tokenizer, bert_config, model.state_dict()
 
 

@@ -1,6 +1,6 @@
 """What training minimises and validation reports: times, losses and the terms of the NELBO, named and apart.
 
-    -log p(x_0 | source) <= -log p(length | source) + sum_t KL_t                       (the prior term is 0: at t = T all is masked)
+-log p(x_0 | source) <= -log p(length | source) + sum_t KL_t                       (the prior term is 0: at t = T all is masked)
 """
 
 from __future__ import annotations

@@ -53,13 +53,21 @@ class Repl:
 
     def handle(self, line: str) -> bool:
         """Work on one line; False means leave. A mistake costs a line of explanation, nothing else."""
-        command, _, rest = line.strip().partition(" ")
+        command, rest = (*line.split(maxsplit=1), "", "")[:2]
         command = command.lower()
         if not command:
             return True
         if command in ("quit", "exit"):
             return False
-        known = {"para": self._para, "fill": self._fill, "mask": self._mask, "complete": self._complete, "set": self._set, "show": self._show, "help": self._help}
+        known = {
+            "para": self._para,
+            "fill": self._fill,
+            "mask": self._mask,
+            "complete": self._complete,
+            "set": self._set,
+            "show": self._show,
+            "help": self._help,
+        }
         if command not in known:
             self.write(f"unknown command '{command[:40]}'{nearest(command[:40], [*known, 'quit'])}; help lists the commands")
             return True
@@ -98,7 +106,7 @@ class Repl:
             self.write(f"  {number}. {candidate}")
 
     def _set(self, rest: str) -> None:
-        name, _, value = rest.partition(" ")
+        name, value = (*rest.split(maxsplit=1), "", "")[:2]
         fields = {f.name: f for f in dataclasses.fields(SamplingConfig) if f.name in SETTABLE}
         if name not in fields:
             raise UserError(f"unknown option '{name[:40]}'{nearest(name[:40], fields)}; expected one of {', '.join(fields)}")
@@ -111,7 +119,10 @@ class Repl:
 
     def _show(self, rest: str) -> None:
         model = self.generator.model
-        self.write(f"model: {model.config.model.model_name_or_path}, task {model.task.name}, {model.parameter_count / 1e6:.1f}M parameters, on {model.device}")
+        self.write(
+            f"model: {model.config.model.model_name_or_path}, task {model.task.name}, "
+            f"{model.parameter_count / 1e6:.1f}M parameters, on {model.device}"
+        )
         for name in SETTABLE:
             self.write(f"  {name} = {getattr(self.generator.options, name)}")
 

@@ -12,8 +12,8 @@ COLUMNS = (
     ("ibleu", "iBLEU"), ("repetition", "repeats"), ("length_ratio", "length"), ("nfe", "calls"), ("seconds", "s/text"), ("valid", "valid %"),
 )  # fmt: skip
 CONVENTION = (
-    "DiffuSeq protocol: lower-cased BERT text with full clean-up, mean NLTK sentence BLEU (method 4), ROUGE-L F, all in percent; overlap = BLEU of the "
-    "output against the source; iBLEU = 0.8 BLEU - 0.2 overlap; self-BLEU and div-4 over three samples; intervals: 95 % bootstrap."
+    "DiffuSeq protocol: lower-cased BERT text with full clean-up, mean NLTK sentence BLEU (method 4), ROUGE-L F, all in percent; overlap = BLEU of "
+    "the output against the source; iBLEU = 0.8 BLEU - 0.2 overlap; self-BLEU and div-4 over three samples; intervals: 95 % bootstrap."
 )
 # legible on white paper and on a dark screen
 INK, MAIN, SECOND, QUIET = "#555555", "#2f7fd3", "#e08a1e", "#9a9a9a"
@@ -113,7 +113,9 @@ def plot_curves(records: Sequence[dict], path: Path) -> None:
     axes[0, 0].plot(steps, [record["cross_entropy"] for record in train], color=MAIN, lw=1)
     axes[0, 0].set(title="Training: cross-entropy on masked places", xlabel="step", ylabel="nats per place")
     for name, color, style in (("valid_nelbo", MAIN, "o-"), ("valid_reveal", SECOND, "s--"), ("valid_length", QUIET, "^:")):
-        axes[0, 1].plot([record["step"] for record in valid], [record[name] for record in valid], style, color=color, ms=4, label=name.removeprefix("valid_"))
+        axes[0, 1].plot(
+            [record["step"] for record in valid], [record[name] for record in valid], style, color=color, ms=4, label=name.removeprefix("valid_")
+        )
     axes[0, 1].set(title="Validation NELBO (T = 1000, fixed noise)", xlabel="step", ylabel="nats per word piece")
     axes[0, 1].legend(frameon=False)
     axes[1, 0].plot(steps, [record["lr"] for record in train], color=SECOND)
@@ -130,7 +132,13 @@ def plot_evaluation(result: Evaluation, path: Path) -> None:
     left, right = axes[0]
     keys = list(result.reconstruction)
     left.bar([index - 0.2 for index in range(len(keys))], [result.reconstruction[key]["accuracy"] for key in keys], 0.4, color=MAIN, label="model")
-    left.bar([index + 0.2 for index in range(len(keys))], [result.reconstruction[key]["floor"] for key in keys], 0.4, color=QUIET, label="commonest word piece")
+    left.bar(
+        [index + 0.2 for index in range(len(keys))],
+        [result.reconstruction[key]["floor"] for key in keys],
+        0.4,
+        color=QUIET,
+        label="commonest word piece",
+    )
     left.set_xticks(range(len(keys)), [f"{key} %" for key in keys])
     left.set(title="Reconstruction", xlabel="corrupted", ylabel="accuracy on corrupted places, %")
     left.legend(frameon=False)
@@ -138,7 +146,13 @@ def plot_evaluation(result: Evaluation, path: Path) -> None:
     colors = [MAIN, SECOND, "#4ba36b", "#8f6bb8", QUIET, "#c9c9c9"]
     width = 0.8 / max(1, len(result.rows))
     for number, (name, row) in enumerate(result.rows.items()):
-        right.bar([index + (number + 0.5) * width - 0.4 for index in range(len(shown))], [row[key] for key, _ in shown], width, color=colors[number % len(colors)], label=name)
+        right.bar(
+            [index + (number + 0.5) * width - 0.4 for index in range(len(shown))],
+            [row[key] for key, _ in shown],
+            width,
+            color=colors[number % len(colors)],
+            label=name,
+        )
     right.set_xticks(range(len(shown)), [title for _, title in shown])
     right.set(title="Conditional generation")
     right.axhline(0, color=INK, lw=0.8)

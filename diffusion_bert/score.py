@@ -23,7 +23,8 @@ ANCHORS: dict[str, tuple[str, float]] = {
 
 @dataclass
 class Score:
-    """``points`` 0 to 100 with its two parts, ``verdict`` Good / Fair / Poor, ``level`` none / Bronze / Silver / Gold, and ``missing`` for the next level."""
+    """``points`` 0 to 100 with its two parts, ``verdict`` Good / Fair / Poor, ``level`` none / Bronze / Silver / Gold,
+    and ``missing`` for the next level."""
 
     points: float
     generation: float
@@ -39,7 +40,8 @@ class Score:
         """The arithmetic, with the numbers put in."""
         return (
             f"{self.points:.1f} = 0.7 x {self.generation:.1f} (generation: 80 x (iBLEU - {self.floor:.1f}) / ({self.strong:.1f} - {self.floor:.1f}), "
-            f"80 points = {self.strong_name}) + 0.3 x {self.reconstruction:.1f} (reconstruction: accuracy at 50 % corruption, {STRONG_ACCURACY:g} % = 80 points)"
+            f"80 points = {self.strong_name}) + 0.3 x {self.reconstruction:.1f} "
+            f"(reconstruction: accuracy at 50 % corruption, {STRONG_ACCURACY:g} % = 80 points)"
         )
 
 

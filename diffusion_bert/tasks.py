@@ -22,15 +22,14 @@ CONTINUE_PROMPT = "continue:"
 class Task:
     """One task. ``prompt`` chooses the skill, T5 style; ``verb`` is how the REPL names it.
 
-    ``hub`` is (dataset, configuration, source column, target column) on the Hugging Face hub, where it can be had without a loading script. ``strong`` names a system and its
-    iBLEU (metrics.ibleu), the anchor of 80 points in the benchmark score; None: floor + 15.
+    ``hub`` is (dataset, configuration, source column, target column) on the Hugging Face hub, where it can be had
+    without a loading script.
     """
 
     name: str
     prompt: str
     verb: str
     hub: tuple[str, str, str, str] | None = None
-    strong: tuple[str, float] | None = None
 
 
 TASKS = {
@@ -124,7 +123,11 @@ def _from_folder(config: DataConfig) -> Splits:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; --data_dir expects one with train.jsonl and valid.jsonl")
     notes: list[str] = []
-    paths = {"train": folder / "train.jsonl", "valid": Path(config.valid_file or folder / "valid.jsonl"), "test": Path(config.test_file or folder / "test.jsonl")}
+    paths = {
+        "train": folder / "train.jsonl",
+        "valid": Path(config.valid_file or folder / "valid.jsonl"),
+        "test": Path(config.test_file or folder / "test.jsonl"),
+    }
     splits = Splits(read_pairs(paths["train"], config, notes), read_pairs(paths["valid"], config, notes), [], notes)
     if config.test_file or paths["test"].is_file():
         splits.test = read_pairs(paths["test"], config, notes)
@@ -141,7 +144,9 @@ def _from_grammar() -> Splits:
 def _from_hub(task: Task) -> Splits:
     """GLUE/QQP's positive pairs; its validation split is halved into valid and test, since the test labels are hidden."""
     if task.hub is None:
-        raise UserError(f"task {task.name} cannot be had from the hub without a loading script: pass --data_dir with train.jsonl and valid.jsonl (src, trg)")
+        raise UserError(
+            f"task {task.name} cannot be had from the hub without a loading script: pass --data_dir with train.jsonl and valid.jsonl (src, trg)"
+        )
     name, configuration, source, target = task.hub
     advice = "pass --data_dir with train.jsonl and valid.jsonl (src, trg), or try --task_name sample, which needs no download"
     require_hub(f"the data of task {task.name} ({name})", advice)

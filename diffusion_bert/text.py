@@ -41,28 +41,31 @@ _CONTRACTED = {"s", "t", "m", "d", "ll", "re", "ve"}  # it ' s
 _ELIDED_BEFORE = {"o", "d", "l", "y", "ma"}  # o ' clock, y ' all
 _ELIDED_AFTER = re.compile(r"em|cause|til|tis|twas|bout|\d\ds?", re.IGNORECASE)  # ' em, ' 90s
 _NEVER_POSSESSIVE = {"says", "is", "was", "this", "as", "does", "has", "means", "his", "its", "us", "words"}  # "he says ' yes ' to"
-_SPACING = tuple((re.compile(pattern, re.IGNORECASE), replacement) for pattern, replacement in (  # in this order
-    (r"(?<=\d) ([.:\u2013]) (?=\d)", r"\1"),  # 3 . 5   10 : 30   1990 \u2013 1995 (an en dash)
-    (r"\b(\d{1,3}) , (?=\d{3}\b)", r"\1,"),  # 10 , 000
-    (r"\b([^\W\d_]) \. (?=[^\W\d_] \.)", r"\1."),  # u . s .   e . g .
-    (r"\b(u(?= \. [sk]\b)|ph(?= \. d\b)|[bm](?= \. (?:tech|com|sc|ed|phil|arch|pharm)\b)) \. ", r"\1."),  # ph . d   b . tech
-    (r"(?<=\.[^\W\d_]) \. - (?=\w)", ".-"),  # u.s .  - china
-    (r"\b(https?|ftp) : / / ", r"\1://"),
-    (r"\b(www) \. ", r"\1."),
-    (r"(?<=\w) \. (?=(?:com|org|net|edu|gov|io|js|py|exe|pdf|html)\b)", "."),  # quora . com
-    (r"(?<=\w) ([/_^]) (?=\w)", r"\1"),  # and / or
-    (r"\b(be|is|to|of|by|than) - (?=\d)|(?:^|(?<=[(=<>*/+] ))- (?=\d)", lambda minus: f"{minus[1]} -" if minus[1] else "-"),  # a negative number
-    (r"(?<=\w) - (?=\w|\$ ?\d)", "-"),  # e - mail
-    (r"(?<=-) (?=-)", ""),
-    (r"(?<=\w) @ (?=\w+\.\w)", "@"),  # name @ gmail.com
-    (r"@ (?=\w)", "@"),
-    (r"(?<=\w) \+ \+|(?<=\d) \+(?! ?[\w(])", lambda plus: plus[0].replace(" ", "")),  # c + +   50 +
-    (r"\b(\w|at) & (?=\w(?![\w+]))", r"\1&"),  # r & d
-    (r"\b([cf]) #(?=\W|$)", r"\1#"),  # c #
-    (r"(?<!\w)# (?=\w)", "#"),
-    (r"([(\[{$\u201c\u2018]) ", r"\1"),
-    (r" (?=[.,?!;:)\]}%\u2026\u201d])", ""),
-))
+_SPACING = tuple(
+    (re.compile(pattern, re.IGNORECASE), replacement)
+    for pattern, replacement in (  # in this order
+        (r"(?<=\d) ([.:\u2013]) (?=\d)", r"\1"),  # 3 . 5   10 : 30   1990 \u2013 1995 (an en dash)
+        (r"\b(\d{1,3}) , (?=\d{3}\b)", r"\1,"),  # 10 , 000
+        (r"\b([^\W\d_]) \. (?=[^\W\d_] \.)", r"\1."),  # u . s .   e . g .
+        (r"\b(u(?= \. [sk]\b)|ph(?= \. d\b)|[bm](?= \. (?:tech|com|sc|ed|phil|arch|pharm)\b)) \. ", r"\1."),  # ph . d   b . tech
+        (r"(?<=\.[^\W\d_]) \. - (?=\w)", ".-"),  # u.s .  - china
+        (r"\b(https?|ftp) : / / ", r"\1://"),
+        (r"\b(www) \. ", r"\1."),
+        (r"(?<=\w) \. (?=(?:com|org|net|edu|gov|io|js|py|exe|pdf|html)\b)", "."),  # quora . com
+        (r"(?<=\w) ([/_^]) (?=\w)", r"\1"),  # and / or
+        (r"\b(be|is|to|of|by|than) - (?=\d)|(?:^|(?<=[(=<>*/+] ))- (?=\d)", lambda minus: f"{minus[1]} -" if minus[1] else "-"),  # a negative number
+        (r"(?<=\w) - (?=\w|\$ ?\d)", "-"),  # e - mail
+        (r"(?<=-) (?=-)", ""),
+        (r"(?<=\w) @ (?=\w+\.\w)", "@"),  # name @ gmail.com
+        (r"@ (?=\w)", "@"),
+        (r"(?<=\w) \+ \+|(?<=\d) \+(?! ?[\w(])", lambda plus: plus[0].replace(" ", "")),  # c + +   50 +
+        (r"\b(\w|at) & (?=\w(?![\w+]))", r"\1&"),  # r & d
+        (r"\b([cf]) #(?=\W|$)", r"\1#"),  # c #
+        (r"(?<!\w)# (?=\w)", "#"),
+        (r"([(\[{$\u201c\u2018]) ", r"\1"),
+        (r" (?=[.,?!;:)\]}%\u2026\u201d])", ""),
+    )
+)
 
 
 def detokenize(words: list[str]) -> str:
@@ -99,9 +102,12 @@ def _glue_apostrophes(words: list[str]) -> list[str]:
         if right.lower() == "n" and after in _APOSTROPHES:  # rock ' n ' roll
             result[i], result[i + 2] = word + _GLUE, _GLUE + after
         elif (
-            right.lower() in _CONTRACTED and (left[-1:].isalnum() or left[-1:] in (")", "]", "%", '"'))
-            or right.isalnum() and left.lower() in _ELIDED_BEFORE
-            or right.isdigit() and left.isdigit()  # 5'10"
+            right.lower() in _CONTRACTED
+            and (left[-1:].isalnum() or left[-1:] in (")", "]", "%", '"'))
+            or right.isalnum()
+            and left.lower() in _ELIDED_BEFORE
+            or right.isdigit()
+            and left.isdigit()  # 5'10"
         ):
             result[i] = _GLUE + word + _GLUE
         else:
@@ -115,7 +121,7 @@ def _glue_apostrophes(words: list[str]) -> list[str]:
 
 def _neighbours(words: list[str], i: int) -> tuple[str, str, str]:
     """(the word before i, the word after it, the one after that), "" where there is none."""
-    return (words[i - 1] if i else ""), *(words[i + 1:i + 3] + ["", ""])[:2]
+    return (words[i - 1] if i else ""), *(words[i + 1 : i + 3] + ["", ""])[:2]
 
 
 def _lone_apostrophe(words: list[str], lone: list[int], is_open: bool) -> tuple[bool, str]:
@@ -135,17 +141,24 @@ def _lone_apostrophe(words: list[str], lone: list[int], is_open: bool) -> tuple[
     return False, "both" if left.isalnum() and right.isalnum() and not dropped_g else "left"
 
 
-_SMALL_WORDS, _TITLES, _MAYBE_END, _BEFORE_NUMBER, _CAPITALISED = (words.split() for words in (
-    ("a an the this that these those and or but if of to in on at for from with by as is are was were be am do does did has have had can could "
-    "will would shall should may might must i he she it we you they me him her them my your his its our their what who why how when where which "
-    "not no so there then here"),
-    "mr mrs ms dr prof st gen sen rep gov capt lt col sgt rev hon mt vs approx dept fig vol e.g i.e cf viz",
-    "etc inc ltd co corp jr sr ph.d a.m p.m al",
-    "no nos p pp jan feb mar apr jun jul aug sep sept oct nov dec",
-    ("Monday Tuesday Wednesday Thursday Friday Saturday Sunday January February April June July September October November December Christmas "
-    "English French German Spanish Italian Portuguese Russian Chinese Japanese Korean Arabic Hindi Indian American British European African "
-    "America Europe Africa India China Japan Russia Germany France England Canada Australia Pakistan USA UK U.S. U.S.A. U.K."),
-))
+_SMALL_WORDS, _TITLES, _MAYBE_END, _BEFORE_NUMBER, _CAPITALISED = (
+    words.split()
+    for words in (
+        (
+            "a an the this that these those and or but if of to in on at for from with by as is are was were be am do does did has have had can "
+            "could will would shall should may might must i he she it we you they me him her them my your his its our their what who why how "
+            "when where which not no so there then here"
+        ),
+        "mr mrs ms dr prof st gen sen rep gov capt lt col sgt rev hon mt vs approx dept fig vol e.g i.e cf viz",
+        "etc inc ltd co corp jr sr ph.d a.m p.m al",
+        "no nos p pp jan feb mar apr jun jul aug sep sept oct nov dec",
+        (
+            "Monday Tuesday Wednesday Thursday Friday Saturday Sunday January February April June July September October November December Christmas "
+            "English French German Spanish Italian Portuguese Russian Chinese Japanese Korean Arabic Hindi Indian American British European African "
+            "America Europe Africa India China Japan Russia Germany France England Canada Australia Pakistan USA UK U.S. U.S.A. U.K."
+        ),
+    )
+)
 _END = re.compile(r"(?P<mark>[.!?\u2026]+)(?P<close>[\"'\u201d\u2019)\]]*)\s+|\n[^\S\n]*\n\s*")
 
 
@@ -156,9 +169,9 @@ def split_sentences(text: str) -> list[str]:
     """
     pieces, start = [], 0
     for end in _END.finditer(text):
-        before, after = text[start:end.start()], text[end.end():end.end() + 30]
+        before, after = text[start : end.start()], text[end.end() : end.end() + 30]
         if after and before.strip() and _is_boundary(before, end, after):
-            pieces.append(text[start:end.end()])
+            pieces.append(text[start : end.end()])
             start = end.end()
     return pieces + [text[start:]] if text[start:] else pieces
 
@@ -198,7 +211,7 @@ def sentence_case(text: str, source: str = "") -> str:
 
     def respell(match: re.Match) -> str:
         word = match[0]
-        if word == "i" and not re.match(r"-[^\W\d_]", text[match.end():]):
+        if word == "i" and not re.match(r"-[^\W\d_]", text[match.end() :]):
             return "I"
         return spelling.get(word, word) if word == word.lower() else word
 
@@ -210,7 +223,7 @@ def _capital_start(sentence: str) -> str:
     word = re.search(r"\w+", sentence)
     if word is None or not word[0].islower():  # "iPhone", "3d", "NASA" stay
         return sentence
-    return sentence[:word.start()] + sentence[word.start()].upper() + sentence[word.start() + 1:]
+    return sentence[: word.start()] + sentence[word.start()].upper() + sentence[word.start() + 1 :]
 
 
 def _source_spellings(source: str) -> dict[str, str]:
@@ -218,7 +231,7 @@ def _source_spellings(source: str) -> dict[str, str]:
     for sentence in split_sentences(source):
         words = list(_WORD.finditer(sentence))
         lower_seen.update(match[0] for match in words if match[0].islower())
-        inside = [match for match in words[1:] if _INSIDE.search(sentence[max(0, match.start() - 6):match.start()])]
+        inside = [match for match in words[1:] if _INSIDE.search(sentence[max(0, match.start() - 6) : match.start()])]
         if _is_title([match[0] for match in inside]):
             continue
         for match, word in ((match, match[0]) for match in words):

@@ -62,10 +62,12 @@ class TextTokenizer:
         # each letter takes two places, x and ##x
         size = min(MAX_ALPHABET, (vocab_size - len(SPECIAL_TOKENS)) // 2)
         alphabet = sorted(sorted(letters, key=lambda letter: (-letters[letter], letter))[:size])
-        # The library numbers the pieces "##x" in the order of a randomly seeded hash table and breaks ties by number. Named as special tokens, they get
-        # fixed numbers; the vocabulary is then put into a fresh tokenizer in which they are ordinary.
+        # The library numbers the pieces "##x" in the order of a randomly seeded hash table and breaks ties by number.
+        # Named as special tokens, they get fixed numbers; the vocabulary is then put into a fresh tokenizer in which they are ordinary.
         fixed = [*SPECIAL_TOKENS, *(f"##{letter}" for letter in alphabet)]
-        trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, min_frequency=2, special_tokens=fixed, initial_alphabet=alphabet, show_progress=False)
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=vocab_size, min_frequency=2, special_tokens=fixed, initial_alphabet=alphabet, show_progress=False
+        )
         draft = Tokenizer(models.WordPiece(unk_token="[UNK]"))
         draft.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         draft.train_from_iterator((" ".join([word] * count) for word, count in sorted(counts.items()) if set(word) <= set(alphabet)), trainer)

@@ -8,7 +8,6 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,59 +15,14 @@ from torch.utils.data import DataLoader
 
 from .checkpoint import RunDirectory, save_checkpoint
 from .config import RunConfig
-from .data import Collator, EncodedPairs, EpochBatches
+from .data import EpochBatches
 from .errors import UserError
 from .layout import Batch
 from .model import DiffusionModel, pick_device
 from .objective import NelboTerms, estimate_nelbo, nelbo_terms, sample_times, training_loss
+from .training_state import Reporter, TrainingData, TrainingResult, TrainingState
 
 VALIDATION_EXAMPLES = 1024  # the yardstick uses at most this many, evenly spread over the validation data
-
-
-class Reporter:
-    """What the loop tells: override what is of interest."""
-
-    def start(self, total_steps: int, done_steps: int) -> None: ...
-    def step(self, step: int, progress: float, values: dict) -> None: ...
-    def validation(self, record: dict, improved: bool) -> None: ...
-    def demonstration(self, step: int) -> None: ...
-    def stop(self) -> None: ...
-
-
-@dataclass
-class TrainingState:
-    """Where the run stands; goes into last.pt, so that a resume continues at the same place."""
-
-    step: int = 0
-    epoch: int = 0  # epochs finished
-    batch: int = 0  # batches of the current epoch already used
-    best_nelbo: float = math.inf
-    best_step: int = 0
-    bad_validations: int = 0
-    seconds: float = 0.0
-    metrics_lines: int = 0
-    finished: bool = False
-    window: dict = field(default_factory=dict)  # sums since the last logged line
-
-
-@dataclass
-class TrainingResult:
-    """How training ended: ``reason`` is epochs, max_steps, max_minutes, patience, or interrupted (then ``signal`` says by what)."""
-
-    state: TrainingState
-    reason: str
-    signal: int | None = None
-
-
-@dataclass
-class TrainingData:
-    """Encoded splits; ``valid_words`` counts the words (text.split()) of the yardstick's targets."""
-
-    train: EncodedPairs
-    valid: list[Batch]
-    valid_words: int
-    collator: Collator
-    fingerprint: str
 
 
 class Trainer:
@@ -157,7 +111,9 @@ class Trainer:
             self._log()
         if epoch_ended or (training.eval_steps and state.step % training.eval_steps == 0):
             self.validate()
-        if (epoch_ended and training.demonstration_steps is None) or (training.demonstration_steps and state.step % training.demonstration_steps == 0):
+        if (epoch_ended and training.demonstration_steps is None) or (
+            training.demonstration_steps and state.step % training.demonstration_steps == 0
+        ):
             self.reporter.demonstration(state.step)
         reason = None
         if state.step >= self.total_steps:

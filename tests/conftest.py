@@ -46,10 +46,11 @@ def trained(tmp_path_factory, data_dir) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained_on_text(tmp_path_factory, data_dir) -> Path:
+def trained_on_text(tmp_path_factory) -> Path:
     """The run directory of a small training on plain texts (.txt): do not change it."""
     texts = tmp_path_factory.mktemp("texts") / "mine.txt"
-    texts.write_text("\n".join(f"The {a} {b} is in the garden today." for a in "old new red big warm".split() for b in "cat dog house tree car bird".split()))
+    things, colours = ("cat", "dog", "house", "tree", "car", "bird"), ("old", "new", "red", "big", "warm")
+    texts.write_text("\n".join(f"The {colour} {thing} is in the garden today." for colour in colours for thing in things))
     output = tmp_path_factory.mktemp("text_runs")
     result = run("run_conditional_training", *small_flags(None, train_file=texts, output_dir=output, epochs=2, task_name="custom"))
     assert result.code == 0, result.err

@@ -2,7 +2,7 @@
 
 import ast
 import re
-import tomllib
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ FLOORS = (
     "tokenization diffusion tasks denoiser",
     "data model objective samplers",
     "checkpoint decoding",
-    "training generation",
+    "training_state training generation",
     "evaluation",
     "report cli repl commands",
 )
@@ -51,7 +51,9 @@ def imported(path: Path) -> set[str]:
     return {name for name in rooms if name in FLOOR_OF}
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.name != "__init__.py" or path.parent != PACKAGE], ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.name != "__init__.py" or path.parent != PACKAGE], ids=lambda path: str(path.relative_to(PACKAGE))
+)
 def test_imports_point_down(path):
     """A file stands on a floor and imports nothing from a higher one."""
     assert room(path) in FLOOR_OF, f"{path.name} has no floor: add it to FLOORS"
@@ -92,7 +94,9 @@ def test_pure_rooms_are_free_of_torch():
 def test_only_the_top_prints(path):
     """Library code returns values; print() is for the top floor and the scripts."""
     if path.parent == PACKAGE and path.name == "__init__.py" or FLOOR_OF[room(path)] < TOP:
-        calls = [node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"]
+        calls = [
+            node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print"
+        ]
         assert not calls
 
 
@@ -177,7 +181,7 @@ def test_presets_for_continuing(name, epochs, num_steps):
 
 def test_every_package_is_installed():
     """pyproject.toml lists every folder with code, so that pip install brings all of it, data files included."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = pytest.importorskip("tomllib").loads((ROOT / "pyproject.toml").read_text())
     listed = set(project["tool"]["setuptools"]["packages"])
     assert listed == {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
     patterns = project["tool"]["setuptools"]["package-data"]["diffusion_bert"]
@@ -187,7 +191,11 @@ def test_every_package_is_installed():
 
 def test_requirements_are_enough():
     """Every third-party module that the package imports is named in requirements.txt, and nothing else is."""
-    named = {re.split(r"[<>=~! \[]", line)[0].lower().replace("-", "_") for line in (ROOT / "requirements.txt").read_text().splitlines() if line.strip() and line[0] != "#"}
+    named = {
+        re.split(r"[<>=~! \[]", line)[0].lower().replace("-", "_")
+        for line in (ROOT / "requirements.txt").read_text().splitlines()
+        if line.strip() and line[0] != "#"
+    }
     used = set()
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -195,8 +203,6 @@ def test_requirements_are_enough():
                 used |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 used.add(node.module.split(".")[0])
-    import sys
-
     third = {{"yaml": "pyyaml"}.get(name, name) for name in used - set(sys.stdlib_module_names) - {"diffusion_bert"}}
     assert third == named
 

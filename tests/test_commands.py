@@ -95,8 +95,16 @@ def test_child_begins_where_the_parent_ended(trained, tmp_path):
 def test_other_data_keeps_what_belongs_to_the_weights(trained, tmp_path):
     """--train_file replaces the data; tokenizer, architecture, informativeness table and prompt stay, and the unknown share is told."""
     own = tmp_path / "mine.csv"
-    own.write_text("src,trg\n" + "".join(f"What is the {word} of a 東京 {number}?,Tell me the {word} of a 東京 {number}.\n" for number, word in enumerate("name age size cost".split() * 5)))
-    result = run("continue_training", "--model_dir", trained, "--train_file", own, "--preset", "fine_tuning", "--output_dir", tmp_path / "out", *QUICK)
+    own.write_text(
+        "src,trg\n"
+        + "".join(
+            f"What is the {word} of a 東京 {number}?,Tell me the {word} of a 東京 {number}.\n"
+            for number, word in enumerate(["name", "age", "size", "cost"] * 5)
+        )
+    )
+    result = run(
+        "continue_training", "--model_dir", trained, "--train_file", own, "--preset", "fine_tuning", "--output_dir", tmp_path / "out", *QUICK
+    )
     assert result.code == 0, result.err
     parent, child = read_payload(trained / "best_model.pt"), read_payload(only_child(tmp_path / "out") / "last.pt")
     assert child["tokenizer"] == parent["tokenizer"] and child["architecture"] == parent["architecture"]
@@ -127,7 +135,9 @@ def test_the_parents_data_goes_altogether(trained, tmp_path):
     assert config.data.task_name == "CC"
 
 
-@pytest.mark.parametrize("key", ["model_name_or_path: mini", "copy_head: false", "attention: full", "timestep: prefix", "max_target_length: 12", "dropout: 0.3"])
+@pytest.mark.parametrize(
+    "key", ["model_name_or_path: mini", "copy_head: false", "attention: full", "timestep: prefix", "max_target_length: 12", "dropout: 0.3"]
+)
 def test_a_preset_may_not_change_what_belongs_to_the_weights(trained, tmp_path, key):
     """A preset that sets architecture, vocabulary or the size of the length head is refused, and named."""
     path = tmp_path / "mine.yaml"
@@ -172,7 +182,12 @@ def test_the_menu(own_run, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         answers = iter(["4", "", "", "", "", "9", "1", "", "zero", "0", "4", "", "", "cpu", str(tmp_path / "out")])
         patch.setattr("builtins.input", lambda _: next(answers))
-        assert command.ask_for_settings(own_run / "best_model.pt") == {"num_steps": 9, "epochs": 1, "batch_size": 4, "output_dir": str(tmp_path / "out")}
+        assert command.ask_for_settings(own_run / "best_model.pt") == {
+            "num_steps": 9,
+            "epochs": 1,
+            "batch_size": 4,
+            "output_dir": str(tmp_path / "out"),
+        }
 
 
 def test_dry_run_of_a_child_leaves_nothing(own_run, tmp_path, monkeypatch):

@@ -105,7 +105,17 @@ def test_nelbo_terms(alone):
 def test_printed_report(alone):
     """The shell shows examples, the table, the formula, the verdict and the next command."""
     out, report, _ = alone
-    for words in ("Reconstruction", "| model |", "ROUGE-L", "Score: ", "= 0.7 x", "Poor", "missing for", "continue_training.py --checkpoint", "source     "):
+    for words in (
+        "Reconstruction",
+        "| model |",
+        "ROUGE-L",
+        "Score: ",
+        "= 0.7 x",
+        "Poor",
+        "missing for",
+        "continue_training.py --checkpoint",
+        "source     ",
+    ):
         assert words in out, words
     assert report["score"]["verdict"] == "Poor"
 
@@ -114,7 +124,17 @@ def test_evaluation_is_reproducible(alone, trained, tmp_path, sentences):
     """The same seed gives the same numbers and texts wherever the file lies; another seed other samples."""
     for seed in (0, 1):
         _, report, _ = evaluate(
-            trained / "best_model.pt", "--mbr", "3", "--examples", sentences, "--max_samples", "12", "--output_dir", str(tmp_path / str(seed)), "--seed", seed
+            trained / "best_model.pt",
+            "--mbr",
+            "3",
+            "--examples",
+            sentences,
+            "--max_samples",
+            "12",
+            "--output_dir",
+            str(tmp_path / str(seed)),
+            "--seed",
+            seed,
         )
         same = [example["samples"] for example in report["examples"]] == [example["samples"] for example in alone[1]["examples"]]
         assert same == (seed == 0)

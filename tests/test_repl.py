@@ -45,7 +45,12 @@ def session(model):
     return Session(model)
 
 
-COMMANDS = ["para How can I learn to cook?", "fill The weather is nice today, so we go out.", "mask The [MASK] is [MASK] today.", "complete The best way to learn is"]
+COMMANDS = [
+    "para How can I learn to cook?",
+    "fill The weather is nice today, so we go out.",
+    "mask The [MASK] is [MASK] today.",
+    "complete The best way to learn is",
+]
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -110,7 +115,10 @@ def test_an_endless_sentence_is_refused_with_the_limit(session, command):
     assert re.search(r"too long|at most", line) and re.search(r"\d+", line)
 
 
-@pytest.mark.parametrize(("option", "value"), [("temperature", "0.5"), ("num_steps", "4"), ("top_k", "7"), ("top_p", "0.8"), ("num_samples", "2"), ("sampler", "ancestral"), ("seed", "5")])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("temperature", "0.5"), ("num_steps", "4"), ("top_k", "7"), ("top_p", "0.8"), ("num_samples", "2"), ("sampler", "ancestral"), ("seed", "5")],
+)
 def test_set_and_show(session, option, value):
     """set changes an option, show shows it and the model."""
     assert session(f"set {option} {value}") == [f"{option} = {value}"]
@@ -130,12 +138,22 @@ def test_options_take_effect(session):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("set temperature", "needs a value"), ("set temperature hot", "expected a number"), ("set temperature nan", "finite"), ("set temperature -1", "at least 0"),
-        ("set temperature 1e9", "at most 100"), ("set num_steps 0", "at least 1"), ("set num_steps 2.5", "whole number"), ("set top_p 1.01", "at most 1"),
-        ("set sampler best", "expected one of ancestral, confidence"), ("set temprature 1", "did you mean 'temperature'?"), ("set", "unknown option"),
-        ("set device cuda", "unknown option 'device'"), ("set seed -1", "at least 0"), ("set num_samples 99999999999999999999", "at most 1000"),
+        ("set temperature", "needs a value"),
+        ("set temperature hot", "expected a number"),
+        ("set temperature nan", "finite"),
+        ("set temperature -1", "at least 0"),
+        ("set temperature 1e9", "at most 100"),
+        ("set num_steps 0", "at least 1"),
+        ("set num_steps 2.5", "whole number"),
+        ("set top_p 1.01", "at most 1"),
+        ("set sampler best", "expected one of ancestral, confidence"),
+        ("set temprature 1", "did you mean 'temperature'?"),
+        ("set", "unknown option"),
+        ("set device cuda", "unknown option 'device'"),
+        ("set seed -1", "at least 0"),
+        ("set num_samples 99999999999999999999", "at most 1000"),
     ],
-)  # fmt: skip
+)
 def test_nonsense_keeps_the_old_value(session, line, words):
     """A wrong option or value is one line, and everything stays as it was."""
     before = dict(vars(session.repl.generator.options))
@@ -155,13 +173,17 @@ def test_unknown_and_empty_commands(session):
 def test_help_lists_everything(session):
     """help names every command and every option."""
     text = "\n".join(session("help"))
-    assert all(word in text for word in ("para <text>", "fill <text>", "mask <text>", "complete <text>", "set <option> <value>", "show", "quit", "Ctrl-D", *SETTABLE))
+    assert all(
+        word in text
+        for word in ("para <text>", "fill <text>", "mask <text>", "complete <text>", "set <option> <value>", "show", "quit", "Ctrl-D", *SETTABLE)
+    )
 
 
 def test_commands_do_not_mind_case_and_spaces(session):
     """PARA works; so do spaces around and a tab between."""
     assert len(session.candidates("  PARA   How are you?  ")) >= 2
     assert len(session.candidates("fill\tThe weather is nice today.")) >= 2
+    assert session("set\ttop_k   4 ") == ["top_k = 4"]
 
 
 @pytest.mark.parametrize("word", ["quit", "exit", " QUIT ", "quit now"])
@@ -192,7 +214,9 @@ def test_ctrl_c_gives_up_the_line_only(session, monkeypatch):
 
 def test_end_of_input_without_quit(trained):
     """A pipe that ends without quit ends the loop with exit code 0; broken UTF-8 in it does no harm."""
-    result = run("interactive_generation", "--checkpoint", trained / "best_model.pt", "--num_steps", "2", "--device", "cpu", stdin="para caf\udce9 now\nhelp\n")
+    result = run(
+        "interactive_generation", "--checkpoint", trained / "best_model.pt", "--num_steps", "2", "--device", "cpu", stdin="para caf\udce9 now\nhelp\n"
+    )
     assert result.code == 0 and result.err == "" and result.out.count(PROMPT) == 3 and "  2. " in result.out
 
 
@@ -207,11 +231,42 @@ def test_another_task_says_so(trained_on_text):
     assert "questions of the text" in "\n".join(Session(model)("help"))
 
 
-WORDS = st.sampled_from(["para", "fill", "mask", "complete", "set", "show", "[MASK]", "[MASK][MASK]", "[CLS]", '"', "temperature", "nan", "\x00", "\ud800", "🙂", "a\u0301", "\u202e", "東京", "\x1b[2J", "İ"])
+WORDS = st.sampled_from(
+    [
+        "para",
+        "fill",
+        "mask",
+        "complete",
+        "set",
+        "show",
+        "[MASK]",
+        "[MASK][MASK]",
+        "[CLS]",
+        '"',
+        "temperature",
+        "nan",
+        "\x00",
+        "\ud800",
+        "🙂",
+        "a\u0301",
+        "\u202e",
+        "東京",
+        "\x1b[2J",
+        "İ",
+    ]
+)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(line=st.one_of(st.text(max_size=40), st.tuples(st.sampled_from(["para ", "fill ", "mask ", "complete ", "set "]), st.lists(st.one_of(WORDS, st.text(max_size=8)), max_size=6).map(" ".join)).map("".join)))
+@given(
+    line=st.one_of(
+        st.text(max_size=40),
+        st.tuples(
+            st.sampled_from(["para ", "fill ", "mask ", "complete ", "set "]),
+            st.lists(st.one_of(WORDS, st.text(max_size=8)), max_size=6).map(" ".join),
+        ).map("".join),
+    )
+)
 def test_nothing_typed_ends_the_loop(model, line):
     """Any unicode and control characters: an answer or a line of explanation, never an exception, never a special token that was not typed."""
     session = Session(model, num_steps=2, num_samples=2)

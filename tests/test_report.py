@@ -6,8 +6,15 @@ from diffusion_bert.evaluation import Evaluation
 from diffusion_bert.report import markdown, nelbo_lines, plot_curves, plot_evaluation, score_lines, table
 from diffusion_bert.score import Score
 
-ROWS = {"model": {"bleu": 12.345, "bleu_interval": [11.0, 13.0], "rouge_l": 40.0, "overlap": 20.0, "ibleu": 5.9, "nfe": 8.0}, "copy": {"bleu": 22.2, "rouge_l": 57.3, "overlap": 100.0, "ibleu": -2.2}}
-NELBO = {f"{name}_per_{unit}": value for unit in ("token", "word") for name, value in (("reveal", 3.0), ("stay", -0.1), ("length", 0.2), ("nelbo", 3.1), ("perplexity_bound", 22.2))}
+ROWS = {
+    "model": {"bleu": 12.345, "bleu_interval": [11.0, 13.0], "rouge_l": 40.0, "overlap": 20.0, "ibleu": 5.9, "nfe": 8.0},
+    "copy": {"bleu": 22.2, "rouge_l": 57.3, "overlap": 100.0, "ibleu": -2.2},
+}
+NELBO = {
+    f"{name}_per_{unit}": value
+    for unit in ("token", "word")
+    for name, value in (("reveal", 3.0), ("stay", -0.1), ("length", 0.2), ("nelbo", 3.1), ("perplexity_bound", 22.2))
+}
 SCORE = Score(10.0, 10.0, 10.0, 1.0, 30.0, "a strong system", "Poor", "none", ["Bronze: more accuracy"])
 
 
@@ -21,10 +28,22 @@ def test_table():
 
 def test_markdown_holds_all_parts():
     """Every part that was measured is there; the convention of the metrics stands beside their table."""
-    reconstruction = {"50": {"accuracy": 33.3, "floor": 7.0, "places": 1234, "examples": [{"original": "A b.", "corrupted": "a ____", "restored": "A c."}]}}
+    reconstruction = {
+        "50": {"accuracy": 33.3, "floor": 7.0, "places": 1234, "examples": [{"original": "A b.", "corrupted": "a ____", "restored": "A c."}]}
+    }
     example = {"source": "s", "reference": "r", "output": "o", "samples": ["x", "y"]}
     text = markdown(Evaluation("qqp", 5, reconstruction, ROWS, [example], NELBO, SCORE, ["a note"]), "Title")
-    for words in ("# Title", "- a note", "| 50 % | 33.3 % | 7.0 % | 1,234 |", "DiffuSeq protocol", "- source: s", "sample: y", "per word piece", "Poor, level none", "Bronze: more"):
+    for words in (
+        "# Title",
+        "- a note",
+        "| 50 % | 33.3 % | 7.0 % | 1,234 |",
+        "DiffuSeq protocol",
+        "- source: s",
+        "sample: y",
+        "per word piece",
+        "Poor, level none",
+        "Bronze: more",
+    ):
         assert words in text, words
 
 

@@ -12,10 +12,19 @@ import torch
 from commands import new_trainer, read_records, run, small_flags, start, without_wall_clock, write_data
 
 from diffusion_bert.checkpoint import RunDirectory, read_payload
-from diffusion_bert.training import Reporter
+from diffusion_bert.training_state import Reporter
 
 # dropout on, two micro-batches a step, epochs that end inside, saves and log lines that do not coincide
-SETTINGS = {"dropout": 0.1, "batch_size": 4, "accumulation_steps": 2, "save_steps": 3, "logging_steps": 2, "max_steps": 12, "epochs": 9, "warmup_ratio": 0.2}
+SETTINGS = {
+    "dropout": 0.1,
+    "batch_size": 4,
+    "accumulation_steps": 2,
+    "save_steps": 3,
+    "logging_steps": 2,
+    "max_steps": 12,
+    "epochs": 9,
+    "warmup_ratio": 0.2,
+}
 
 
 class Snapshots(Reporter):

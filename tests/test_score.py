@@ -27,7 +27,10 @@ def test_formula_is_the_arithmetic(task):
     """The numbers in the printed formula, computed, give the points."""
     result = score(task, ibleu=6.3)
     number = r"(-?[\d.]+)"
-    found = re.match(rf"{number} = 0\.7 x {number} \(generation: 80 x \(iBLEU - {number}\) / \({number} - {number}\).*\+ 0\.3 x {number} \(reconstruction", result.formula())
+    found = re.match(
+        rf"{number} = 0\.7 x {number} \(generation: 80 x \(iBLEU - {number}\) / \({number} - {number}\).*\+ 0\.3 x {number} \(reconstruction",
+        result.formula(),
+    )
     points, generation, floor, strong, floor_again, reconstruction = map(float, found.groups())
     assert points == pytest.approx(0.7 * generation + 0.3 * reconstruction, abs=0.1) and floor == floor_again
     assert generation == pytest.approx(min(100, 80 * (6.3 - floor) / (strong - floor)), abs=0.5)
@@ -71,12 +74,18 @@ def test_levels(change, level, missing):
     result = score(**{"ibleu": 20.0, **change})
     assert result.level == level
     assert (result.missing == []) == (missing is None)
-    assert all(text.startswith(missing.split(":")[0]) for text in result.missing) and (missing is None or any(text.startswith(missing) for text in result.missing))
+    assert all(text.startswith(missing.split(":")[0]) for text in result.missing) and (
+        missing is None or any(text.startswith(missing) for text in result.missing)
+    )
 
 
 def test_a_floor_above_the_anchor():
     """Where copying already beats the task's named system, the anchor moves above the floor: no division by zero, no free points."""
-    rows = {"model": {"ibleu": 45.0, "overlap": 50.0, "div4": 50.0, "repetition": 0.0, "rouge_l": 50.0}, "copy": {"ibleu": 45.0}, "unigram": {"ibleu": 0.0}}
+    rows = {
+        "model": {"ibleu": 45.0, "overlap": 50.0, "div4": 50.0, "repetition": 0.0, "rouge_l": 50.0},
+        "copy": {"ibleu": 45.0},
+        "unigram": {"ibleu": 0.0},
+    }
     result = benchmark_score("sample", rows, {key: {"accuracy": 0.0, "floor": 0.0} for key in ("20", "50", "80")}, 1.0, 1.0)
     assert result.generation == 0 and result.strong > result.floor
 

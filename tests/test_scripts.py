@@ -15,10 +15,11 @@ GROUPS = {
     "interactive_generation": ("model:", "sampling:"),
 }
 OPTIONS = {
-    "run_conditional_training": "task_name data_dir train_file valid_file test_file max_samples max_bad_rows model_name_or_path from_scratch attention copy_head "
-    "timestep num_steps schedule word_freq_lambda loss hybrid_lambda epochs max_steps max_minutes patience batch_size accumulation_steps lr warmup_ratio "
-    "weight_decay max_grad_norm max_length max_target_length source_dropout precision num_workers seed device output_dir eval_steps save_steps logging_steps "
-    "demonstration_steps dry_run version preset config",
+    "run_conditional_training": "task_name data_dir train_file valid_file test_file max_samples max_bad_rows model_name_or_path from_scratch "
+    "attention copy_head timestep num_steps schedule word_freq_lambda loss hybrid_lambda epochs max_steps "
+    "max_minutes patience batch_size accumulation_steps lr warmup_ratio weight_decay max_grad_norm max_length "
+    "max_target_length source_dropout precision num_workers seed device output_dir eval_steps save_steps "
+    "logging_steps demonstration_steps dry_run version preset config",
     "continue_training": "checkpoint model_dir auto preset resume task_name train_file epochs lr num_steps output_dir dry_run version",
     "evaluate_trained_model": "checkpoint split test_file examples max_samples num_steps sampler mbr batch_size seed device output_dir version",
     "interactive_generation": "checkpoint device batch_size num_samples num_steps sampler temperature top_k top_p seed version",
@@ -69,7 +70,9 @@ def test_scripts_are_thin(script):
 
 def test_piped_session(trained, tmp_path):
     """printf '...' | interactive_generation.py: every command answered with at least two candidates, no special token, exit code 0."""
-    lines = "para How can I learn to cook?\nfill The weather is nice today and we go out.\ncomplete The best way\nmask The [MASK] is open [MASK].\nquit\n"
+    lines = (
+        "para How can I learn to cook?\nfill The weather is nice today and we go out.\ncomplete The best way\nmask The [MASK] is open [MASK].\nquit\n"
+    )
     process = start("interactive_generation", "--checkpoint", trained / "best_model.pt", "--num_steps", "4", "--device", "cpu", cwd=tmp_path)
     out, err = process.communicate(lines, timeout=120)
     assert process.returncode == 0 and "Traceback" not in err and err.strip() == "", err

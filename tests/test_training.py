@@ -15,7 +15,7 @@ from diffusion_bert.data import EpochBatches
 from diffusion_bert.errors import UserError
 from diffusion_bert.layout import Batch
 from diffusion_bert.objective import NelboTerms
-from diffusion_bert.training import Reporter
+from diffusion_bert.training_state import Reporter
 
 
 class Recorder(Reporter):
@@ -87,7 +87,9 @@ def test_accumulated_halves_are_one_batch(little, tmp_path, loss):
     whole, halves = (new_trainer(little, tmp_path / name, Recorder(), **settings) for name in ("whole", "halves"))
     batch = EpochBatches(whole.data.train, whole.data.collator, whole.config.data, 8, 0, 0)[0]
     parts = [
-        Batch(*(field[half] for field in (batch.input_ids, batch.source_length, batch.prompt_length, batch.target_length)), batch.pad_id, batch.mask_id)
+        Batch(
+            *(field[half] for field in (batch.input_ids, batch.source_length, batch.prompt_length, batch.target_length)), batch.pad_id, batch.mask_id
+        )
         for half in (slice(0, 4), slice(4, 8))
     ]
     for trainer, group in ((whole, [batch]), (halves, parts)):
@@ -172,7 +174,12 @@ def test_learning_rate_follows_the_nearer_limit(little, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("settings", "reason", "steps"),
-    [({"epochs": 2}, "epochs", 4), ({"epochs": 2, "max_steps": 3}, "max_steps", 3), ({"epochs": 1, "max_steps": 50}, "epochs", 2), ({"max_minutes": 0}, "max_minutes", 1)],
+    [
+        ({"epochs": 2}, "epochs", 4),
+        ({"epochs": 2, "max_steps": 3}, "max_steps", 3),
+        ({"epochs": 1, "max_steps": 50}, "epochs", 2),
+        ({"max_minutes": 0}, "max_minutes", 1),
+    ],
 )
 def test_it_stops_for_the_right_reason(little, tmp_path, settings, reason, steps):
     """Whichever limit comes first ends the training and is named."""
@@ -202,7 +209,14 @@ def test_best_model_is_the_argmin(little, tmp_path, monkeypatch):
     """best_model.pt holds the very weights of the validation with the lowest NELBO, its metrics name that step; last.pt holds the last ones."""
     scripted(monkeypatch, [9.0, 8.0, 6.0, 7.0, 6.5, 6.0])
     seen = {}
-    trainer = new_trainer(little, tmp_path, Recorder(lambda step: seen.update({step: copy.deepcopy(trainer.model.denoiser.state_dict())})), eval_steps=1, max_steps=5, epochs=9)
+    trainer = new_trainer(
+        little,
+        tmp_path,
+        Recorder(lambda step: seen.update({step: copy.deepcopy(trainer.model.denoiser.state_dict())})),
+        eval_steps=1,
+        max_steps=5,
+        epochs=9,
+    )
     trainer.fit()
     best, last = load_checkpoint(trainer.run.best), load_checkpoint(trainer.run.last)
     assert best.metrics["step"] == 2 and best.metrics["valid_nelbo"] == 6.0
@@ -228,7 +242,7 @@ def test_validation_does_not_disturb_training(little, tmp_path):
 
 
 def test_nan_stops_and_names_the_way_out(little, tmp_path):
-    """A weight that turns NaN stops training with the step, the learning rate and the last good checkpoint, which still loads; nothing NaN is saved."""
+    """A weight that turns NaN stops training with the step, the learning rate and the last good checkpoint, and nothing NaN is saved."""
 
     def poison(step):
         if step == 3:
@@ -341,7 +355,16 @@ def test_results_and_output_of_the_script(little, tmp_path):
     """The script tells the data, what was left out, two examples, a demonstration at three noise levels, validation, test, folder, next command."""
     result = run("run_conditional_training", *small_flags(little, output_dir=tmp_path / "out", epochs=1, max_target_length=28, demonstration_steps=1))
     assert result.code == 0
-    for words in ("examples", "left out: targets longer than max_target_length 28", "  ->  ", "30% noise", "60% noise", "90% noise", "target ", "____"):
+    for words in (
+        "examples",
+        "left out: targets longer than max_target_length 28",
+        "  ->  ",
+        "30% noise",
+        "60% noise",
+        "90% noise",
+        "target ",
+        "____",
+    ):
         assert words in result.out, words
     folder = next((tmp_path / "out").iterdir())
     for words in ("epoch 1.00, step", "Test NELBO", str(folder), f"python evaluate_trained_model.py --checkpoint {folder / 'best_model.pt'}"):
@@ -374,7 +397,9 @@ def test_gradients_are_clipped(little, tmp_path):
         take, trainer.optimizer.step = trainer.optimizer.step, None
 
         def measure(trainer=trainer, take=take, limit=limit):
-            norms[limit] = float(torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in trainer.model.denoiser.parameters() if p.grad is not None])))
+            norms[limit] = float(
+                torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in trainer.model.denoiser.parameters() if p.grad is not None]))
+            )
             return take()
 
         trainer.optimizer.step = measure

@@ -22,7 +22,20 @@ MENU = (
     ("Fine-tuning", "conservative: 3 epochs at a small learning rate"),
     ("Custom", "asks for the main settings, with the parent's as defaults"),
 )
-CUSTOM = ("task_name", "data_dir", "train_file", "max_samples", "num_steps", "epochs", "max_minutes", "batch_size", "lr", "seed", "device", "output_dir")
+CUSTOM = (
+    "task_name",
+    "data_dir",
+    "train_file",
+    "max_samples",
+    "num_steps",
+    "epochs",
+    "max_minutes",
+    "batch_size",
+    "lr",
+    "seed",
+    "device",
+    "output_dir",
+)
 # settings that say how long and where, not what: a child starts from the defaults instead of the parent's limits
 NOT_INHERITED = ("epochs", "max_steps", "max_minutes", "patience", "dry_run")
 DATA_SOURCE = ("data_dir", "train_file", "valid_file", "test_file", "max_samples")
@@ -39,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     start = parser.add_argument_group("what to start from")
     start.add_argument("--checkpoint", metavar="FILE", help="checkpoint to train on from (default: the newest best_model.pt below --output_dir)")
     start.add_argument("--model_dir", metavar="DIR", help="run directory to train on from, or to resume")
-    start.add_argument("--auto", action="store_true", help="never ask: choose the preset by the run's evaluation (Good, Fair or Poor), evaluating first if need be")
+    start.add_argument(
+        "--auto", action="store_true", help="never ask: choose the preset by the run's evaluation (Good, Fair or Poor), evaluating first if need be"
+    )
     start.add_argument("--resume", action="store_true", help="go on with an interrupted run where it stopped, in its own directory")
     given = parser.parse(arguments)
     checkpoint, model_dir = given.pop("checkpoint", None), given.pop("model_dir", None)

@@ -134,7 +134,10 @@ def show(result, checkpoint: Path, folder: Path, quiet: bool) -> None:
         if result.rows:
             print(f"\nConditional generation ({CONVENTION})\n{table(result.rows)}")
             if "two_frames" in result.rows["model"]:
-                print(f"valid %: paraphrases by the grammar; {result.rows['model']['two_frames']:.1f} % of the sources get two different frames in three samples")
+                print(
+                    f"valid %: paraphrases by the grammar; {result.rows['model']['two_frames']:.1f} % of the sources "
+                    "get two different frames in three samples"
+                )
             for example in result.examples[:3]:
                 print(f"  source     {example['source']}\n  model      {example['output']}")
                 print("\n".join(f"  sample     {sample}" for sample in example["samples"]))

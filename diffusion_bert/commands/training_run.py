@@ -19,7 +19,8 @@ from ..model import DiffusionModel, build_model, check_positions, fit_schedule
 from ..objective import estimate_nelbo
 from ..reading import Pair
 from ..tasks import Splits, load_pairs
-from ..training import VALIDATION_EXAMPLES, Reporter, Trainer, TrainingData, TrainingResult
+from ..training import VALIDATION_EXAMPLES, Trainer
+from ..training_state import Reporter, TrainingData, TrainingResult
 
 DRY_RUN_EXAMPLES, DRY_RUN_STEPS = 64, 3
 DEMONSTRATION_LEVELS = (0.3, 0.6, 0.9)
@@ -39,15 +40,11 @@ def train_run(config: RunConfig, parent: Path | None = None) -> int:
         model.schedule.word_freq_lambda = config.diffusion.word_freq_lambda
         model.schedule.name = config.diffusion.schedule
     train, data = prepare(model, splits, fit=parent is None)
-    trainer_of(model, data, RunDirectory("unused"))  # refuses what cannot work before a directory is made
+    Trainer(model, data, RunDirectory("unused"))  # refuses what cannot work before a directory is made
     run = RunDirectory.create(config)
     run.write_config(config)
     _announce(model, splits, train, run)
     return finish(Trainer(model, data, run, ConsoleReporter(model, splits.valid)), splits)
-
-
-def trainer_of(model: DiffusionModel, data: TrainingData, run: RunDirectory) -> Trainer:
-    return Trainer(model, data, run)
 
 
 def resume_run(last: Path, device: str | None) -> int:
@@ -101,7 +98,9 @@ def finish(trainer: Trainer, splits: Splits) -> int:
     result: TrainingResult = trainer.fit()
     plot_curves(run.read_metrics(), run.path / "curves.png")
     if result.reason == "interrupted":
-        print(f"\nInterrupted at step {result.state.step:,}; saved {run.last}\nGo on with:  python continue_training.py --resume --model_dir {run.path}")
+        print(
+            f"\nInterrupted at step {result.state.step:,}; saved {run.last}\nGo on with:  python continue_training.py --resume --model_dir {run.path}"
+        )
         return 128 + int(result.signal)
     best = load_checkpoint(run.best).to(trainer.device)
     test = encode_pairs(splits.test, best.tokenizer, config.data, best.task.prompt)
@@ -112,13 +111,17 @@ def finish(trainer: Trainer, splits: Splits) -> int:
         values = {f"test_{name}": value for name, value in terms.per_token().items()}
     summary = {
         "stopped_by": result.reason, "steps": result.state.step, "epochs": trainer.epochs_done(), "seconds": result.state.seconds,
-        "best_step": result.state.best_step, "best_valid_nelbo": result.state.best_nelbo, **values, "parent": best.parent, "checkpoint": str(run.best),
+        "best_step": result.state.best_step, "best_valid_nelbo": result.state.best_nelbo, **values,
+        "parent": best.parent, "checkpoint": str(run.best),
     }  # fmt: skip
     run.write_json("training_results.json", summary)
     print(f"\nTrained {result.state.step:,} steps in {result.state.seconds / 60:.1f} minutes (stopped by {result.reason})")
     print(f"Best validation NELBO {result.state.best_nelbo:.4f} nats per word piece at step {result.state.best_step:,}")
     if values:
-        print(f"Test NELBO {values['test_nelbo']:.4f} = reveal {values['test_reveal']:.4f} + stay {values['test_stay']:.4f} + length {values['test_length']:.4f}")
+        print(
+            f"Test NELBO {values['test_nelbo']:.4f} = reveal {values['test_reveal']:.4f} + stay {values['test_stay']:.4f} "
+            f"+ length {values['test_length']:.4f}"
+        )
     if result.state.best_step == 0 or (result.state.best_step < result.state.step / 4 and result.state.step > 100):
         print("Remark: validation did not improve for most of the run; try a smaller --lr, or more data")
     print(f"Run directory: {run.path}")
@@ -154,7 +157,8 @@ def _dry_run(config: RunConfig, parent: Path | None) -> int:
     try:
         flat = config.to_flat() | {
             "dry_run": False, "output_dir": str(folder), "max_samples": min(config.data.max_samples or DRY_RUN_EXAMPLES, DRY_RUN_EXAMPLES),
-            "max_steps": DRY_RUN_STEPS, "epochs": 1, "batch_size": min(config.training.batch_size, 16), "logging_steps": 1, "demonstration_steps": DRY_RUN_STEPS,
+            "max_steps": DRY_RUN_STEPS, "epochs": 1, "batch_size": min(config.training.batch_size, 16),
+            "logging_steps": 1, "demonstration_steps": DRY_RUN_STEPS,
         }  # fmt: skip
         code = train_run(RunConfig.from_flat(flat), parent)
         print("Dry run complete: every stage works; nothing was kept.")
@@ -210,7 +214,9 @@ def demonstrate(model: DiffusionModel, pair: Pair) -> list[str]:
     for level in DEMONSTRATION_LEVELS:
         tau = model.schedule.tau(torch.tensor([level]))
         noise = torch.Generator().manual_seed(0)
-        x_t = model.diffusion.q_sample(ids.to(model.device), tau.to(model.device), torch.ones_like(ids, dtype=torch.bool).to(model.device), noise)[0].tolist()
+        x_t = model.diffusion.q_sample(ids.to(model.device), tau.to(model.device), torch.ones_like(ids, dtype=torch.bool).to(model.device), noise)[
+            0
+        ].tolist()
         shown = " ".join("____" if token == tokenizer.mask_id else tokenizer.tokens[token] for token in x_t).replace(" ##", "")
         canvas = Canvas(NO_SOURCE if pair.source is None else PAIR, source, x_t, float(tau))
         output = decode(model, [canvas], SamplingConfig(temperature=0.0, num_steps=8), generator.collator)[0]

@@ -1,6 +1,6 @@
 """Sampling algorithms: one free function per algorithm, all with one signature; the denoiser comes in as a callable.
 
-    sampler(denoise, x_t, schedule, mask_id, tau, options, generator, callback) -> SampleOutput
+sampler(denoise, x_t, schedule, mask_id, tau, options, generator, callback) -> SampleOutput
 """
 
 from .ancestral import sample_ancestral
