@@ -6,27 +6,21 @@ generates wherever it is copied. Only tensors and plain types go in and only the
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import os
-import platform
 import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from . import __version__
 from .config import RunConfig
 from .errors import UserError
 from .model import DiffusionModel, assemble
 from .schedule import NoiseSchedule
+from .storage import to_plain, versions, weights_digest, write_atomically
 from .tokenization import TextTokenizer
 
 FORMAT, FORMAT_VERSION = "diffusion-bert", 1
@@ -40,48 +34,6 @@ PARTS = {
     "weights": dict,
     "weights_sha256": str,
 }
-
-
-def to_plain(value: Any) -> Any:
-    """The value in tensors and plain Python types, all the way down: what ``weights_only=True`` can read back.
-
-    (torch refuses numpy scalars, Path, defaultdict and its own ``torch.__version__``, which is a subclass of str.)
-    """
-    if isinstance(value, torch.Tensor) or value is None or type(value) in (bool, int, float, str, bytes):
-        return value
-    if isinstance(value, Mapping):
-        return {to_plain(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(to_plain, value)) if type(value) in (list, tuple) else [to_plain(item) for item in value]
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        return value.item()
-    if isinstance(value, (str, os.PathLike)):
-        return str(value)
-    raise TypeError(f"cannot store {type(value).__name__} in a checkpoint")
-
-
-def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes. It reveals damage; against an attacker it proves nothing, since he can write a new one."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        tensor = weights[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """What the numbers of a run depend on."""
-    import transformers
-
-    return {
-        "diffusion_bert": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "transformers": transformers.__version__,
-        "platform": platform.platform(),
-        "threads": str(torch.get_num_threads()),
-    }
 
 
 def save_checkpoint(path: Path, model: DiffusionModel, training: dict | None = None) -> None:
@@ -106,27 +58,6 @@ def save_checkpoint(path: Path, model: DiffusionModel, training: dict | None = N
     if training is not None:
         payload["training"] = training
     write_atomically(path, lambda file: torch.save(to_plain(payload), file))
-
-
-def write_atomically(path: Path, write) -> None:
-    """Call ``write`` on a temporary file beside ``path``, flush it to the disk, then rename: the path never holds half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0][:120]
-        raise UserError(
-            f"cannot write {path}: {reason}; free some space or choose another --output_dir (the previous file, if any, is intact)"
-        ) from None
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def read_payload(path: str | Path) -> dict:

@@ -22,26 +22,30 @@ FREE, NEW_WORD, CONTINUATION = 0, 1, 2  # what may stand at a place: anything, n
 
 @dataclass
 class Canvas:
-    """One target to finish. ``tau`` is the time it starts at, ``constraints`` one of FREE / NEW_WORD / CONTINUATION per place."""
+    """One target to finish. ``tau`` is the time it starts at, ``constraints`` one of FREE / NEW_WORD / CONTINUATION per place,
+    ``log_length`` log p(length | source) where the length was the model's choice."""
 
     skill: int
     source: Sequence[int]
     words: list[int]
     tau: float = 1.0
     constraints: list[int] | None = None
+    log_length: float = 0.0
 
 
 @dataclass
 class Decoded:
-    """A finished target and the number of denoiser calls it took part in."""
+    """A finished target, the denoiser calls it took part in, and its score for ranking: the mean log-probability of its words as they
+    were revealed and of its length."""
 
     ids: list[int]
     nfe: int
+    score: float
 
 
-def blank_canvas(skill: int, source: Sequence[int], length: int, mask_id: int) -> Canvas:
+def blank_canvas(skill: int, source: Sequence[int], length: int, mask_id: int, log_length: float = 0.0) -> Canvas:
     """A target of [MASK]s; its first piece begins a word."""
-    return Canvas(skill, source, [mask_id] * length, 1.0, [NEW_WORD] + [FREE] * (length - 1))
+    return Canvas(skill, source, [mask_id] * length, 1.0, [NEW_WORD] + [FREE] * (length - 1), log_length)
 
 
 @torch.no_grad()
@@ -82,9 +86,10 @@ def decode(
         x_t, denoise = prepare(model, group, collator, time_correction)
         tau = torch.tensor([canvas.tau for canvas in group], dtype=torch.float64, device=x_t.device)
         output = SAMPLERS[options.sampler](denoise, x_t, model.schedule, model.tokenizer.mask_id, tau, settings, generator)
-        ids, nfe = output.x_0.tolist(), output.nfe.tolist()
+        ids, nfe, log_prob = output.x_0.tolist(), output.nfe.tolist(), output.log_prob.tolist()
         for row, index in enumerate(chosen):
-            results[index] = Decoded(ids[row][: len(canvases[index].words)], nfe[row])
+            length = len(canvases[index].words)
+            results[index] = Decoded(ids[row][:length], nfe[row], (log_prob[row] + canvases[index].log_length) / (length + 1))
         if progress is not None:
             progress(len(chosen))
     return results

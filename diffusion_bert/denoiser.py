@@ -1,7 +1,8 @@
 """BERT as the denoiser mu = p(x_0 | x_t, source).
 
-One sequence is ``[CLS] prompt source [SEP] target [SEP]``, token types 0 | 1, positions running on without a gap. With source-isolated attention
-(the default) source positions see only the source, target positions see everything. Two exact things follow: the source is
+One sequence is ``[CLS] prompt source [SEP] target [SEP]``, token types 0 | 1; source and target each count their
+positions from 0 (docs/decisions.md: a small model learns about twice as fast as with positions that run on). With source-isolated
+attention (the default) source positions see only the source, target positions see everything. Two exact things follow: the source is
 encoded once and its keys and values serve every denoising step, candidate and length; and [CLS] can carry p(length | source). The word head
 runs on masked places only; a copy head lets them point at words of the source.
 
@@ -96,16 +97,16 @@ class BertDenoiser(nn.Module):
         """One pass over whole sequences, [B, L, D]: training, and sampling with full attention. x_t [B, L], tau [B]."""
         embeddings = self.mlm.bert.embeddings.word_embeddings(x_t)
         valid, is_target = batch.valid, batch.is_target_segment  # [B, L]
-        positions = torch.arange(x_t.shape[1], device=x_t.device).expand_as(x_t)
+        positions = batch.positions
         time = None
         if self.time_embedding is not None:
             time = self.time_embedding(tau)  # [B, layers, D]
         if self.timestep == "prefix":
-            # attention does not mind the order of its inputs: the time token stands in the last column, with the first target position
+            # attention does not mind the order of its inputs: the time token stands in the last column, at the first target position
             embeddings = torch.cat([embeddings, time], dim=1)
             valid = F.pad(valid, (0, 1), value=True)
             is_target = F.pad(is_target, (0, 1), value=True)
-            positions = torch.cat([positions, batch.source_length[:, None]], dim=1)
+            positions = torch.cat([positions, torch.zeros_like(batch.source_length[:, None])], dim=1)
         allowed = valid[:, None, :].expand(-1, valid.shape[1], -1)
         if self.attention == "isolated":
             allowed = allowed & (is_target[:, :, None] | ~is_target[:, None, :])
@@ -132,20 +133,18 @@ class BertDenoiser(nn.Module):
         embeddings = self.mlm.bert.embeddings.word_embeddings(x_t)
         columns = torch.arange(x_t.shape[1], device=x_t.device)
         valid = columns <= target_length[:, None]  # words and [SEP]
-        positions = source.source_length[:, None] + columns
+        positions = columns.expand_as(x_t)
         time = None if self.time_embedding is None else self.time_embedding(tau)
         if self.timestep == "prefix":
             embeddings = torch.cat([embeddings, time], dim=1)
             valid = F.pad(valid, (0, 1), value=True)
-            positions = torch.cat([positions, source.source_length[:, None]], dim=1)
+            positions = torch.cat([positions, torch.zeros_like(source.source_length[:, None])], dim=1)
         seen = torch.arange(source.input_ids.shape[1], device=x_t.device) < source.source_length[:, None]  # [B, S]
         allowed = torch.cat([seen, valid], dim=1)[:, None, :].expand(-1, valid.shape[1], -1)
         # a fresh cache on the same tensors: appending concatenates, so the source's own keys and values stay as they are
         cache = DynamicCache()
         for layer, (key, value) in enumerate(source.keys_values):
             cache.update(key, value, layer)
-        # padding may run past the last position embedding
-        positions = positions.clamp(max=self.bert_config.max_position_embeddings - 1)
         states = self._run(embeddings, torch.ones_like(positions), positions, allowed, time, torch.ones_like(valid), cache)
         return states[:, : x_t.shape[1]]
 

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from . import metrics
-from .config import SamplingConfig
-from .data import NO_SOURCE, PAIR, encode_pairs, fixed_batches
+from .data import NO_SOURCE, encode_pairs, fixed_batches
 from .decoding import Canvas, decode
 from .generation import DiffusionTextGenerator
 from .objective import T_EVAL, estimate_nelbo
 from .reading import Pair
 from .score import Score, benchmark_score
+from .systems import SAMPLES, Outputs, Progress, generate_outputs, metric_rows
 from .text import metric_text
 
 CORRUPTIONS = (20, 50, 80)
-SAMPLES = 3  # per source, for self-BLEU and div-4
-Progress = Callable[[str, int, int], None]  # (what, done, total)
 
 
 @dataclass
@@ -72,8 +69,8 @@ def evaluate(
     outputs = generate_outputs(generator, with_source, mbr, result.notes, progress)
     result.rows = metric_rows(generator, with_source, outputs, mbr)
     result.examples = [
-        {"source": pair.source, "reference": pair.target, "output": greedy, "samples": samples[:SAMPLES]}
-        for pair, greedy, samples in zip(with_source, outputs.greedy, outputs.samples)
+        {"source": pair.source, "reference": pair.target, "output": best, "samples": samples[:SAMPLES]}
+        for pair, best, samples in zip(with_source, outputs.best, outputs.samples.texts)
     ]
     result.score = score_of(result, with_source, outputs)
     return result
@@ -122,133 +119,6 @@ def _show(tokenizer, words: list[int]) -> str:
     return " ".join("____" if word == tokenizer.mask_id else tokenizer.tokens[word] for word in words).replace(" ##", "")
 
 
-# ---- 2. conditional generation ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Outputs:
-    """Texts per source: ``greedy`` at temperature 0, ``samples`` at the chosen temperature, ``chosen`` by MBR; with calls and seconds."""
-
-    greedy: list[str]
-    samples: list[list[str]]
-    chosen: list[str] | None
-    greedy_nfe: float
-    sample_nfe: float
-    greedy_seconds: float
-    sample_seconds: float
-
-
-def generate_outputs(generator: DiffusionTextGenerator, pairs: Sequence[Pair], mbr: int, notes: list[str], progress: Progress) -> Outputs:
-    """One greedy output and max(3, mbr) samples for every source, in order. A source the model cannot take gets an empty output, and a note."""
-    tokenizer = generator.tokenizer
-    encoded = tokenizer.encode_many([pair.source for pair in pairs])
-    room = generator.model.config.data.max_length - 3 - len(generator.collator.prompts[PAIR]) - 8
-    fitting = [index for index, ids in enumerate(encoded) if len(ids) <= room]
-    if len(fitting) < len(pairs):
-        notes.append(f"{len(pairs) - len(fitting)} sources are longer than {room} word pieces: scored as empty output")
-    examples = [(PAIR, encoded[index]) for index in fitting]
-
-    def run(options: SamplingConfig, count: int, what: str) -> tuple[list[list[str]], float, float]:
-        done, total = 0, count * len(examples)
-
-        def advance(number: int) -> None:
-            nonlocal done
-            done += number
-            progress(what, done, total)
-
-        start = time.monotonic()
-        decoded = generator.generate_ids(examples, options, [count] * len(examples), options.seed, advance) if examples else []
-        seconds = time.monotonic() - start
-        texts: list[list[str]] = [[""] * count for _ in pairs]
-        for index, outputs in zip(fitting, decoded):
-            texts[index] = [generator.sentence(output.ids, pairs[index].source) for output in outputs]
-        calls = [output.nfe for outputs in decoded for output in outputs]
-        return texts, float(np.mean(calls)) if calls else 0.0, seconds / max(1, len(calls))
-
-    greedy, greedy_nfe, greedy_seconds = run(dataclasses.replace(generator.options, temperature=0.0), 1, "generation, temperature 0")
-    samples, sample_nfe, sample_seconds = run(generator.options, max(SAMPLES, mbr), "generation, samples")
-    chosen = None
-    if mbr > 1:
-        chosen = [texts[metrics.mbr_select([metric_text(text) for text in texts[:mbr]])] for texts in samples]
-    return Outputs([texts[0] for texts in greedy], samples, chosen, greedy_nfe, sample_nfe, greedy_seconds, sample_seconds)
-
-
-def metric_rows(generator: DiffusionTextGenerator, pairs: Sequence[Pair], outputs: Outputs, mbr: int) -> dict[str, dict]:
-    """One row of metrics per system: the model's, and the floors on the same rows."""
-    sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
-    rows = {"model": measure(sources, references, outputs.greedy)}
-    rows["model"] |= {"nfe": outputs.greedy_nfe, "seconds": outputs.greedy_seconds}
-    triples = [[metric_text(text) for text in texts[:SAMPLES]] for texts in outputs.samples]
-    rows["model"] |= {
-        "self_bleu": metrics.mean([metrics.self_bleu(texts) for texts in triples]),
-        "div4": metrics.mean([metrics.diverse_4(texts) for texts in triples]),
-    }
-    rows["one sample"] = measure(sources, references, [texts[0] for texts in outputs.samples])
-    rows["one sample"] |= {"nfe": outputs.sample_nfe, "seconds": outputs.sample_seconds}
-    if outputs.chosen is not None:
-        rows[f"MBR {mbr}"] = measure(sources, references, outputs.chosen)
-        rows[f"MBR {mbr}"] |= {"nfe": outputs.sample_nfe * mbr, "seconds": outputs.sample_seconds * mbr}
-    rows["copy"] = measure(sources, references, sources)
-    rows["unigram"] = measure(sources, references, unigram_texts(generator, sources))
-    if generator.model.task.name == "sample":
-        add_grammar_rows(rows, pairs, outputs)
-    return rows
-
-
-def measure(sources: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]) -> dict:
-    """The DiffuSeq metrics of one output per source, in percent; BLEU and ROUGE-L with 95 % bootstrap intervals."""
-    sources, references, hypotheses = ([metric_text(text) for text in texts] for texts in (sources, references, hypotheses))
-    bleu = [metrics.sentence_bleu(reference, output) for reference, output in zip(references, hypotheses)]
-    rouge = [metrics.rouge_l(reference, output) for reference, output in zip(references, hypotheses)]
-    overlap = [metrics.overlap(source, output) for source, output in zip(sources, hypotheses)]
-    return {
-        "bleu": metrics.mean(bleu),
-        "bleu_interval": list(metrics.bootstrap_interval(bleu)),
-        "rouge_l": metrics.mean(rouge),
-        "rouge_l_interval": list(metrics.bootstrap_interval(rouge)),
-        "dist1": metrics.mean([metrics.distinct_n(output) for output in hypotheses]),
-        "overlap": metrics.mean(overlap),
-        "ibleu": 0.8 * metrics.mean(bleu) - 0.2 * metrics.mean(overlap),
-        "repetition": metrics.mean([metrics.repetition_rate(output) for output in hypotheses]),
-        "length_ratio": metrics.mean([metrics.length_ratio(reference, output) for reference, output in zip(references, hypotheses)]),
-    }
-
-
-def unigram_texts(generator: DiffusionTextGenerator, sources: Sequence[str]) -> list[str]:
-    """The floor that knows only lengths and word frequencies: as many word pieces as the source has, drawn by their training counts."""
-    counts = generator.model.token_counts.double().clone()
-    counts[generator.tokenizer.unwritable_ids] = 0
-    if not float(counts.sum()):
-        return ["" for _ in sources]
-    weights = counts / counts.sum()
-    draw = torch.Generator().manual_seed(generator.options.seed)
-    lengths = [max(1, len(ids)) for ids in generator.tokenizer.encode_many(list(sources))]
-    return [generator.sentence(torch.multinomial(weights, length, replacement=True, generator=draw).tolist()) for length in lengths]
-
-
-def add_grammar_rows(rows: dict[str, dict], pairs: Sequence[Pair], outputs: Outputs) -> None:
-    """For the bundled task the grammar itself says what is a valid paraphrase: same meaning, every filler kept, another frame."""
-    from .grammar import Grammar, NearestPair
-
-    grammar = Grammar.load()
-    sources = [pair.source for pair in pairs]
-
-    def share(texts: Sequence[str]) -> float:
-        return 100 * float(np.mean([grammar.is_paraphrase(source, text) for source, text in zip(sources, texts)]))
-
-    nearest = NearestPair(grammar.pairs("train"))
-    looked_up = [nearest.paraphrase(source) for source in sources]
-    rows["nearest training pair"] = measure(sources, [pair.target for pair in pairs], looked_up)
-    frames = [{parsed.frame for text in texts[:SAMPLES] if (parsed := grammar.parse(text))} for texts in outputs.samples]
-    rows["model"] |= {"valid": share(outputs.greedy), "two_frames": 100 * float(np.mean([len(seen) >= 2 for seen in frames]))}
-    rows["one sample"]["valid"] = share([texts[0] for texts in outputs.samples])
-    for name in rows:
-        if name.startswith("MBR"):
-            rows[name]["valid"] = share(outputs.chosen)
-    rows["copy"]["valid"] = share(sources)
-    rows["nearest training pair"]["valid"] = share(looked_up)
-
-
 # ---- 3. NELBO and 4. score --------------------------------------------------------------------------------------------------------------
 
 
@@ -279,8 +149,9 @@ def score_of(result: Evaluation, pairs: Sequence[Pair], outputs: Outputs) -> Sco
         result.notes.append("no score: no sentence fits the model for the reconstruction part")
         return None
     by_length = sorted(range(len(pairs)), key=lambda index: len(pairs[index].source.split()))
+    best = outputs.best
     longest = by_length[-max(1, len(pairs) // 4) :]
-    rouge = metrics.mean([metrics.rouge_l(metric_text(pairs[index].target), metric_text(outputs.greedy[index])) for index in longest])
+    rouge = metrics.mean([metrics.rouge_l(metric_text(pairs[index].target), metric_text(best[index])) for index in longest])
     words = metrics.mean([float(len(pairs[index].source.split())) for index in longest])
     return benchmark_score(result.task, result.rows, result.reconstruction, rouge, words)
 

@@ -12,16 +12,17 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from .casing import sentence_case
 from .checkpoint import latest_checkpoint, load_checkpoint
 from .config import SamplingConfig, build
-from .data import CONTINUE, NO_SOURCE, PAIR, Collator
-from .decoding import CONTINUATION, FREE, NEW_WORD, Canvas, Decoded, blank_canvas, decode, length_log_probs, spread_lengths
+from .data import CONTINUE, PAIR, Collator
+from .decoding import Decoded, blank_canvas, decode, length_log_probs, spread_lengths
 from .errors import UserError, nearest
+from .infilling import mask_text, splice, tokenize_masked
 from .model import DiffusionModel, pick_device
 from .reading import unencodable
-from .text import MASK, detokenize, sentence_case, split_sentences
+from .text import MASK, detokenize, split_sentences
 
-FILL_SHARE = 1 / 3  # of the words, when fill chooses them itself
 RETRIES = 3  # more rounds for candidates that came out twice, each a little hotter
 
 
@@ -113,27 +114,27 @@ class DiffusionTextGenerator:
         return self._candidates([(CONTINUE, source) for source in sources], options, finish)
 
     def _candidates(self, examples: list[tuple[int, list[int]]], options: SamplingConfig, finish, avoid: list[str] | None = None) -> list[list[str]]:
-        """``num_samples`` texts per (skill, source), distinct and different from ``avoid`` where possible; ``finish(index, ids)`` makes the text."""
-        found: list[dict[str, None]] = [{} for _ in examples]
-        spare: list[dict[str, None]] = [{} for _ in examples]
+        """``num_samples`` texts per (skill, source), likeliest first, distinct and different from ``avoid`` where possible.
+
+        ``best_of`` times as many are written and ranked; ``finish(index, ids)`` makes the text.
+        """
+        scores: list[dict[str, float]] = [{} for _ in examples]
         wanted = list(range(len(examples)))
         for attempt in range(1 + RETRIES):
-            missing = [options.num_samples - len(found[index]) for index in wanted]
+            # later rounds are for candidates that came out twice: hotter, and with other lengths, which helps even at temperature 0
             hotter = options.temperature if attempt == 0 else max(options.temperature, 0.5) * 1.3**attempt
-            # a longer beam in later rounds: another length gives another text even at temperature 0
-            tuned = dataclasses.replace(options, temperature=min(hotter, 100.0), length_beam=options.length_beam + 2 * attempt, top_k=options.top_k)
-            decoded = self.generate_ids(
-                [examples[index] for index in wanted], tuned, [max(0, count) for count in missing], options.seed + 7919 * attempt
-            )
+            tuned = dataclasses.replace(options, temperature=min(hotter, 100.0), length_beam=options.length_beam + 2 * attempt)
+            counts = [options.num_samples * options.best_of] * len(wanted)
+            decoded = self.generate_ids([examples[index] for index in wanted], tuned, counts, options.seed + 7919 * attempt)
             for index, outputs in zip(wanted, decoded):
                 for output in outputs:
                     text = finish(index, output.ids)
                     same = avoid is not None and text.casefold() == avoid[index].strip().casefold()
-                    (spare if same else found)[index][text] = None
-            wanted = [index for index in wanted if len(found[index]) < options.num_samples]
+                    scores[index].setdefault(text, float("-inf") if same else output.score)
+            wanted = [index for index in wanted if len(scores[index]) < options.num_samples]
             if not wanted:
                 break
-        return [list({**texts, **extra})[: options.num_samples] for texts, extra in zip(found, spare)]
+        return [sorted(texts, key=texts.__getitem__, reverse=True)[: options.num_samples] for texts in scores]
 
     def generate_ids(
         self, examples: Sequence[tuple[int, Sequence[int]]], options: SamplingConfig, counts: Sequence[int], seed: int, progress=None
@@ -141,7 +142,7 @@ class DiffusionTextGenerator:
         """Raw candidates for (skill, source) examples, ``counts[i]`` for the i-th, over the likeliest lengths; no distinctness asked for."""
         log_probs = length_log_probs(self.model, examples, self.collator)
         canvases = [
-            blank_canvas(skill, source, length, self.tokenizer.mask_id)
+            blank_canvas(skill, source, length, self.tokenizer.mask_id, float(row[length - 1]))
             for (skill, source), row, count in zip(examples, log_probs, counts)
             for length in spread_lengths(row, count, options.length_beam)
         ]
@@ -159,7 +160,7 @@ class DiffusionTextGenerator:
             for piece in pieces:
                 if not self._fits_as_target(piece):
                     raise UserError(
-                        f"a sentence of {len(self._tokenize_masked(piece)[0])} word pieces is too long: "
+                        f"a sentence of {len(tokenize_masked(piece, self.tokenizer)[0])} word pieces is too long: "
                         f"this model takes {self._target_limit()}; shorten it"
                     )
                 nothing = MASK not in piece if given else not self.tokenizer.encode(piece)
@@ -168,91 +169,23 @@ class DiffusionTextGenerator:
         return results
 
     def _fill_piece(self, text: str, options: SamplingConfig) -> list[str]:
-        found: dict[str, None] = {}
+        found: dict[str, float] = {}
+        given = MASK in text
         for attempt in range(1 + RETRIES):
-            count = options.num_samples - len(found)
+            count = options.num_samples * options.best_of if given else options.num_samples - len(found)
             rng = random.Random(f"{options.seed} {attempt} {text}")
-            masked = [self._mask(text, rng) for _ in range(count)]
-            tuned = options if attempt == 0 else dataclasses.replace(options, temperature=min(100.0, max(options.temperature, 0.5) * 1.3**attempt))
+            masked = [mask_text(text, self.tokenizer, self.model.schedule, rng) for _ in range(count)]
+            hotter = options.temperature if attempt == 0 else max(options.temperature, 0.5) * 1.3**attempt
+            tuned = dataclasses.replace(options, temperature=min(hotter, 100.0))
             # the user chose the places, not the noise: no time correction
-            outputs = decode(self.model, [canvas for canvas, _ in masked], tuned, self.collator, options.seed + 7919 * attempt, time_correction=False)
-            for (canvas, spans), output in zip(masked, outputs):
-                found[self._splice(text, canvas, spans, output.ids)] = None
+            outputs = decode(self.model, [item.canvas for item in masked], tuned, self.collator, options.seed + 7919 * attempt, time_correction=False)
+            for item, output in zip(masked, outputs):
+                found.setdefault(splice(item, output.ids, self.tokenizer, self.cased), output.score)
             if len(found) >= options.num_samples:
                 break
-        return list(found)[: options.num_samples]
-
-    def _tokenize_masked(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids and offsets of a text in which the literal [MASK] is the mask token; all other text is ordinary."""
-        ids: list[int] = []
-        spans: list[tuple[int, int]] = []
-        position = 0
-        for part in re.split(f"({re.escape(MASK)})", text):
-            if part == MASK:
-                ids.append(self.tokenizer.mask_id)
-                spans.append((position, position + len(MASK)))
-            elif part:
-                part_ids, part_spans = self.tokenizer.encode_with_offsets(part)
-                ids += part_ids
-                spans += [(position + start, position + end) for start, end in part_spans]
-            position += len(part)
-        return ids, spans
-
-    def _mask(self, text: str, rng: random.Random) -> tuple[Canvas, list[tuple[int, int]]]:
-        """The canvas of a text and the offsets of its places; without a [MASK] in it, a third of its words is masked here."""
-        mask_id = self.tokenizer.mask_id
-        ids, spans = self._tokenize_masked(text)
-        constraints = [FREE] * len(ids)
-        if mask_id in ids:
-            for place, (start, _) in enumerate(spans):
-                if ids[place] == mask_id:
-                    glued = start > 0 and (text[start - 1].isalnum() or text[:start].endswith(MASK))
-                    constraints[place] = CONTINUATION if glued else NEW_WORD
-        else:
-            words: list[list[int]] = []
-            for place, index in enumerate(ids):
-                if self.tokenizer.continuation[index] and words:
-                    words[-1].append(place)
-                elif any(character.isalnum() for character in text[slice(*spans[place])]):
-                    words.append([place])
-                else:
-                    words.append([])  # punctuation stays
-            words = [word for word in words if word] or [list(range(len(ids)))]
-            for word in rng.sample(words, max(1, round(len(words) * FILL_SHARE))):
-                for number, place in enumerate(word):
-                    ids[place] = mask_id
-                    constraints[place] = FREE if number else NEW_WORD
-        share = ids.count(mask_id) / len(ids)
-        import torch
-
-        tau = float(self.model.schedule.tau(torch.tensor(share)))
-        return Canvas(NO_SOURCE, [], ids, tau, constraints), spans
-
-    def _splice(self, text: str, canvas: Canvas, spans: list[tuple[int, int]], ids: list[int]) -> str:
-        """The typed text with only the masked places replaced; capitals are chosen by the whole sentence, and taken over for new words only."""
-        pieces, new, position = [], [], 0
-        for place, (start, end) in enumerate(spans):
-            if canvas.words[place] != self.tokenizer.mask_id:
-                continue
-            token = self.tokenizer.tokens[ids[place]]
-            between = text[position:start]
-            # a further piece of the same masked word: a new word needs a space of its own
-            if place and start == spans[place - 1][1] and canvas.words[place - 1] == self.tokenizer.mask_id and not token.startswith("##"):
-                between += " "
-            pieces += [between, token.removeprefix("##")]
-            new += [False, True]
-            position = end
-        pieces.append(text[position:])
-        new.append(False)
-        whole = "".join(pieces)
-        cased = self.cased(whole, text)
-        if len(cased) != len(whole):
-            return whole
-        spliced, at = [], 0
-        for piece, is_new in zip(pieces, new):
-            spliced.append(cased[at : at + len(piece)] if is_new else piece)
-            at += len(piece)
-        return "".join(spliced)
+        # where fill chose the places itself the scores belong to different places and cannot be compared
+        order = sorted(found, key=found.__getitem__, reverse=True) if given else list(found)
+        return order[: options.num_samples]
 
     # ---- limits and looks -----------------------------------------------------------------------------------------------------------
 
@@ -275,7 +208,7 @@ class DiffusionTextGenerator:
         return len(self.tokenizer.encode(text)) <= self._source_limit()
 
     def _fits_as_target(self, text: str) -> bool:
-        return len(self._tokenize_masked(text)[0]) <= self._target_limit()
+        return len(tokenize_masked(text, self.tokenizer)[0]) <= self._target_limit()
 
 
 def checked_options(options: dict) -> SamplingConfig:

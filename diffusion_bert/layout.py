@@ -48,6 +48,11 @@ class Batch:
         return self.columns >= self.source_length[:, None]
 
     @property
+    def positions(self) -> Tensor:
+        """[B, L] position ids: the source counts from 0, and so does the target."""
+        return torch.where(self.is_target_segment, self.columns - self.source_length[:, None], self.columns)
+
+    @property
     def target_mask(self) -> Tensor:
         """[B, L] the target's words: the only places that may be noised."""
         return self.is_target_segment & (self.columns < (self.source_length + self.target_length)[:, None])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,6 +74,16 @@ def pick_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("device is 'mps' but this machine has none: use --device cpu or auto")
     return device
+
+
+def choose_autocast(precision: str, device: torch.device) -> Callable[[], contextlib.AbstractContextManager]:
+    """bf16 autocast on a GPU that has it; never on a CPU, where emulated bf16 is a hundred times slower."""
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if precision == "bf16" and not able:
+        raise UserError(f"precision is bf16 but {device} has no fast bf16: use --precision auto or fp32")
+    if able and precision in ("auto", "bf16"):
+        return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext
 
 
 def build_model(config: RunConfig, texts: Iterable[str], seed: int) -> DiffusionModel:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-import random
 import signal
 import time
-from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -18,9 +15,9 @@ from .config import RunConfig
 from .data import EpochBatches
 from .errors import UserError
 from .layout import Batch
-from .model import DiffusionModel, pick_device
+from .model import DiffusionModel, choose_autocast, pick_device
 from .objective import NelboTerms, estimate_nelbo, nelbo_terms, sample_times, training_loss
-from .training_state import Reporter, TrainingData, TrainingResult, TrainingState
+from .training_state import Reporter, TrainingData, TrainingResult, TrainingState, random_state, restore_random_state
 
 VALIDATION_EXAMPLES = 1024  # the yardstick uses at most this many, evenly spread over the validation data
 
@@ -207,12 +204,8 @@ class Trainer:
 
     def save_last(self) -> None:
         """last.pt: the model and all that a resume needs."""
-        rng = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": np.random.get_state(legacy=False)}
-        if self.device.type == "cuda":
-            rng["cuda"] = torch.cuda.get_rng_state(self.device)
-        rng["numpy"]["state"]["key"] = rng["numpy"]["state"]["key"].tolist()
         training = {
-            "state": dict(vars(self.state)), "optimizer": self.optimizer.state_dict(), "rng": rng, "data_fingerprint": self.data.fingerprint,
+            "state": dict(vars(self.state)), "optimizer": self.optimizer.state_dict(), "rng": random_state(self.device), "data_fingerprint": self.data.fingerprint,
         }  # fmt: skip
         save_checkpoint(self.run.last, self.model, training)
 
@@ -221,12 +214,7 @@ class Trainer:
             raise UserError("the training data has changed since this run was interrupted: put it back, or start a new run with --checkpoint instead")
         self.state = TrainingState(**saved["state"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        rng = saved["rng"]
-        torch.set_rng_state(rng["torch"])
-        random.setstate(rng["python"])
-        np.random.set_state({**rng["numpy"], "state": {**rng["numpy"]["state"], "key": np.array(rng["numpy"]["state"]["key"], dtype=np.uint32)}})
-        if "cuda" in rng and self.device.type == "cuda":
-            torch.cuda.set_rng_state(rng["cuda"], self.device)
+        restore_random_state(saved["rng"], self.device)
         self.run.cut_metrics(self.state.metrics_lines)
         self.last_validation = self.state.step if self.state.batch == 0 else -1
 
@@ -283,13 +271,3 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def choose_autocast(precision: str, device: torch.device) -> Callable[[], contextlib.AbstractContextManager]:
-    """bf16 autocast on a GPU that has it; never on a CPU, where emulated bf16 is a hundred times slower."""
-    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    if precision == "bf16" and not able:
-        raise UserError(f"precision is bf16 but {device} has no fast bf16: use --precision auto or fp32")
-    if able and precision in ("auto", "bf16"):
-        return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
-    return contextlib.nullcontext

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import dataclass, field
+
+import numpy as np
+import torch
 
 from .data import Collator, EncodedPairs
 from .layout import Batch
@@ -53,3 +57,22 @@ class TrainingData:
     valid_words: int
     collator: Collator
     fingerprint: str
+
+
+def random_state(device: torch.device) -> dict:
+    """The state of every generator that training may draw from, in plain types."""
+    state = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": np.random.get_state(legacy=False)}
+    state["numpy"]["state"]["key"] = state["numpy"]["state"]["key"].tolist()
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_random_state(state: dict, device: torch.device) -> None:
+    """Put every generator back to a saved state."""
+    torch.set_rng_state(state["torch"])
+    random.setstate(state["python"])
+    inner = {**state["numpy"]["state"], "key": np.array(state["numpy"]["state"]["key"], dtype=np.uint32)}
+    np.random.set_state({**state["numpy"], "state": inner})
+    if "cuda" in state and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -14,12 +14,12 @@ from diffusion_bert.config import RunConfig, load_preset
 
 PACKAGE = ROOT / "diffusion_bert"
 FLOORS = (
-    "errors config schedule word_frequency metrics text score layout grammar reading heads",
-    "tokenization diffusion tasks denoiser",
+    "errors config schedule word_frequency metrics text casing score layout grammar reading heads",
+    "tokenization diffusion tasks denoiser storage",
     "data model objective samplers",
     "checkpoint decoding",
-    "training_state training generation",
-    "evaluation",
+    "training_state training infilling generation",
+    "systems evaluation",
     "report cli repl commands",
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}

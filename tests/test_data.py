@@ -230,4 +230,4 @@ def test_fixed_batches():
     assert sum(map(len, fixed_batches(data, collator, 16, limit=10))) == 10 and sum(map(len, fixed_batches(data, collator, 16, limit=1000))) == 100
     texts = encode_pairs([Pair(None, "how can i cook ?"), Pair("why ?", "what ?")], tiny_tokenizer(), DataConfig(), PROMPT)
     batch = fixed_batches(texts, collator)[0]
-    assert sorted(zip(batch.prompt_length.tolist(), batch.source_length.tolist())) == [(0, 2), (2, 6)]
+    assert sorted(zip(batch.prompt_length.tolist(), batch.source_length.tolist())) == [(0, 2), (2, 4 + len(tiny_tokenizer().encode("why ?")))]

@@ -10,8 +10,8 @@ import pytest
 from commands import new_trainer, run
 
 from diffusion_bert.checkpoint import save_checkpoint
-from diffusion_bert.evaluation import measure
 from diffusion_bert.score import benchmark_score
+from diffusion_bert.systems import measure
 
 FAST = ("--num_steps", "4", "--device", "cpu")
 
@@ -65,14 +65,18 @@ def test_report_can_be_repeated(alone):
 def test_rows(alone):
     """Model, one sample, MBR and the floors stand in one table, each with all metrics; the model's NFE is the number of calls per text."""
     rows = alone[1]["rows"]
-    assert set(rows) == {"model", "one sample", "MBR 3", "copy", "unigram", "nearest training pair"}
+    assert set(rows) == {"model", "likeliest length", "one sample", "MBR 3", "copy", "unigram", "nearest training pair"}
     for name, row in rows.items():
         assert {"bleu", "rouge_l", "dist1", "overlap", "ibleu", "repetition", "length_ratio", "bleu_interval"} <= set(row), name
         assert row["ibleu"] == pytest.approx(0.8 * row["bleu"] - 0.2 * row["overlap"])
         low, high = row["bleu_interval"]
         assert 0 <= low <= row["bleu"] <= high <= 100
     assert {"self_bleu", "div4", "valid", "two_frames"} <= set(rows["model"])
-    assert 0 < rows["model"]["nfe"] <= 4 and rows["MBR 3"]["nfe"] == pytest.approx(3 * rows["one sample"]["nfe"])
+    assert (
+        rows["model"]["nfe"] == pytest.approx(5 * rows["likeliest length"]["nfe"])
+        and 0 < rows["likeliest length"]["nfe"] <= 4
+        and rows["MBR 3"]["nfe"] == pytest.approx(3 * rows["one sample"]["nfe"])
+    )
 
 
 def test_copy_floor(alone):

@@ -9,7 +9,8 @@ from tiny import grammar_pairs, refusal, save_bert, tiny_config, tiny_model
 
 from diffusion_bert.config import SamplingConfig
 from diffusion_bert.data import PAIR
-from diffusion_bert.generation import FILL_SHARE, DiffusionTextGenerator
+from diffusion_bert.generation import DiffusionTextGenerator
+from diffusion_bert.infilling import FILL_SHARE
 from diffusion_bert.model import build_model
 from diffusion_bert.text import split_sentences
 
@@ -90,7 +91,7 @@ def test_candidates_differ_from_the_source_where_possible():
     examples = [(PAIR, g.tokenizer.encode(SOURCE))]
     names = iter(["Same.", "other", "same.", "Same.", "third"] + ["other"] * 50)
     found = g._candidates(examples, SamplingConfig(num_steps=1, num_samples=3), lambda *_: next(names), avoid=["  SAME. "])
-    assert found == [["other", "third", "Same."]]
+    assert sorted(found[0][:2]) == ["other", "third"] and found[0][2] == "Same."
     assert g._candidates(examples, SamplingConfig(num_steps=1, num_samples=3), lambda *_: "x", avoid=["x"]) == [["x"]]
 
 

@@ -15,7 +15,7 @@ LN2, LN4 = math.log(2), math.log(4)
 # |hypothesis| 4, |reference| 5, every n-gram matches: BP = exp(1 - 5/4), all p_n = 1
 SHORT_BY_ONE = 100 * math.exp(-0.25)  # 77.88
 # |hypothesis| 5, |reference| 4: BP = 1, p = 4/5, 3/4, 2/3, 1/2, product 1/5
-LONG_BY_ONE = 100 * 0.2 ** 0.25  # 66.87
+LONG_BY_ONE = 100 * 0.2**0.25  # 66.87
 
 
 def random_sentence(rng: random.Random, longest: int = 8) -> str:
@@ -28,22 +28,25 @@ def test_bleu_argument_order():
     assert metrics.sentence_bleu("a b c d e", "a b c d") == pytest.approx(77.88, abs=0.005)
 
 
-@pytest.mark.parametrize("reference, hypothesis, expected", [
-    ("a b c d", "a b c d", 100.0),
-    # 1-grams a b d of a b x d; 2-grams ab of ab bx xd; no 3-gram of 2: ln4/(5*2)/2; no 4-gram of 1: ln4/(5*4)/1
-    ("a b c d", "a b x d", 100 * (3 / 4 * 1 / 3 * (LN4 / 10 / 2) * (LN4 / 20)) ** 0.25),
-    # clipping: "a" counts once although it stands four times; no 2-gram of 3, no 3-gram of 2, no 4-gram of 1; BP = 1
-    ("a b", "a a a a", 100 * (1 / 4 * (LN4 / 10 / 3) * (LN4 / 20 / 2) * (LN4 / 40)) ** 0.25),
-    # an exact copy of two words: 3- and 4-grams do not exist and count as 0 of 1
-    ("a b", "a b", 100 * (LN2 / 10 * LN2 / 20) ** 0.25),
-    # one word: only p_1 = 1 counts, BP = exp(1 - 2/1)
-    ("a b", "a", 100 * math.exp(-1)),
-    ("a", "a", 100.0),
-    ("a b c d", "x y z w", 0.0),
-    ("a b c d", "", 0.0),
-    ("", "a b c d", 0.0),
-    ("", "", 0.0),
-])
+@pytest.mark.parametrize(
+    "reference, hypothesis, expected",
+    [
+        ("a b c d", "a b c d", 100.0),
+        # 1-grams a b d of a b x d; 2-grams ab of ab bx xd; no 3-gram of 2: ln4/(5*2)/2; no 4-gram of 1: ln4/(5*4)/1
+        ("a b c d", "a b x d", 100 * (3 / 4 * 1 / 3 * (LN4 / 10 / 2) * (LN4 / 20)) ** 0.25),
+        # clipping: "a" counts once although it stands four times; no 2-gram of 3, no 3-gram of 2, no 4-gram of 1; BP = 1
+        ("a b", "a a a a", 100 * (1 / 4 * (LN4 / 10 / 3) * (LN4 / 20 / 2) * (LN4 / 40)) ** 0.25),
+        # an exact copy of two words: 3- and 4-grams do not exist and count as 0 of 1
+        ("a b", "a b", 100 * (LN2 / 10 * LN2 / 20) ** 0.25),
+        # one word: only p_1 = 1 counts, BP = exp(1 - 2/1)
+        ("a b", "a", 100 * math.exp(-1)),
+        ("a", "a", 100.0),
+        ("a b c d", "x y z w", 0.0),
+        ("a b c d", "", 0.0),
+        ("", "a b c d", 0.0),
+        ("", "", 0.0),
+    ],
+)
 def test_bleu_by_hand(reference, hypothesis, expected):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -90,13 +93,16 @@ def test_mbr_by_hand():
     assert metrics.mbr_select(["x y z w", "a b c d e", "a b c d"]) == 2
 
 
-@pytest.mark.parametrize("candidates, expected", [
-    (["x", "y", "z"], 0),  # all sums 0: the first
-    (["", "x y z w", "a b c d"], 1),  # all sums 0, but a blank one never wins
-    (["", "  ", ""], 0),
-    (["a"], 0),
-    (["c d", "a b c d", "a b c d"], 1),  # equal candidates tie: the first
-])
+@pytest.mark.parametrize(
+    "candidates, expected",
+    [
+        (["x", "y", "z"], 0),  # all sums 0: the first
+        (["", "x y z w", "a b c d"], 1),  # all sums 0, but a blank one never wins
+        (["", "  ", ""], 0),
+        (["a"], 0),
+        (["c d", "a b c d", "a b c d"], 1),  # equal candidates tie: the first
+    ],
+)
 def test_mbr_ties_and_blanks(candidates, expected):
     assert metrics.mbr_select(candidates) == expected
 
@@ -116,16 +122,19 @@ def test_overlap_and_ibleu_by_hand():
     assert metrics.ibleu("a b c d", "x y z w", "a b c d", alpha=0.5) == pytest.approx(50.0)
 
 
-@pytest.mark.parametrize("text, expected", [
-    ("a b c d", 0.0),
-    ("someone someone called", 100 / 3),
-    ("a a a b", 50.0),  # the second and the third a
-    ("a b a b", 0.0),  # not adjacent
-    ("The the end", 100 / 3),  # case ignored
-    ("live in india india?", 25.0),
-    ("no, no", 0.0),
-    ("", 0.0),
-])
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("a b c d", 0.0),
+        ("someone someone called", 100 / 3),
+        ("a a a b", 50.0),  # the second and the third a
+        ("a b a b", 0.0),  # not adjacent
+        ("The the end", 100 / 3),  # case ignored
+        ("live in india india?", 25.0),
+        ("no, no", 0.0),
+        ("", 0.0),
+    ],
+)
 def test_repetition_rate(text, expected):
     assert metrics.repetition_rate(text) == pytest.approx(expected)
 

@@ -97,7 +97,7 @@ def test_pretrained_states_equal_the_original(bert):
     types = torch.tensor([[0] * len(first) + [1] * (len(second) + 1)])
     with torch.no_grad():
         states = model.denoiser.eval().hidden_states(batch, ids, torch.tensor([0.5]))
-        expected = original.eval().bert(input_ids=ids, token_type_ids=types).last_hidden_state
+        expected = original.eval().bert(input_ids=ids, token_type_ids=types, position_ids=batch.positions).last_hidden_state
     torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-5)
 
 

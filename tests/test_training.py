@@ -375,8 +375,8 @@ def test_results_and_output_of_the_script(little, tmp_path):
 def test_bf16_is_refused_without_a_gpu():
     """Emulated bf16 on a CPU is a hundred times slower: refused, while auto falls back to fp32."""
     with pytest.raises(UserError, match="bf16"):
-        training.choose_autocast("bf16", torch.device("cpu"))
-    with training.choose_autocast("auto", torch.device("cpu"))():
+        choose_autocast("bf16", torch.device("cpu"))
+    with choose_autocast("auto", torch.device("cpu"))():
         assert not torch.is_autocast_enabled("cpu")
 
 

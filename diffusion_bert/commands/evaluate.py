@@ -64,12 +64,13 @@ def evaluate_checkpoint(
     """Evaluate one checkpoint, print the tables and write the report; returns the ``Evaluation``."""
     from tqdm import tqdm
 
-    from ..checkpoint import load_checkpoint, to_plain, versions, write_atomically
+    from ..checkpoint import load_checkpoint
     from ..evaluation import evaluate
     from ..generation import DiffusionTextGenerator
     from ..model import pick_device
     from ..reading import read_file
     from ..report import markdown, plot_evaluation
+    from ..storage import to_plain, versions, write_atomically
 
     model = load_checkpoint(checkpoint)
     options = build(SamplingConfig, sampling, "flags")

@@ -35,6 +35,7 @@ def sample_ancestral(
     """
     x_t = x_t.clone()
     nfe = torch.zeros(len(x_t), dtype=torch.long, device=x_t.device)
+    log_prob = torch.zeros(len(x_t), dtype=torch.float64, device=x_t.device)
     tau = tau.to(torch.float64)
     for step in range(options.steps, 0, -1):
         active = (x_t == mask_id).any(-1).nonzero().squeeze(-1)
@@ -42,13 +43,14 @@ def sample_ancestral(
             break
         canvas = x_t[active]
         tau_t, tau_s = tau[active] * step / options.steps, tau[active] * (step - 1) / options.steps
-        log_mu = word_distribution(denoise(canvas, tau_t, active), options)
+        log_mu = denoise(canvas, tau_t, active)
         nfe[active] += 1
         rows, columns = masked_places(canvas, mask_id)
-        words = draw(log_mu, generator)
+        words = draw(word_distribution(log_mu, options), generator)
         r = schedule.reveal_probability(tau_s[rows], tau_t[rows], words)
         reveal = uniform_noise(len(words), generator, x_t.device) < r
         x_t[active[rows[reveal]], columns[reveal]] = words[reveal]
+        log_prob.index_add_(0, active[rows[reveal]], log_mu[reveal].gather(-1, words[reveal, None]).squeeze(-1).double())
         if callback is not None:
             callback(options.steps - step, x_t)
-    return SampleOutput(x_t, nfe)
+    return SampleOutput(x_t, nfe, log_prob)

@@ -28,10 +28,14 @@ class SamplerOptions:
 
 @dataclass
 class SampleOutput:
-    """x_0 [B, T]: the finished canvas. nfe [B]: denoiser calls each row took part in."""
+    """x_0 [B, T]: the finished canvas. nfe [B]: denoiser calls each row took part in.
+
+    log_prob [B]: sum of log mu (before temperature) of each word at the moment it was revealed; candidates are ranked by it.
+    """
 
     x_0: Tensor
     nfe: Tensor
+    log_prob: Tensor
 
 
 def word_distribution(log_mu: Tensor, options: SamplerOptions) -> Tensor:

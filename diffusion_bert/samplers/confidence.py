@@ -24,12 +24,13 @@ def sample_confidence(
 ) -> SampleOutput:
     """Draw a word at every masked place, keep the most confident ones (Chang et al. 2022, arXiv 2202.04200).
 
-    After step j of S a share u(tau_s) / u(tau) of a row's places may still be masked; u is the base schedule, since the order is chosen by confidence
-    instead of by word frequency. Confidence is the model's own log mu of the drawn word, before temperature. Each step reveals at
-    least one place, so no call is wasted. Arguments as in ``sample_ancestral``.
+    After step j of S a share u(tau_s) / u(tau) of a row's places may still be masked; u is the base schedule, since the order
+    is chosen by confidence instead of by word frequency. Confidence is the model's own log mu of the drawn word, before
+    temperature. Each step reveals at least one place, so no call is wasted. Arguments as in ``sample_ancestral``.
     """
     x_t = x_t.clone()
     nfe = torch.zeros(len(x_t), dtype=torch.long, device=x_t.device)
+    log_prob = torch.zeros(len(x_t), dtype=torch.float64, device=x_t.device)
     tau = tau.to(torch.float64)
     places = (x_t == mask_id).sum(-1)
     for step in range(options.steps, 0, -1):
@@ -49,6 +50,7 @@ def sample_confidence(
         masked_then = torch.minimum((places[active] * share + 1e-9).floor().long(), masked_now - 1)
         reveal = rank_within_rows(confidence, rows) < (masked_now - masked_then)[rows]
         x_t[active[rows[reveal]], columns[reveal]] = words[reveal]
+        log_prob.index_add_(0, active[rows[reveal]], confidence[reveal].double())
         if callback is not None:
             callback(options.steps - step, x_t)
-    return SampleOutput(x_t, nfe)
+    return SampleOutput(x_t, nfe, log_prob)

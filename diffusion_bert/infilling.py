@@ -1,0 +1,110 @@
+"""Texts with holes: find or make the places to be written, and splice what was written back into what the user typed."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from .data import NO_SOURCE
+from .decoding import CONTINUATION, FREE, NEW_WORD, Canvas
+from .schedule import NoiseSchedule
+from .text import MASK
+from .tokenization import TextTokenizer
+
+FILL_SHARE = 1 / 3  # of the words, when fill chooses them itself
+
+
+@dataclass
+class MaskedText:
+    """A typed text, its canvas, and the (start, end) of each of its places in the text."""
+
+    text: str
+    canvas: Canvas
+    spans: list[tuple[int, int]]
+
+
+def tokenize_masked(text: str, tokenizer: TextTokenizer) -> tuple[list[int], list[tuple[int, int]]]:
+    """Ids and offsets of a text in which the literal [MASK] is the mask token; all other text is ordinary."""
+    ids: list[int] = []
+    spans: list[tuple[int, int]] = []
+    position = 0
+    for part in re.split(f"({re.escape(MASK)})", text):
+        if part == MASK:
+            ids.append(tokenizer.mask_id)
+            spans.append((position, position + len(MASK)))
+        elif part:
+            part_ids, part_spans = tokenizer.encode_with_offsets(part)
+            ids += part_ids
+            spans += [(position + start, position + end) for start, end in part_spans]
+        position += len(part)
+    return ids, spans
+
+
+def mask_text(text: str, tokenizer: TextTokenizer, schedule: NoiseSchedule, rng: random.Random) -> MaskedText:
+    """The [MASK]s of a text as places to be written; in a text without one a third of its words, chosen by ``rng``.
+
+    Denoising starts at the time when the average masked share u equals the masked share of this text.
+    """
+    ids, spans = tokenize_masked(text, tokenizer)
+    constraints = [FREE] * len(ids)
+    if tokenizer.mask_id in ids:
+        for place, (start, _) in enumerate(spans):
+            if ids[place] == tokenizer.mask_id:
+                glued = start > 0 and (text[start - 1].isalnum() or text[:start].endswith(MASK))
+                constraints[place] = CONTINUATION if glued else NEW_WORD
+    else:
+        words = _words(text, ids, spans, tokenizer)
+        for word in rng.sample(words, max(1, round(len(words) * FILL_SHARE))):
+            for number, place in enumerate(word):
+                ids[place] = tokenizer.mask_id
+                constraints[place] = FREE if number else NEW_WORD
+    share = ids.count(tokenizer.mask_id) / len(ids)
+    tau = float(schedule.tau(torch.tensor(share)))
+    return MaskedText(text, Canvas(NO_SOURCE, [], ids, tau, constraints), spans)
+
+
+def _words(text: str, ids: list[int], spans: list[tuple[int, int]], tokenizer: TextTokenizer) -> list[list[int]]:
+    """The places of each whole word; punctuation is no word, unless there is nothing else."""
+    words: list[list[int]] = []
+    for place, index in enumerate(ids):
+        if tokenizer.continuation[index] and words:
+            words[-1].append(place)
+        elif any(character.isalnum() for character in text[slice(*spans[place])]):
+            words.append([place])
+        else:
+            words.append([])
+    return [word for word in words if word] or [list(range(len(ids)))]
+
+
+def splice(masked: MaskedText, ids: list[int], tokenizer: TextTokenizer, cased: Callable[[str, str], str]) -> str:
+    """The typed text with only the masked places replaced by the tokens ``ids``.
+
+    ``cased(whole, typed)`` chooses capitals with the whole sentence in view; they are taken over for the new words only.
+    """
+    text, spans, words = masked.text, masked.spans, masked.canvas.words
+    pieces: list[tuple[str, bool]] = []  # (text, is it new)
+    position = 0
+    for place, (start, end) in enumerate(spans):
+        if words[place] != tokenizer.mask_id:
+            continue
+        token = tokenizer.tokens[ids[place]]
+        between = text[position:start]
+        # a further piece of the same masked word: a new word needs a space of its own
+        if place and start == spans[place - 1][1] and words[place - 1] == tokenizer.mask_id and not token.startswith("##"):
+            between += " "
+        pieces += [(between, False), (token.removeprefix("##"), True)]
+        position = end
+    pieces.append((text[position:], False))
+    whole = "".join(piece for piece, _ in pieces)
+    capitals = cased(whole, text)
+    if len(capitals) != len(whole):  # a capital that is longer than its small letter
+        return whole
+    spliced, at = [], 0
+    for piece, is_new in pieces:
+        spliced.append(capitals[at : at + len(piece)] if is_new else piece)
+        at += len(piece)
+    return "".join(spliced)
