@@ -99,14 +99,14 @@ class SamplingConfig:
     """sampling"""
 
     sampler: str = option("confidence", "how places are revealed", SAMPLERS)
-    num_steps: int = option(16, "most denoiser calls per text", low=1, high=100_000)
+    num_steps: int = option(32, "most denoiser calls per candidate", low=1, high=100_000)
     num_samples: int = option(3, "candidates per text", low=1, high=1000)
     temperature: float = option(0.7, "0 takes the likeliest word, 1 the model's own distribution", low=0.0, high=100.0)
     top_k: int = option(0, "draw from the k likeliest words only; 0 = all", low=0)
     top_p: float = option(0.95, "draw from the likeliest words that make up this share", low=0.0, high=1.0)
     length_beam: int = option(5, "how many of the likeliest lengths the candidates share", low=1)
     best_of: int = option(3, "write this many times as many candidates and keep those the model finds likeliest", low=1, high=100)
-    batch_size: int = option(64, "candidates denoised together", low=1)
+    batch_size: int = option(128, "candidates denoised together", low=1)
     seed: int = option(0, "seed of the draws", low=0, high=2**32 - 1)
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from commands import SMALL, new_trainer, read_records, run, small_flags, write_data
 
-from diffusion_bert import training
 from diffusion_bert.checkpoint import RunDirectory, load_checkpoint, read_payload
 from diffusion_bert.config import RunConfig
 from diffusion_bert.data import EpochBatches
 from diffusion_bert.errors import UserError
 from diffusion_bert.layout import Batch
+from diffusion_bert.model import choose_autocast
 from diffusion_bert.objective import NelboTerms
 from diffusion_bert.training_state import Reporter
 
