@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-RUN := runs/demo
 
 .PHONY: demo test style check-style clean
 
@@ -12,10 +11,10 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/python run_conditional_training.py --preset quick_demo --output_dir $(RUN)
-	$(BIN)/python evaluate_trained_model.py --checkpoint "$$(ls -td $(RUN)/*/ | head -n 1)best_model.pt" --max_samples 300
+	$(BIN)/python run_conditional_training.py --preset quick_demo
+	$(BIN)/python evaluate_trained_model.py --max_samples 300
 	printf 'para How can I learn to bake bread in two weeks?\npara If it rains on Friday, we will visit the museum.\nquit\n' | \
-		$(BIN)/python interactive_generation.py --checkpoint "$$(ls -td $(RUN)/*/ | head -n 1)best_model.pt"
+		$(BIN)/python interactive_generation.py
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -q
@@ -27,4 +26,4 @@ check-style: $(VENV)/.installed
 	$(BIN)/ruff check .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage

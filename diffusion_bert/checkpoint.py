@@ -51,6 +51,7 @@ def save_checkpoint(path: Path, model: DiffusionModel, training: dict | None = N
         "config": model.config.to_flat(),
         "metrics": model.metrics,
         "parent": model.parent,
+        "knows_pairs": model.knows_pairs,
         "versions": versions(),
         "weights": weights,
         "weights_sha256": weights_digest(weights),
@@ -128,8 +129,20 @@ def restore(payload: dict, origin: str = "checkpoint") -> DiffusionModel:
         denoiser.load_state_dict(payload["weights"])
     except RuntimeError as error:
         raise UserError(f"{origin}: weights do not fit the architecture ({str(error).splitlines()[-1].strip()[:160]})") from None
-    schedule = NoiseSchedule(config.diffusion.schedule, config.diffusion.word_freq_lambda, payload["informativeness"])
-    return DiffusionModel(denoiser.eval(), tokenizer, schedule, config, payload["token_counts"], payload.get("metrics", {}), payload.get("parent"))
+    table = payload["informativeness"]
+    if table is not None and (table.shape != (denoiser.bert_config.vocab_size,) or not bool((table.abs() <= 1).all())):
+        raise UserError(f"{origin} is damaged: its informativeness table does not fit the vocabulary; use another checkpoint")
+    schedule = NoiseSchedule(config.diffusion.schedule, config.diffusion.word_freq_lambda, table)
+    return DiffusionModel(
+        denoiser.eval(),
+        tokenizer,
+        schedule,
+        config,
+        payload["token_counts"],
+        payload.get("metrics", {}),
+        payload.get("parent"),
+        payload.get("knows_pairs", True),
+    )
 
 
 def load_checkpoint(path: str | Path) -> DiffusionModel:
@@ -154,7 +167,7 @@ class RunDirectory:
         # a local path gives its folder's name, a hub id itself
         name = Path(name).resolve().name if Path(name).is_dir() else name
         stem = (
-            f"model_name_{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}_taskname_{config.data.task_name}_lr_{config.training.lr:g}"
+            f"model_name_{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}_taskname_{config.data.task_name}_lr_{config.training.lr * config.training.lr_factor:g}"
             f"_seed_{config.training.seed}_numsteps_{config.diffusion.num_steps}_wordfreqlambda_{config.diffusion.word_freq_lambda:g}"
         )
         parent = Path(config.training.output_dir)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from . import __version__
-from .config import DataConfig, DiffusionConfig, ModelConfig, RunConfig, TrainingConfig, check_value, load_preset, load_settings
+from .config import DataConfig, DiffusionConfig, ModelConfig, TrainingConfig, check_value, load_preset, load_settings
 from .errors import UserError, nearest
 
 USER_ERROR = 2
@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
             metavar = "|".join(f.metadata["choices"]) if f.metadata["choices"] else {int: "N", float: "X", bool: "true|false", str: "TEXT"}[kinds[0]]
             group.add_argument(
                 f"--{f.name}",
-                type=_converter(f, hints[f.name]),
+                type=converter(f, hints[f.name], "--"),
                 metavar=metavar,
                 help=f.metadata["help"].replace("%", "%%")
                 + f" (default: {'none' if default is None else str(default).lower() if default in (True, False) else default})",
@@ -57,8 +57,8 @@ class Parser(argparse.ArgumentParser):
             )
 
 
-def _converter(f: dataclasses.Field, hint: Any) -> Callable[[str], Any]:
-    """Text of a flag -> checked value."""
+def converter(f: dataclasses.Field, hint: Any, origin: str = "") -> Callable[[str], Any]:
+    """Text -> checked value of a setting; ``origin`` opens the message of a refusal."""
     kinds = [kind for kind in get_args(hint) if kind is not type(None)]
 
     def convert(text: str):
@@ -73,7 +73,7 @@ def _converter(f: dataclasses.Field, hint: Any) -> Callable[[str], Any]:
                 value = int(text)
             except ValueError:
                 pass
-        return check_value(f, hint, value, origin="flags")
+        return check_value(f, hint, value, origin)
 
     convert.__name__ = f.name
     return convert
@@ -114,7 +114,8 @@ def settings_of(given: dict[str, Any]) -> dict[str, Any]:
     if preset is not None and config is not None:
         raise UserError("--preset and --config both given: expected one of them")
     base = load_preset(preset) if preset is not None else load_settings(Path(config)) if config is not None else {}
-    if "train_file" in given and "task_name" not in given and "task_name" not in base:
+    own_data = "train_file" in given or "data_dir" in given
+    if own_data and "task_name" not in given and base.get("task_name", "sample") == "sample":
         base["task_name"] = "custom"
     return {**base, **given}
 
@@ -154,13 +155,8 @@ def ask_settings(names: Sequence[str], current: dict[str, Any]) -> dict[str, Any
         while True:
             text = ask(f"  {name} - {f.metadata['help']}", "none" if default is None else str(default))
             try:
-                answers[name] = _converter(f, hint)(text)
+                answers[name] = converter(f, hint)(text)
                 break
             except UserError as error:
                 print(f"  {error}")
     return answers
-
-
-def flat_defaults() -> dict[str, Any]:
-    """Every training setting at its default."""
-    return RunConfig.from_flat({}).to_flat()

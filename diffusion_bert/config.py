@@ -35,7 +35,7 @@ class ModelConfig:
     vocab_size: int = option(8000, "word pieces to learn for a built-in size", low=100)
     attention: str = option("isolated", "isolated: the source never sees the target; full: it does", ("isolated", "full"))
     copy_head: bool = option(True, "let the model point at words of the source")
-    dropout: float = option(0.1, "dropout in the encoder", low=0.0, high=0.9)
+    dropout: float | None = option(None, "dropout in the encoder; none: 0 from scratch, 0.1 for a pretrained BERT", low=0.0, high=0.9)
     timestep: str = option("none", "tell the network the time: none, prefix (a token) or layerwise", ("none", "prefix", "layerwise"))
 
 
@@ -79,13 +79,14 @@ class TrainingConfig:
     patience: int | None = option(None, "stop after this many validations without a better NELBO", low=1)
     batch_size: int = option(64, "examples per forward pass", low=1)
     accumulation_steps: int = option(1, "forward passes per optimizer step", low=1)
-    lr: float = option(5e-4, "peak learning rate", low=0.0)
+    lr: float | None = option(None, "peak learning rate; none: 1e-3 from scratch, 1e-4 for a pretrained BERT", low=0.0)
+    lr_factor: float = option(1.0, "multiplies lr; the presets for continuing set it, since lr is then the parent's", low=0.0)
     warmup_ratio: float = option(0.05, "share of training in which the learning rate rises", low=0.0, high=1.0)
     weight_decay: float = option(0.01, "AdamW weight decay", low=0.0)
     max_grad_norm: float = option(1.0, "clip the gradient to this norm", low=0.0)
     precision: str = option("auto", "auto: bf16 on a GPU that has it, else fp32", ("auto", "fp32", "bf16"))
     seed: int = option(42, "seed of everything random", low=0, high=2**32 - 1)
-    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N")
     output_dir: str = option("runs", "where run directories are made")
     eval_steps: int | None = option(None, "also validate every so many steps, not only after each epoch", low=1)
     save_steps: int = option(500, "save last.pt every so many steps, and after each epoch", low=1)
@@ -108,7 +109,7 @@ class SamplingConfig:
     best_of: int = option(3, "write this many times as many candidates and keep those the model finds likeliest", low=1, high=100)
     batch_size: int = option(128, "candidates denoised together", low=1)
     seed: int = option(0, "seed of the draws", low=0, high=2**32 - 1)
-    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+    device: str = option("auto", "auto, cpu, cuda or cuda:N")
 
 
 def check_lambda(word_freq_lambda: float) -> None:
@@ -144,6 +145,11 @@ class RunConfig:
             if name not in known:
                 raise UserError(f"{origin}: unknown setting '{name}'{nearest(name, known)}; --help lists all of them")
         config = cls(*(build(section, settings, origin) for section in TRAINING_SECTIONS))
+        from_scratch = config.model.from_scratch or config.model.model_name_or_path in BUILT_IN_SIZES
+        if config.training.lr is None:
+            config.training.lr = 1e-3 if from_scratch else 1e-4
+        if config.model.dropout is None:
+            config.model.dropout = 0.0 if from_scratch else 0.1
         config.check()
         return config
 
@@ -170,8 +176,8 @@ class RunConfig:
             raise UserError("--valid_file/--test_file without --train_file or --data_dir: say where the training data is")
         if training.loss == "ce" and training.hybrid_lambda:
             raise UserError(f"hybrid_lambda is {training.hybrid_lambda} with loss ce: it only applies to --loss nelbo")
-        if training.lr == 0:
-            raise UserError("lr is 0: expected a positive learning rate, for example 5e-4")
+        if training.lr * training.lr_factor == 0:
+            raise UserError(f"lr x lr_factor is {training.lr:g} x {training.lr_factor:g}: expected a positive learning rate, for example 5e-4")
 
 
 def build(section: type, settings: dict[str, Any], origin: str = "settings"):
@@ -183,8 +189,9 @@ def build(section: type, settings: dict[str, Any], origin: str = "settings"):
 def check_value(f: dataclasses.Field, hint: Any, value: Any, origin: str = "settings") -> Any:
     """The value in the field's type, or a UserError that names what came and what is expected.
 
-    "3" and 3.0 are no whole numbers here; 1 is a number.
+    "3" and 3.0 are no whole numbers here; 1 is a number. ``origin`` tells where the value came from; "--" makes it a flag.
     """
+    where = f"--{f.name}" if origin == "--" else f"{origin}: {f.name}" if origin else f.name
     optional = type(None) in get_args(hint)
     kind = next(k for k in get_args(hint) if k is not type(None)) if optional else hint
     if value is None and optional:
@@ -198,18 +205,18 @@ def check_value(f: dataclasses.Field, hint: Any, value: Any, origin: str = "sett
         value = float(value) if abs(value) < 1e300 else math.inf
     if type(value) is not kind:
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-        raise UserError(f"{origin}: {f.name} is {value!r}: expected {names[kind]}")
+        raise UserError(f"{where} is {value!r}: expected {names[kind]}")
     meta = f.metadata
     if meta["choices"] and value not in meta["choices"]:
-        raise UserError(f"{origin}: {f.name} is '{value}': expected one of {', '.join(meta['choices'])}{nearest(value, meta['choices'])}")
+        raise UserError(f"{where} is '{value}': expected one of {', '.join(meta['choices'])}{nearest(value, meta['choices'])}")
     if kind is float and not math.isfinite(value):
-        raise UserError(f"{origin}: {f.name} is {value}: expected a finite number")
+        raise UserError(f"{where} is {value}: expected a finite number")
     if meta["low"] is not None and value < meta["low"]:
-        raise UserError(f"{origin}: {f.name} is {value}: expected at least {meta['low']}")
+        raise UserError(f"{where} is {value}: expected at least {meta['low']}")
     if meta["high"] is not None and value > meta["high"]:
-        raise UserError(f"{origin}: {f.name} is {value}: expected at most {meta['high']}")
+        raise UserError(f"{where} is {value}: expected at most {meta['high']}")
     if kind is str and not value.strip():
-        raise UserError(f"{origin}: {f.name} is empty: give a value or leave the setting out")
+        raise UserError(f"{where} is empty: give a value or leave the setting out")
     return value
 
 

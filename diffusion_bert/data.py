@@ -147,11 +147,17 @@ class EpochBatches(torch.utils.data.Dataset):
         return self.collator.batch([self.collator.example(self.data, index, self.skills[index], self.cuts[index]) for index in self.batches[number]])
 
 
+def spread_choice(count: int, limit: int | None) -> np.ndarray:
+    """Indices of at most ``limit`` of ``count`` examples, evenly spread."""
+    return np.arange(count) if limit is None or count <= limit else np.linspace(0, count - 1, limit).astype(int)
+
+
 def fixed_batches(data: EncodedPairs, collator: Collator, batch_size: int = 64, limit: int | None = None) -> list[Batch]:
-    """Batches for validation: the same examples in the same batches every time, sorted by length; plain texts are taken without source."""
-    chosen = np.arange(len(data))
-    if limit is not None and limit < len(data):
-        chosen = np.linspace(0, len(data) - 1, limit).astype(int)
+    """Batches for validation: the same examples (``spread_choice``) in the same batches every time, sorted by length.
+
+    Plain texts are taken without source.
+    """
+    chosen = spread_choice(len(data), limit)
     chosen = chosen[np.argsort((data.source_lengths + data.target_lengths)[chosen], kind="stable")]
     groups = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
     return [collator.batch([collator.example(data, index, PAIR if data.has_source[index] else NO_SOURCE) for index in group]) for group in groups]

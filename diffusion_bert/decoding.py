@@ -63,6 +63,7 @@ def length_log_probs(model: DiffusionModel, examples: Sequence[tuple[int, Sequen
     return torch.cat(rows)
 
 
+@torch.no_grad()
 def decode(
     model: DiffusionModel,
     canvases: Sequence[Canvas],
@@ -95,6 +96,7 @@ def decode(
     return results
 
 
+@torch.no_grad()
 def prepare(model: DiffusionModel, group: Sequence[Canvas], collator: Collator, time_correction: bool = True):
     """The canvas tensor x_t [B, T] of a group (words, [SEP], padding) and its ``denoise`` callable (samplers.common.Denoise)."""
     tokenizer, device = model.tokenizer, model.device
@@ -133,7 +135,8 @@ def _cached_predictor(model: DiffusionModel, group: Sequence[Canvas], collator: 
     batch = collator.batch([(skill, source, [0]) for skill, source in distinct]).to(model.device)
     encoded = model.denoiser.encode_source(batch)
     copyable = batch.copyable[:, : encoded.input_ids.shape[1]]
-    index = torch.tensor([distinct.index((canvas.skill, tuple(canvas.source))) for canvas in group], device=model.device)
+    number = {source: index for index, source in enumerate(distinct)}
+    index = torch.tensor([number[canvas.skill, tuple(canvas.source)] for canvas in group], device=model.device)
     kept: dict = {}  # the sources of the rows of the last call: they change only when a row is finished
 
     def log_mu_of(canvas: Tensor, tau: Tensor, active: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

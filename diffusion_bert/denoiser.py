@@ -66,7 +66,7 @@ class BertDenoiser(nn.Module):
     ):
         super().__init__()
         # is_decoder makes this BERT accept a cache. It would also make it silently causal wherever the explicit 4-D mask is missing,
-        # so every call goes through _run, which always passes one; export.py sets the flag back.
+        # so every call goes through _run, which always passes one.
         config = BertConfig.from_dict({**bert_config.to_dict(), "is_decoder": True, "use_cache": True, "add_cross_attention": False})
         self.mlm = BertForMaskedLM(config)
         self.bert_config = config

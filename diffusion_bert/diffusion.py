@@ -1,8 +1,8 @@
 """Absorbing-state diffusion, exactly: forward process, posterior, reverse step and KL, with one schedule per token type.
 
 Notation: x_0 clean ids, x_t noised ids, tau_s < tau_t in [0, 1], m_t(v) the probability that type v is masked at t (schedule.py),
-r(v) = (m_t(v) - m_s(v)) / m_t(v), mu = the denoiser's p(x_0 | x_t, source) with no mass on [MASK] and the other specials. Shapes: B batch, L length, V vocabulary,
-N masked places. A word already clean at t is clean at s too; all of this concerns masked places.
+r(v) = (m_t(v) - m_s(v)) / m_t(v), mu = the denoiser's p(x_0 | x_t, source) with no mass on [MASK] and the other specials.
+Shapes: B batch, L length, V vocabulary, N masked places. A word already clean at t is clean at s too; all of this concerns masked places.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class AbsorbingDiffusion:
         """q(x_s | x_t, x_0) as a table [..., V]: at a masked place x_0 with r(x_0), else [MASK]; elsewhere x_t for certain."""
         r = self.schedule.reveal_probability(tau_s, tau_t, x_0)
         masked = x_t == self.mask_id
-        table = torch.zeros(*x_t.shape, vocab_size, dtype=torch.float64)
+        table = torch.zeros(*x_t.shape, vocab_size, dtype=torch.float64, device=x_t.device)
         table.scatter_(-1, torch.where(masked, x_0, x_t)[..., None], torch.where(masked, r, 1.0)[..., None])
         table[..., self.mask_id] += torch.where(masked, 1 - r, 0.0)
         return table
@@ -69,17 +69,17 @@ class AbsorbingDiffusion:
 
         log_mu [N, V], x_0 [N] the true words, tau_s and tau_t [N]. At s = 0, r = 1 and only ``-log mu_x`` is left. The second term
         vanishes only when r is the same for all words: without it weighted cross-entropy is no bound for lambda > 0. It is
-        computed from 1 - r(v) = m_s(v) / m_t(v), which loses nothing to cancellation.
+        written with log(1 - r), so that the float32 sum over words is damped by r, which is small on a fine grid.
         """
         log_mu_x = log_mu.gather(-1, x_0[:, None]).squeeze(-1).double()
-        stay_x = self.schedule.stay_probability(tau_s, tau_t, x_0)
-        reveal_term = -(1 - stay_x) * log_mu_x
+        r_x = self.schedule.reveal_probability(tau_s, tau_t, x_0)
+        reveal_term = -r_x * log_mu_x
         if self.schedule.is_plain:
             return KlTerms(reveal_term, torch.zeros_like(reveal_term))
-        expected_stay = (log_mu.exp() * self._by_time(self.schedule.stay_probability, log_mu.dtype, tau_s, tau_t)).sum(-1).double()
-        last = stay_x <= 0  # s = 0: everything is revealed; keep log 0 out of the gradient
-        ratio = torch.where(last, 1.0, stay_x) / torch.where(last, 1.0, expected_stay)
-        return KlTerms(reveal_term, stay_x * ratio.log())
+        expected_r = (log_mu.exp() * self._by_time(self.schedule.reveal_probability, log_mu.dtype, tau_s, tau_t)).sum(-1).double()
+        last = r_x >= 1  # s = 0: everything is revealed; keep log 0 out of the gradient
+        stay = torch.log1p(-torch.where(last, 0.0, r_x)) - torch.log1p(-torch.where(last, 0.0, expected_r))
+        return KlTerms(reveal_term, torch.where(last, 0.0, 1 - r_x) * stay)
 
     def correct_for_time(self, log_mu: Tensor, tau_t: Tensor) -> Tensor:
         """mu*(v) proportional to mu(v) m_t(v), renormalised: what a time-free network cannot know.

@@ -46,6 +46,7 @@ def evaluate(
     mbr: int = 1,
     sentences: Sequence[str] | None = None,
     progress: Progress | None = None,
+    task: str | None = None,
 ) -> Evaluation:
     """Everything about one checkpoint on some pairs (or plain texts: then only reconstruction and NELBO).
 
@@ -55,10 +56,11 @@ def evaluate(
         mbr: candidates per source for minimum-Bayes-risk choice; 1 = none.
         sentences: replaces the held-out targets in the reconstruction.
         progress: told how far each part is.
+        task: which task's anchor the score takes (default: the model's); ``custom`` for data of one's own.
     """
     progress = progress or (lambda what, done, total: None)
     model = generator.model
-    result = Evaluation(model.task.name, len(pairs), settings={**vars(generator.options), "mbr": mbr})
+    result = Evaluation(task or model.task.name, len(pairs), settings={**vars(generator.options), "mbr": mbr})
     texts = list(sentences) if sentences else [pair.target for pair in pairs]
     result.reconstruction = reconstruct(generator, texts[:200], progress)
     result.nelbo = nelbo_of(generator, pairs, result.notes, progress)
@@ -67,7 +69,7 @@ def evaluate(
         result.notes.append("plain texts: no conditional generation and no score")
         return result
     outputs = generate_outputs(generator, with_source, mbr, result.notes, progress)
-    result.rows = metric_rows(generator, with_source, outputs, mbr)
+    result.rows = metric_rows(generator, with_source, outputs, mbr, by_grammar=result.task == "sample")
     result.examples = [
         {"source": pair.source, "reference": pair.target, "output": best, "samples": samples[:SAMPLES]}
         for pair, best, samples in zip(with_source, outputs.best, outputs.samples.texts)
@@ -154,6 +156,3 @@ def score_of(result: Evaluation, pairs: Sequence[Pair], outputs: Outputs) -> Sco
     rouge = metrics.mean([metrics.rouge_l(metric_text(pairs[index].target), metric_text(best[index])) for index in longest])
     words = metrics.mean([float(len(pairs[index].source.split())) for index in longest])
     return benchmark_score(result.task, result.rows, result.reconstruction, rouge, words)
-
-
-__all__ = ["Evaluation", "evaluate", "measure"]

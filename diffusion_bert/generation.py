@@ -7,6 +7,7 @@ vocabulary, capitals. A text longer than the model can take is worked on sentenc
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import re
 from collections.abc import Iterable, Sequence
@@ -23,7 +24,7 @@ from .model import DiffusionModel, pick_device
 from .reading import unencodable
 from .text import MASK, detokenize, split_sentences
 
-RETRIES = 3  # more rounds for candidates that came out twice, each a little hotter
+RETRIES = 3  # more rounds for candidates that came out twice, each hotter
 
 
 class DiffusionTextGenerator:
@@ -48,7 +49,7 @@ class DiffusionTextGenerator:
     # ---- the three skills -----------------------------------------------------------------------------------------------------------
 
     def paraphrase_text(self, text: str | Sequence[str], **options):
-        """The other sentence of the checkpoint's task (a paraphrase, a question, a reply ...): candidates, likeliest length first.
+        """The other sentence of the checkpoint's task (a paraphrase, a question, a reply ...): candidates, the likeliest by the model first.
 
         A string gives a list of strings; a list of strings gives a list of such lists, generated in batches. Candidates are distinct where possible.
         """
@@ -122,8 +123,7 @@ class DiffusionTextGenerator:
         wanted = list(range(len(examples)))
         for attempt in range(1 + RETRIES):
             # later rounds are for candidates that came out twice: hotter, and with other lengths, which helps even at temperature 0
-            hotter = options.temperature if attempt == 0 else max(options.temperature, 0.5) * 1.3**attempt
-            tuned = dataclasses.replace(options, temperature=min(hotter, 100.0), length_beam=options.length_beam + 2 * attempt)
+            tuned = dataclasses.replace(hotter(options, attempt), length_beam=options.length_beam + 2 * attempt)
             counts = [options.num_samples * options.best_of] * len(wanted)
             decoded = self.generate_ids([examples[index] for index in wanted], tuned, counts, options.seed + 7919 * attempt)
             for index, outputs in zip(wanted, decoded):
@@ -131,7 +131,7 @@ class DiffusionTextGenerator:
                     text = finish(index, output.ids)
                     same = avoid is not None and text.casefold() == avoid[index].strip().casefold()
                     scores[index].setdefault(text, float("-inf") if same else output.score)
-            wanted = [index for index in wanted if len(scores[index]) < options.num_samples]
+            wanted = [index for index in wanted if sum(map(math.isfinite, scores[index].values())) < options.num_samples]
             if not wanted:
                 break
         return [sorted(texts, key=texts.__getitem__, reverse=True)[: options.num_samples] for texts in scores]
@@ -175,8 +175,7 @@ class DiffusionTextGenerator:
             count = options.num_samples * options.best_of if given else options.num_samples - len(found)
             rng = random.Random(f"{options.seed} {attempt} {text}")
             masked = [mask_text(text, self.tokenizer, self.model.schedule, rng) for _ in range(count)]
-            hotter = options.temperature if attempt == 0 else max(options.temperature, 0.5) * 1.3**attempt
-            tuned = dataclasses.replace(options, temperature=min(hotter, 100.0))
+            tuned = hotter(options, attempt)
             # the user chose the places, not the noise: no time correction
             outputs = decode(self.model, [item.canvas for item in masked], tuned, self.collator, options.seed + 7919 * attempt, time_correction=False)
             for item, output in zip(masked, outputs):
@@ -218,6 +217,13 @@ def checked_options(options: dict) -> SamplingConfig:
         if name not in known:
             raise UserError(f"unknown option '{name}'{nearest(name, known)}; expected one of {', '.join(known)}")
     return build(SamplingConfig, options, "options")
+
+
+def hotter(options: SamplingConfig, attempt: int) -> SamplingConfig:
+    """Options for another attempt at candidates that came out twice: twice as hot each time, and without top_p, which would keep a sure word alone."""
+    if attempt == 0:
+        return options
+    return dataclasses.replace(options, temperature=min(100.0, max(options.temperature, 0.5) * 2.0**attempt), top_p=1.0)
 
 
 def _join(versions: list[list[str]], separator: str = " ") -> list[str]:

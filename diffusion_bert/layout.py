@@ -33,6 +33,11 @@ class Batch:
         tensors = (self.input_ids, self.source_length, self.prompt_length, self.target_length)
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors), self.pad_id, self.mask_id)
 
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; the data loader calls this before a copy to a GPU."""
+        tensors = (self.input_ids, self.source_length, self.prompt_length, self.target_length)
+        return Batch(*(tensor.pin_memory() for tensor in tensors), self.pad_id, self.mask_id)
+
     @property
     def columns(self) -> Tensor:
         return torch.arange(self.input_ids.shape[1], device=self.input_ids.device)  # [L]

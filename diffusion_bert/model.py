@@ -36,6 +36,7 @@ class DiffusionModel:
     token_counts: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))  # [V], over the training targets
     metrics: dict = field(default_factory=dict)
     parent: str | None = None
+    knows_pairs: bool = True  # False when it has only ever seen plain texts: it fills and continues, but cannot rewrite
 
     @property
     def task(self) -> Task:
@@ -61,18 +62,19 @@ class DiffusionModel:
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` -> CUDA, else mps, else CPU; anything else must exist on this machine."""
+    """``auto`` -> CUDA if there is a GPU, else the CPU; anything else must exist on this machine.
+
+    (Apple's mps knows no float64, in which the schedule is computed.)
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
-        raise UserError(f"device is '{name}': expected auto, cpu, cuda, cuda:N or mps")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UserError(f"device is '{name}': expected auto, cpu, cuda or cuda:N")
     device = torch.device(name)
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count <= (device.index or 0):
             raise UserError(f"device is '{name}' but this machine has {count or 'no'} CUDA GPU{'s' if count > 1 else ''}: use --device cpu or auto")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("device is 'mps' but this machine has none: use --device cpu or auto")
     return device
 
 

@@ -39,7 +39,7 @@ class NelboTerms:
         return self.reveal + self.stay + self.length
 
     def per_token(self) -> dict[str, float]:
-        """Nats per target word piece, by name, and the perplexity bound; plus cross-entropy per masked place."""
+        """Nats per target word piece, by name; plus cross-entropy per masked place."""
         tokens = max(float(self.tokens), 1.0)
         values = {name: float(getattr(self, name)) / tokens for name in ("reveal", "stay", "length")}
         values["nelbo"] = float(self.total) / tokens

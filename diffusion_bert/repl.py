@@ -6,16 +6,16 @@ import dataclasses
 from collections.abc import Callable
 from typing import get_type_hints
 
-from .cli import _converter
+from .cli import converter
 from .config import SamplingConfig
 from .errors import UserError, nearest
 from .generation import DiffusionTextGenerator
 from .text import MASK, strip_enclosing_quotes
 
 PROMPT = "Enter command: "
-SETTABLE = ("num_samples", "num_steps", "sampler", "temperature", "top_k", "top_p", "length_beam", "batch_size", "seed")
+SETTABLE = ("num_samples", "num_steps", "sampler", "temperature", "top_k", "top_p", "length_beam", "best_of", "batch_size", "seed")
 HELP = """Commands
-  para <text>           {verb} of the text
+  para <text>           say it anew: {product}
   fill <text>           mask about a third of the words and write them anew (or fill the [MASK]s, if there are any)
   mask <text>           fill the [MASK]s of the text
   complete <text>       go on with the text
@@ -23,7 +23,7 @@ HELP = """Commands
   show                  the options and the model
   help                  this text
   quit, exit, Ctrl-D    leave
-A word of advice: repetition or nonsense - lower the temperature or top_p; dull - raise them; slow - lower num_steps."""
+A word of advice: repetition or nonsense - lower the temperature or top_p; dull - raise them; slow - lower num_steps or best_of."""
 
 
 class Repl:
@@ -81,8 +81,10 @@ class Repl:
 
     def _para(self, rest: str) -> None:
         task = self.generator.model.task
-        if task.prompt != "paraphrase:":
-            self.write(f"(this checkpoint was trained on {task.name}: it writes a {task.verb})")
+        if not self.generator.model.knows_pairs:
+            self.write("(this checkpoint was trained on plain texts: it has not learned to rewrite; try fill or complete)")
+        elif task.prompt != "paraphrase:":
+            self.write(f"(this checkpoint was trained on {task.name}: para writes {task.product})")
         self._generate(self.generator.paraphrase_text, rest, "para")
 
     def _fill(self, rest: str) -> None:
@@ -112,7 +114,7 @@ class Repl:
             raise UserError(f"unknown option '{name[:40]}'{nearest(name[:40], fields)}; expected one of {', '.join(fields)}")
         if not value.strip():
             raise UserError(f"set {name} needs a value; now it is {getattr(self.generator.options, name)}")
-        new = _converter(fields[name], get_type_hints(SamplingConfig)[name])(value.strip())
+        new = converter(fields[name], get_type_hints(SamplingConfig)[name])(value.strip())
         setattr(self.generator.options, name, new)
         self.draws = 0 if name == "seed" else self.draws
         self.write(f"{name} = {new}")
@@ -127,8 +129,7 @@ class Repl:
             self.write(f"  {name} = {getattr(self.generator.options, name)}")
 
     def _help(self, rest: str) -> None:
-        verb = self.generator.model.task.verb
-        for line in HELP.format(verb=f"{verb}s" if not verb.endswith("y") else f"{verb[:-1]}ies", options=", ".join(SETTABLE)).splitlines():
+        for line in HELP.format(product=self.generator.model.task.product, options=", ".join(SETTABLE)).splitlines():
             self.write(line)
 
 

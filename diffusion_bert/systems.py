@@ -88,8 +88,8 @@ def generate_outputs(generator: DiffusionTextGenerator, pairs: Sequence[Pair], m
     return Outputs(greedy, samples, chosen)
 
 
-def metric_rows(generator: DiffusionTextGenerator, pairs: Sequence[Pair], outputs: Outputs, mbr: int) -> dict[str, dict]:
-    """One row of metrics per system: the model's, and the floors on the same rows."""
+def metric_rows(generator: DiffusionTextGenerator, pairs: Sequence[Pair], outputs: Outputs, mbr: int, by_grammar: bool) -> dict[str, dict]:
+    """One row of metrics per system: the model's, and the floors on the same rows; ``by_grammar`` adds what the bundled grammar says."""
     sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
     greedy, samples, beam = outputs.greedy, outputs.samples, generator.options.length_beam
     triples = [[metric_text(text) for text in texts[:SAMPLES]] for texts in samples.texts]
@@ -109,7 +109,7 @@ def metric_rows(generator: DiffusionTextGenerator, pairs: Sequence[Pair], output
         rows[f"MBR {mbr}"] |= {"nfe": mbr * samples.nfe, "seconds": mbr * samples.seconds}
     rows["copy"] = measure(sources, references, sources)
     rows["unigram"] = measure(sources, references, unigram_texts(generator, sources))
-    if generator.model.task.name == "sample":
+    if by_grammar:
         add_grammar_rows(rows, pairs, outputs)
     return rows
 

@@ -20,7 +20,7 @@ CONTINUE_PROMPT = "continue:"
 
 @dataclass(frozen=True)
 class Task:
-    """One task. ``prompt`` chooses the skill, T5 style; ``verb`` is how the REPL names it.
+    """One task. ``prompt`` chooses the skill, T5 style; ``product`` is what the REPL says it writes.
 
     ``hub`` is (dataset, configuration, source column, target column) on the Hugging Face hub, where it can be had
     without a loading script.
@@ -28,19 +28,19 @@ class Task:
 
     name: str
     prompt: str
-    verb: str
+    product: str
     hub: tuple[str, str, str, str] | None = None
 
 
 TASKS = {
     task.name: task
     for task in (
-        Task("sample", "paraphrase:", "paraphrase"),
-        Task("qqp", "paraphrase:", "paraphrase", hub=("nyu-mll/glue", "qqp", "question1", "question2")),
-        Task("QT", "question:", "question"),
-        Task("wiki_alignment", "simplify:", "simplification"),
-        Task("CC", "reply:", "reply"),
-        Task("custom", "paraphrase:", "rewriting"),
+        Task("sample", "paraphrase:", "a paraphrase"),
+        Task("qqp", "paraphrase:", "a paraphrase", hub=("nyu-mll/glue", "qqp", "question1", "question2")),
+        Task("QT", "question:", "a question about it"),
+        Task("wiki_alignment", "simplify:", "a simpler version"),
+        Task("CC", "reply:", "a reply to it"),
+        Task("custom", "paraphrase:", "a new version"),
     )
 }
 PROMPTS = tuple(dict.fromkeys([task.prompt for task in TASKS.values()] + [CONTINUE_PROMPT]))
@@ -143,6 +143,8 @@ def _from_grammar() -> Splits:
 
 def _from_hub(task: Task) -> Splits:
     """GLUE/QQP's positive pairs; its validation split is halved into valid and test, since the test labels are hidden."""
+    if task.name == "custom":
+        raise UserError("task custom has no data of its own: give --train_file or --data_dir")
     if task.hub is None:
         raise UserError(
             f"task {task.name} cannot be had from the hub without a loading script: pass --data_dir with train.jsonl and valid.jsonl (src, trg)"

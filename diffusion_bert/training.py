@@ -47,6 +47,8 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(groups, lr=self.training.lr, betas=(0.9, 0.98), fused=self.device.type in ("cpu", "cuda"))
         self.state = TrainingState()
         self.stop_signal: int | None = None
+        self.started = time.monotonic()
+        self.last_validation = -1
         batches = len(self._epoch_batches(0))
         self.steps_per_epoch = math.ceil(batches / self.training.accumulation_steps)
         self.total_steps = self.steps_per_epoch * self.training.epochs
@@ -63,17 +65,25 @@ class Trainer:
         self.started = time.monotonic() - state.seconds
         self.reporter.start(self.total_steps, state.step)
         reason = None
-        with self._catch_signals():
-            if state.step == 0:
-                torch.manual_seed(training.seed)
-                self.validate()
-            while reason is None:
-                reason = self._run_epoch()
-            state.finished = reason != "interrupted"
-            if reason != "interrupted" and state.best_step != state.step and self.last_validation != state.step:
-                self.validate()
-            self.save_last()
-        self.reporter.stop()
+        try:
+            with self._catch_signals():
+                if state.step == 0:
+                    torch.manual_seed(training.seed)
+                    self.validate()
+                while reason is None:
+                    reason = self._run_epoch()
+                state.finished = reason != "interrupted"
+                if state.finished and self.last_validation != state.step:
+                    self.validate()
+                self.save_last()
+        except torch.OutOfMemoryError:
+            half = max(1, training.batch_size // 2)
+            raise UserError(
+                f"out of memory on {self.device} at batch size {training.batch_size}: try --batch_size {half} "
+                f"--accumulation_steps {training.accumulation_steps * (training.batch_size // half)}, which trains the same, or --device cpu"
+            ) from None
+        finally:
+            self.reporter.stop()
         return TrainingResult(state, reason, self.stop_signal)
 
     def _run_epoch(self) -> str | None:
@@ -150,7 +160,7 @@ class Trainer:
             terms = NelboTerms(*(getattr(terms, name).detach() for name in terms.__dataclass_fields__))
             total = terms if total is None else total + terms
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.denoiser.parameters(), training.max_grad_norm or math.inf))
-        lr = training.lr * self.learning_rate_factor()
+        lr = training.lr * training.lr_factor * self.learning_rate_factor()
         if not math.isfinite(loss_value) or not math.isfinite(norm):
             self._refuse_to_go_on(loss_value, norm, lr)
         for param_group in self.optimizer.param_groups:
@@ -197,16 +207,17 @@ class Trainer:
         self.reporter.validation(record, improved)
         return record
 
-    last_validation = -1
-
     def epochs_done(self) -> float:
         return self.state.epoch + self.state.batch / max(1, len(self._epoch_batches(self.state.epoch)))
 
     def save_last(self) -> None:
         """last.pt: the model and all that a resume needs."""
         training = {
-            "state": dict(vars(self.state)), "optimizer": self.optimizer.state_dict(), "rng": random_state(self.device), "data_fingerprint": self.data.fingerprint,
-        }  # fmt: skip
+            "state": dict(vars(self.state)),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": random_state(self.device),
+            "data_fingerprint": self.data.fingerprint,
+        }
         save_checkpoint(self.run.last, self.model, training)
 
     def _restore(self, saved: dict) -> None:

@@ -18,10 +18,10 @@ from torch import Tensor
 
 def count_tokens(sequences: Iterable, vocab_size: int) -> Tensor:
     """Occurrences of every token id, [V] int64, over sequences of ids (lists or integer arrays)."""
-    counts = np.zeros(vocab_size, dtype=np.int64)
-    for ids in sequences:
-        counts += np.bincount(np.asarray(ids, dtype=np.int64), minlength=vocab_size)
-    return torch.from_numpy(counts)
+    flat = [np.asarray(ids, dtype=np.int64) for ids in sequences]
+    if not flat:
+        return torch.zeros(vocab_size, dtype=torch.int64)
+    return torch.from_numpy(np.bincount(np.concatenate(flat), minlength=vocab_size).astype(np.int64))
 
 
 def informativeness(counts: Tensor, special_ids: Iterable[int] = ()) -> Tensor:

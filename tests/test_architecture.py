@@ -173,7 +173,7 @@ def test_presets_for_continuing(name, epochs, num_steps):
     settings = load_preset(name)
     assert settings["epochs"] == epochs and settings.get("num_steps") == num_steps
     assert not set(settings) & set(BELONGS_TO_WEIGHTS)
-    assert settings["lr"] >= load_preset("fine_tuning")["lr"]
+    assert settings["lr_factor"] >= load_preset("fine_tuning")["lr_factor"]
 
 
 # ---- the repository -----------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import yaml
 from commands import read_records, run
 
 from diffusion_bert.checkpoint import latest_checkpoint, load_checkpoint, read_payload
-from diffusion_bert.commands.continue_training import child_config
+from diffusion_bert.commands.continue_training import child_config, inherited
 from diffusion_bert.errors import UserError
 
 QUICK = ("--device", "cpu", "--max_steps", "2")
@@ -110,7 +110,7 @@ def test_other_data_keeps_what_belongs_to_the_weights(trained, tmp_path):
     assert child["tokenizer"] == parent["tokenizer"] and child["architecture"] == parent["architecture"]
     assert torch.equal(child["informativeness"], parent["informativeness"]) and torch.equal(child["token_counts"], parent["token_counts"])
     assert child["config"]["train_file"] == str(own) and child["config"]["data_dir"] is None and child["config"]["task_name"] == "sample"
-    share = float(result.out.split(" % of the word pieces in this data are unknown")[0].split()[-1])
+    share = float(result.out.split(" % of the words in this data are unknown")[0].split()[-1])
     assert 1 < share < 50
     assert "held out for validation" in result.out
 
@@ -122,7 +122,10 @@ def test_settings_in_order(trained, tmp_path):
     assert (config.training.batch_size, config.model.vocab_size, config.data.max_target_length, config.training.seed) == (16, 500, 44, 3)
     assert config.training.epochs == 3  # the default, not the parent's 4
     config = child_config(parent, {"preset": "quality_boost"})
-    assert (config.training.epochs, config.diffusion.num_steps, config.training.lr) == (5, 64, 2.5e-4)
+    assert (config.training.epochs, config.diffusion.num_steps, config.training.lr_factor) == (5, 64, 0.5)
+    assert config.training.lr == inherited(parent)["lr"]
+    config = child_config(parent, {"preset": "fine_tuning", "lr": 1e-4})
+    assert (config.training.lr, config.training.lr_factor) == (1e-4, 1.0)
     config = child_config(parent, {"preset": "quality_boost", "epochs": 1, "num_steps": 7, "word_freq_lambda": 0.0})
     assert (config.training.epochs, config.diffusion.num_steps, config.diffusion.word_freq_lambda) == (1, 7, 0.0)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from commands import SMALL, new_trainer, read_records, run, small_flags, write_data
 
+from diffusion_bert import training
 from diffusion_bert.checkpoint import RunDirectory, load_checkpoint, read_payload
 from diffusion_bert.config import RunConfig
 from diffusion_bert.data import EpochBatches

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ from pathlib import Path
 from ..cli import ask_settings, choose, settings_of, training_parser
 from ..config import ModelConfig, RunConfig, load_preset
 from ..errors import UserError
+from .train import FOR_CONTINUING
 
-PRESETS = ("quality_boost", "deep_training_continue", "fine_tuning")
+PRESETS = FOR_CONTINUING
 BY_VERDICT = {"Good": "fine_tuning", "Fair": "quality_boost", "Poor": "deep_training_continue"}
 MENU = (
     ("Quality Boost", "5 epochs, 64 steps"),
@@ -37,7 +39,7 @@ CUSTOM = (
     "output_dir",
 )
 # settings that say how long and where, not what: a child starts from the defaults instead of the parent's limits
-NOT_INHERITED = ("epochs", "max_steps", "max_minutes", "patience", "dry_run")
+NOT_INHERITED = ("epochs", "max_steps", "max_minutes", "patience", "dry_run", "lr_factor")
 DATA_SOURCE = ("data_dir", "train_file", "valid_file", "test_file", "max_samples")
 # architecture, vocabulary and the size of the length head
 BELONGS_TO_WEIGHTS = (*(f.name for f in dataclasses.fields(ModelConfig)), "max_target_length")
@@ -66,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if resume:
         return _resume(checkpoint, model_dir, given)
     parent = find_parent(checkpoint, model_dir, given.get("output_dir", "runs"))
-    print(f"Parent: {parent}")
     if auto:
+        child_config(parent, dict(given))  # refuses wrong flags before an evaluation that takes minutes
         given["preset"] = choose_by_verdict(parent, given.get("device", "auto"), keep=not given.get("dry_run", False))
     elif not given:
         given = ask_for_settings(parent)
@@ -128,10 +130,18 @@ def choose_by_verdict(parent: Path, device: str, keep: bool = True) -> str:
             raise UserError("this checkpoint has no score (plain texts, or too long ones): choose --preset yourself")
         verdict = score.verdict
     preset = BY_VERDICT[verdict]
-    print(f"Verdict {verdict}: {preset}")
+    print(f"Verdict {verdict}, so: --preset {preset}")
     if verdict == "Poor":
-        print("To restart from scratch instead:  python run_conditional_training.py --preset deep_training")
+        print(f"To restart from scratch with a larger model instead:  {restart_command(inherited(parent))}")
     return preset
+
+
+def restart_command(settings: dict) -> str:
+    """The command that trains on the same data from scratch, one built-in size up."""
+    larger = {"tiny": "mini", "mini": "small"}.get(settings["model_name_or_path"], settings["model_name_or_path"])
+    parts = ["python run_conditional_training.py", f"--task_name {settings['task_name']}"]
+    parts += [f"--{name} {shlex.quote(settings[name])}" for name in DATA_SOURCE[:4] if settings.get(name)]
+    return " ".join([*parts, f"--model_name_or_path {shlex.quote(larger)}", "--epochs 10"])
 
 
 def ask_for_settings(parent: Path) -> dict:
@@ -159,7 +169,10 @@ def child_config(parent: Path, given: dict) -> RunConfig:
         fixed = [name for name in load_preset(preset) if name in BELONGS_TO_WEIGHTS]
         if fixed:
             raise UserError(f"preset {preset} sets {fixed[0]}, which belongs to the checkpoint: use a preset for continuing ({', '.join(PRESETS)})")
+    own_lr = "lr" in given and "lr_factor" not in given
     changes = settings_of(given)
+    if own_lr:
+        changes.pop("lr_factor", None)  # a learning rate that was asked for is meant as it stands
     if {"task_name", "data_dir", "train_file"} & set(changes):
         for name in DATA_SOURCE:
             base.pop(name, None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +14,6 @@ from ..config import SamplingConfig, build
 from ..errors import UserError
 
 OUTPUT_FILES = ("evaluation.json", "evaluation.md", "evaluation.png")
-OWN = ("seed", "device", "batch_size", "num_steps", "sampler", "temperature", "top_k", "top_p", "length_beam")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,21 +22,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     what = parser.add_argument_group("what to evaluate")
     what.add_argument("--checkpoint", metavar="FILE", help="checkpoint file (default: the newest best_model.pt below runs/)")
     what.add_argument("--split", metavar="valid|test", help="which split of the checkpoint's data (default: test)")
-    what.add_argument("--data_dir", metavar="DIR", help="folder with the split, when it has moved since training")
+    what.add_argument(
+        "--data_dir", metavar="DIR", help="folder with train.jsonl, valid.jsonl and perhaps test.jsonl, when it has moved since training"
+    )
     what.add_argument("--test_file", metavar="FILE", help="evaluate on this file instead (.jsonl, .csv, .tsv or .txt)")
     what.add_argument("--examples", metavar="FILE", help="sentences for the reconstruction part, one per line, instead of held-out targets")
     what.add_argument("--max_samples", type=_count, metavar="N", help="evaluate a random sample of this many rows (default: all)")
     what.add_argument("--mbr", type=_count, metavar="N", help="also choose the best of N samples by minimum Bayes risk (default: off)")
     what.add_argument("--output_dir", metavar="DIR", help="where the report goes (default: beside the checkpoint)")
-    parser.add_settings(SamplingConfig, leave_out=("num_samples",))
+    parser.add_settings(SamplingConfig, leave_out=("num_samples", "best_of"))
     given = parser.parse(sys.argv[1:] if argv is None else argv)
-    sampling = {name: given.pop(name) for name in OWN if name in given}
     if given.get("split", "test") not in ("valid", "test"):
         raise UserError(f"split is '{given['split']}': expected valid or test")
     from ..checkpoint import latest_checkpoint
 
     checkpoint = Path(given.pop("checkpoint", None) or latest_checkpoint())
-    evaluate_checkpoint(checkpoint, **given, **sampling)
+    evaluate_checkpoint(checkpoint, **given)
     return 0
 
 
@@ -45,7 +47,7 @@ def _count(text: str) -> int:
     except ValueError:
         value = 0
     if value < 1:
-        raise UserError(f"'{text}': expected a whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least 1")
     return value
 
 
@@ -73,10 +75,13 @@ def evaluate_checkpoint(
     from ..storage import to_plain, versions, write_atomically
 
     model = load_checkpoint(checkpoint)
-    options = build(SamplingConfig, sampling, "flags")
+    options = build(SamplingConfig, sampling, "--")
     model.to(pick_device(options.device))
     notes: list[str] = []
     pairs = chosen_pairs(model.config, split, data_dir, test_file, max_samples, options.seed, notes)
+    # an anchor belongs to a task's own data; and the grammar knows no other sentences than its own
+    own_data = model.config.data.train_file or (model.task.name == "sample" and (test_file or data_dir or model.config.data.data_dir))
+    task = "custom" if own_data else model.task.name
     sentences = [pair.target for pair in read_file(examples).pairs] if examples else None
     folder = Path(output_dir) if output_dir else checkpoint.parent
     try:
@@ -86,12 +91,14 @@ def evaluate_checkpoint(
     bars: dict[str, tqdm] = {}
 
     def progress(part: str, done: int, total: int) -> None:
-        bar = bars.setdefault(part, tqdm(total=total, desc=part, unit="text", dynamic_ncols=True, disable=None))
+        if part not in bars:
+            bars[part] = tqdm(total=total, desc=part, unit="text", dynamic_ncols=True, disable=None)
+        bar = bars[part]
         bar.update(done - bar.n)
         if done >= total:
             bar.close()
 
-    result = evaluate(DiffusionTextGenerator(model, options), pairs, mbr, sentences, progress)
+    result = evaluate(DiffusionTextGenerator(model, options), pairs, mbr, sentences, progress, task)
     result.notes[:0] = notes
     plain = {**result.to_dict(), "checkpoint": str(checkpoint), "split": split if test_file is None else str(test_file), "versions": versions()}
     write_atomically(folder / OUTPUT_FILES[0], lambda file: file.write((json.dumps(to_plain(plain), indent=2) + "\n").encode()))
@@ -154,5 +161,5 @@ def show(result, checkpoint: Path, folder: Path, quiet: bool) -> None:
 
 def _next_command(result, checkpoint: Path) -> str:
     if result.score is None or result.score.verdict == "Good":
-        return f"python interactive_generation.py --checkpoint {checkpoint}"
-    return f"python continue_training.py --checkpoint {checkpoint} --auto"
+        return f"python interactive_generation.py --checkpoint {shlex.quote(str(checkpoint))}"
+    return f"python continue_training.py --checkpoint {shlex.quote(str(checkpoint))} --auto"

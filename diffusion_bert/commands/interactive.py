@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_settings(SamplingConfig)
     given = parser.parse(sys.argv[1:] if argv is None else argv)
     checkpoint = given.pop("checkpoint", None)
-    options = build(SamplingConfig, given, "flags")
+    options = build(SamplingConfig, given, "--")
     from ..checkpoint import latest_checkpoint, load_checkpoint
     from ..generation import DiffusionTextGenerator
     from ..model import pick_device

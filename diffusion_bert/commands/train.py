@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 from ..cli import ask_settings, choose, settings_of, training_parser
 from ..config import RunConfig, load_preset
+from ..errors import UserError
 
 PRESETS = ("quick_demo", "fast_training", "deep_training", "qqp_bert_base")
+FOR_CONTINUING = ("quality_boost", "deep_training_continue", "fine_tuning")
 MENU = (
     ("Quick Demo", "the bundled sample, from scratch, a few minutes on two cores"),
-    ("Fast Training", "Quora questions, a small model from scratch, under an hour on a CPU"),
-    ("Deep Training", "Quora questions, a larger model, hours on a CPU or minutes on a GPU"),
+    ("Fast Training", "Quora questions, a small model from scratch, 45 minutes on a CPU"),
+    ("Deep Training", "Quora questions, a larger model, a night on a CPU"),
     ("Custom", "asks for the main settings, with defaults shown"),
 )
 CUSTOM = (
@@ -25,7 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, ask if nothing was given, train."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = training_parser("Train a conditional masked-diffusion BERT. Without arguments: a menu.", PRESETS)
-    settings = settings_of(parser.parse(arguments)) if arguments else ask_for_settings()
+    given = parser.parse(arguments)
+    if given.get("preset") in FOR_CONTINUING:
+        raise UserError(f"preset {given['preset']} is for continue_training.py: expected one of {', '.join(PRESETS)}")
+    settings = settings_of(given) if arguments else ask_for_settings()
     config = RunConfig.from_flat(settings)
     from .training_run import train_run
 

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ..checkpoint import RunDirectory, load_checkpoint, read_payload, restore
-from ..config import RunConfig, SamplingConfig
-from ..data import NO_SOURCE, PAIR, Collator, EncodedPairs, describe, encode_pairs, fixed_batches
-from ..decoding import Canvas, decode
+from ..config import RunConfig
+from ..data import Collator, EncodedPairs, describe, encode_pairs, fixed_batches, spread_choice
 from ..errors import UserError
-from ..generation import DiffusionTextGenerator
 from ..model import DiffusionModel, build_model, check_positions, fit_schedule
 from ..objective import estimate_nelbo
 from ..reading import Pair
 from ..tasks import Splits, load_pairs
 from ..training import VALIDATION_EXAMPLES, Trainer
-from ..training_state import Reporter, TrainingData, TrainingResult
+from ..training_state import TrainingData, TrainingResult
+from .console import ConsoleReporter
 
 DRY_RUN_EXAMPLES, DRY_RUN_STEPS = 64, 3
-DEMONSTRATION_LEVELS = (0.3, 0.6, 0.9)
 
 
-def train_run(config: RunConfig, parent: Path | None = None) -> int:
-    """Train a fresh model, or a parent's, by a config; prints the whole story. Returns the exit code."""
+def train_run(config: RunConfig, parent: Path | None = None, keep: bool = True) -> int:
+    """Train a fresh model, or a parent's, by a config; prints the whole story. Returns the exit code.
+
+    ``keep`` says whether the run directory will stay (a dry run's does not).
+    """
     if config.training.dry_run:
         return _dry_run(config, parent)
     splits = load_pairs(config.data, config.training.seed)
@@ -43,8 +43,10 @@ def train_run(config: RunConfig, parent: Path | None = None) -> int:
     Trainer(model, data, RunDirectory("unused"))  # refuses what cannot work before a directory is made
     run = RunDirectory.create(config)
     run.write_config(config)
-    _announce(model, splits, train, run)
-    return finish(Trainer(model, data, run, ConsoleReporter(model, splits.valid)), splits)
+    _announce(model, splits, train)
+    if keep:
+        print(f"Run     {run.path}")
+    return finish(Trainer(model, data, run, ConsoleReporter(model, splits.valid)), splits, keep)
 
 
 def resume_run(last: Path, device: str | None) -> int:
@@ -74,36 +76,34 @@ def prepare(model: DiffusionModel, splits: Splits, fit: bool) -> tuple[EncodedPa
         splits.notes += [f"{name}: {note}" for note in part.notes]
         if not len(part):
             raise UserError(f"no {name} example fits ({'; '.join(part.notes)}): raise --max_length or --max_target_length")
+    model.knows_pairs = bool(train.has_source.any()) or (model.knows_pairs and not fit)
     if fit:
         fit_schedule(model, (train.target(index) for index in range(len(train))))
-    chosen = valid_choice(len(valid))
+    chosen = spread_choice(len(valid), VALIDATION_EXAMPLES)
     words = sum(len(splits.valid[valid.kept[index]].target.split()) for index in chosen)
     collator = Collator(tokenizer, prompt)
-    digest = hashlib.sha256(train.ids.tobytes() + train.offsets.tobytes() + valid.ids.tobytes() + valid.offsets.tobytes()).hexdigest()
+    digest = hashlib.sha256(
+        train.ids.tobytes() + train.offsets.tobytes() + train.has_source.tobytes() + valid.ids.tobytes() + valid.offsets.tobytes()
+    ).hexdigest()
     return train, TrainingData(train, fixed_batches(valid, collator, limit=VALIDATION_EXAMPLES), words, collator, digest)
 
 
-def valid_choice(count: int):
-    """Indices that ``fixed_batches`` takes for the yardstick."""
-    import numpy as np
-
-    return np.arange(count) if count <= VALIDATION_EXAMPLES else np.linspace(0, count - 1, VALIDATION_EXAMPLES).astype(int)
-
-
-def finish(trainer: Trainer, splits: Splits) -> int:
-    """Train, test the best checkpoint, write the results and say what to type next."""
+def finish(trainer: Trainer, splits: Splits, keep: bool = True) -> int:
+    """Train, test the best checkpoint, write the results and, if they are kept, say what to type next."""
     from ..report import plot_curves
 
     run, config = trainer.run, trainer.config
     result: TrainingResult = trainer.fit()
     plot_curves(run.read_metrics(), run.path / "curves.png")
     if result.reason == "interrupted":
-        print(
-            f"\nInterrupted at step {result.state.step:,}; saved {run.last}\nGo on with:  python continue_training.py --resume --model_dir {run.path}"
-        )
+        print(f"\nInterrupted at step {result.state.step:,}")
+        if keep:
+            print(f"Saved {run.last}\nGo on with:  python continue_training.py --resume --model_dir {shlex.quote(str(run.path))}")
         return 128 + int(result.signal)
     best = load_checkpoint(run.best).to(trainer.device)
     test = encode_pairs(splits.test, best.tokenizer, config.data, best.task.prompt)
+    for note in test.notes:
+        print(f"test: {note}")
     values: dict[str, float] = {}
     if len(test):
         batches = fixed_batches(test, trainer.data.collator, limit=2048)
@@ -124,13 +124,15 @@ def finish(trainer: Trainer, splits: Splits) -> int:
         )
     if result.state.best_step == 0 or (result.state.best_step < result.state.step / 4 and result.state.step > 100):
         print("Remark: validation did not improve for most of the run; try a smaller --lr, or more data")
+    if not keep:
+        return 0
     print(f"Run directory: {run.path}")
-    print(f"Next:  python evaluate_trained_model.py --checkpoint {run.best}")
-    print(f"       python interactive_generation.py --checkpoint {run.best}")
+    print(f"Next:  python evaluate_trained_model.py --checkpoint {shlex.quote(str(run.best))}")
+    print(f"       python interactive_generation.py --checkpoint {shlex.quote(str(run.best))}")
     return 0
 
 
-def _announce(model: DiffusionModel, splits: Splits, train: EncodedPairs, run: RunDirectory) -> None:
+def _announce(model: DiffusionModel, splits: Splits, train: EncodedPairs) -> None:
     config = model.config
     print(f"Data    {describe(model.task, train)}; {len(splits.valid):,} for validation, {len(splits.test):,} for test")
     for note in splits.notes:
@@ -138,13 +140,13 @@ def _announce(model: DiffusionModel, splits: Splits, train: EncodedPairs, run: R
     for pair in splits.train[:2]:
         print(f"        {_show_pair(pair)}")
     if model.parent is not None:
-        unknown = int((train.ids == model.tokenizer.unk_id).sum()) / max(1, len(train.ids))
-        print(f"Parent  {model.parent}; {100 * unknown:.2f} % of the word pieces in this data are unknown to its vocabulary")
+        words = int((~model.tokenizer.continuation.numpy()[train.ids]).sum())
+        unknown = int((train.ids == model.tokenizer.unk_id).sum()) / max(1, words)
+        print(f"Parent  {model.parent}; {100 * unknown:.2f} % of the words in this data are unknown to its vocabulary")
     print(
         f"Model   {config.model.model_name_or_path}, {model.parameter_count / 1e6:.1f}M parameters, {model.tokenizer.vocab_size:,} word pieces, "
         f"{config.model.attention} attention, copy head {'on' if config.model.copy_head else 'off'}, lambda {config.diffusion.word_freq_lambda:g}"
     )
-    print(f"Run     {run.path}")
 
 
 def _show_pair(pair: Pair) -> str:
@@ -160,66 +162,9 @@ def _dry_run(config: RunConfig, parent: Path | None) -> int:
             "max_steps": DRY_RUN_STEPS, "epochs": 1, "batch_size": min(config.training.batch_size, 16),
             "logging_steps": 1, "demonstration_steps": DRY_RUN_STEPS,
         }  # fmt: skip
-        code = train_run(RunConfig.from_flat(flat), parent)
-        print("Dry run complete: every stage works; nothing was kept.")
+        code = train_run(RunConfig.from_flat(flat), parent, keep=False)
+        if code == 0:
+            print("Dry run complete: every stage works; nothing was kept.")
         return code
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-class ConsoleReporter(Reporter):
-    """A progress bar, a line per validation, and now and then a sentence noised and denoised."""
-
-    def __init__(self, model: DiffusionModel, valid: list[Pair]):
-        self.model, self.valid = model, valid
-        self.bar: tqdm | None = None
-        self.tokens = 0
-
-    def start(self, total_steps: int, done_steps: int) -> None:
-        self.bar = tqdm(total=total_steps, initial=done_steps, unit="step", dynamic_ncols=True, mininterval=0.5)
-
-    def step(self, step: int, progress: float, values: dict) -> None:
-        self.tokens += values["tokens"]
-        elapsed = self.bar.format_dict["elapsed"] or 1e-9
-        self.bar.set_postfix_str(f"loss {values['loss']:.3f}, NELBO {values['nelbo']:.2f}, {self.tokens / elapsed:,.0f} tokens/s", refresh=False)
-        self.bar.update()
-
-    def validation(self, record: dict, improved: bool) -> None:
-        self.bar.write(
-            f"epoch {record['epoch']:.2f}, step {record['step']:,}: validation NELBO {record['valid_nelbo']:.4f} nats per word piece "
-            f"({record['valid_nelbo_per_word']:.3f} per word, cross-entropy {record['valid_cross_entropy']:.3f}){', best so far' if improved else ''}"
-        )
-
-    def demonstration(self, step: int) -> None:
-        for line in demonstrate(self.model, self.valid[(step * 7919) % len(self.valid)]):
-            self.bar.write(line)
-
-    def stop(self) -> None:
-        self.bar.close()
-
-
-def demonstrate(model: DiffusionModel, pair: Pair) -> list[str]:
-    """Lines that show a pair, its target noised to three levels, and what the model makes of each."""
-    import torch
-
-    was_training = model.denoiser.training
-    model.denoiser.eval()
-    generator = DiffusionTextGenerator(model)
-    tokenizer = model.tokenizer
-    ids = torch.tensor([tokenizer.encode(pair.target)])
-    source = tokenizer.encode(pair.source or "")
-    if ids.shape[1] > model.denoiser.max_target_length or ids.shape[1] + len(source) + 16 > model.config.data.max_length:
-        return []
-    lines = [f"  source    {pair.source or '(none)'}"]
-    for level in DEMONSTRATION_LEVELS:
-        tau = model.schedule.tau(torch.tensor([level]))
-        noise = torch.Generator().manual_seed(0)
-        x_t = model.diffusion.q_sample(ids.to(model.device), tau.to(model.device), torch.ones_like(ids, dtype=torch.bool).to(model.device), noise)[
-            0
-        ].tolist()
-        shown = " ".join("____" if token == tokenizer.mask_id else tokenizer.tokens[token] for token in x_t).replace(" ##", "")
-        canvas = Canvas(NO_SOURCE if pair.source is None else PAIR, source, x_t, float(tau))
-        output = decode(model, [canvas], SamplingConfig(temperature=0.0, num_steps=8), generator.collator)[0]
-        lines += [f"  {level:.0%} noise {shown}", f"         -> {generator.sentence(output.ids, pair.source or '')}"]
-    model.denoiser.train(was_training)
-    return [*lines, f"  target    {pair.target}"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..schedule import NoiseSchedule
-from .common import Denoise, SampleOutput, SamplerOptions, draw, masked_places, uniform_noise, word_distribution
+from .common import Denoise, SampleOutput, SamplerOptions, draw_words, masked_places, uniform_noise
 
 
 @torch.no_grad()
@@ -46,7 +46,7 @@ def sample_ancestral(
         log_mu = denoise(canvas, tau_t, active)
         nfe[active] += 1
         rows, columns = masked_places(canvas, mask_id)
-        words = draw(word_distribution(log_mu, options), generator)
+        words = draw_words(log_mu, options, generator)
         r = schedule.reveal_probability(tau_s[rows], tau_t[rows], words)
         reveal = uniform_noise(len(words), generator, x_t.device) < r
         x_t[active[rows[reveal]], columns[reveal]] = words[reveal]

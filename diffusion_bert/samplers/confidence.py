@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..schedule import NoiseSchedule
-from .common import Denoise, SampleOutput, SamplerOptions, draw, masked_places, rank_within_rows, word_distribution
+from .common import Denoise, SampleOutput, SamplerOptions, draw_words, masked_places, rank_within_rows
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ def sample_confidence(
         log_mu = denoise(canvas, tau_t, active)
         nfe[active] += 1
         rows, columns = masked_places(canvas, mask_id)
-        words = draw(word_distribution(log_mu, options), generator)
+        words = draw_words(log_mu, options, generator)
         confidence = log_mu.gather(-1, words[:, None]).squeeze(-1)
         masked_now = torch.bincount(rows, minlength=len(active))
         share = schedule.u(tau_s) / schedule.u(tau[active])

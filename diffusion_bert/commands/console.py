@@ -1,0 +1,72 @@
+"""What training shows on a terminal: the bar, the validations, and sentences noised and denoised."""
+
+from __future__ import annotations
+
+import torch
+from tqdm import tqdm
+
+from ..config import SamplingConfig
+from ..data import NO_SOURCE, PAIR
+from ..decoding import Canvas, decode
+from ..generation import DiffusionTextGenerator
+from ..model import DiffusionModel
+from ..reading import Pair
+from ..training_state import Reporter
+
+DEMONSTRATION_LEVELS = (0.3, 0.6, 0.9)
+
+
+class ConsoleReporter(Reporter):
+    """A progress bar, a line per validation, and now and then a sentence noised and denoised."""
+
+    def __init__(self, model: DiffusionModel, valid: list[Pair]):
+        self.model, self.valid = model, valid
+        self.bar: tqdm | None = None
+        self.tokens = 0
+
+    def start(self, total_steps: int, done_steps: int) -> None:
+        self.bar = tqdm(total=total_steps, initial=done_steps, unit="step", dynamic_ncols=True, mininterval=0.5)
+
+    def step(self, step: int, progress: float, values: dict) -> None:
+        self.tokens += values["tokens"]
+        elapsed = self.bar.format_dict["elapsed"] or 1e-9
+        self.bar.set_postfix_str(f"loss {values['loss']:.3f}, NELBO {values['nelbo']:.2f}, {self.tokens / elapsed:,.0f} tokens/s", refresh=False)
+        self.bar.update()
+
+    def validation(self, record: dict, improved: bool) -> None:
+        self.bar.write(
+            f"epoch {record['epoch']:.2f}, step {record['step']:,}: validation NELBO {record['valid_nelbo']:.4f} nats per word piece "
+            f"({record['valid_nelbo_per_word']:.3f} per word, cross-entropy {record['valid_cross_entropy']:.3f}){', best so far' if improved else ''}"
+        )
+
+    def demonstration(self, step: int) -> None:
+        for line in demonstrate(self.model, self.valid[(step * 7919) % len(self.valid)]):
+            self.bar.write(line)
+
+    def stop(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def demonstrate(model: DiffusionModel, pair: Pair) -> list[str]:
+    """Lines that show a pair, its target noised to three levels, and what the model makes of each."""
+    generator = DiffusionTextGenerator(model)
+    tokenizer = model.tokenizer
+    ids = torch.tensor([tokenizer.encode(pair.target)], dtype=torch.long, device=model.device)
+    source = tokenizer.encode(pair.source or "")
+    if not 0 < ids.shape[1] <= model.denoiser.max_target_length or ids.shape[1] + len(source) + 16 > model.config.data.max_length:
+        return []
+    was_training = model.denoiser.training
+    model.denoiser.eval()
+    lines = [f"  source    {pair.source or '(none)'}"]
+    for level in DEMONSTRATION_LEVELS:
+        tau = model.schedule.tau(torch.tensor([level]))
+        noise = torch.Generator().manual_seed(0)
+        everywhere = torch.ones_like(ids, dtype=torch.bool)
+        x_t = model.diffusion.q_sample(ids, tau.to(model.device), everywhere, noise)[0].tolist()
+        shown = " ".join("____" if token == tokenizer.mask_id else tokenizer.tokens[token] for token in x_t).replace(" ##", "")
+        canvas = Canvas(NO_SOURCE if pair.source is None else PAIR, source, x_t, float(tau))
+        output = decode(model, [canvas], SamplingConfig(temperature=0.0, num_steps=8), generator.collator)[0]
+        lines += [f"  {level:.0%} noise {shown}", f"         -> {generator.sentence(output.ids, pair.source or '')}"]
+    model.denoiser.train(was_training)
+    return [*lines, f"  target    {pair.target}"]
