@@ -167,7 +167,8 @@ class RunDirectory:
         # a local path gives its folder's name, a hub id itself
         name = Path(name).resolve().name if Path(name).is_dir() else name
         stem = (
-            f"model_name_{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}_taskname_{config.data.task_name}_lr_{config.training.lr * config.training.lr_factor:g}"
+            f"model_name_{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}_taskname_{config.data.task_name}"
+            f"_lr_{config.training.lr * config.training.lr_factor:g}"
             f"_seed_{config.training.seed}_numsteps_{config.diffusion.num_steps}_wordfreqlambda_{config.diffusion.word_freq_lambda:g}"
         )
         parent = Path(config.training.output_dir)

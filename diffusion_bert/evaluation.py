@@ -20,6 +20,7 @@ from .systems import SAMPLES, Outputs, Progress, generate_outputs, metric_rows
 from .text import metric_text
 
 CORRUPTIONS = (20, 50, 80)
+MOST_SENTENCES = 200  # for the reconstruction part
 
 
 @dataclass
@@ -35,6 +36,8 @@ class Evaluation:
     score: Score | None = None
     notes: list[str] = field(default_factory=list)
     settings: dict = field(default_factory=dict)
+    split: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -62,7 +65,9 @@ def evaluate(
     model = generator.model
     result = Evaluation(task or model.task.name, len(pairs), settings={**vars(generator.options), "mbr": mbr})
     texts = list(sentences) if sentences else [pair.target for pair in pairs]
-    result.reconstruction = reconstruct(generator, texts[:200], progress)
+    if len(texts) > MOST_SENTENCES:
+        result.notes.append(f"reconstruction: the first {MOST_SENTENCES} of {len(texts):,} sentences")
+    result.reconstruction = reconstruct(generator, texts[:MOST_SENTENCES], progress)
     result.nelbo = nelbo_of(generator, pairs, result.notes, progress)
     with_source = [pair for pair in pairs if pair.source is not None]
     if not with_source:

@@ -220,7 +220,8 @@ def checked_options(options: dict) -> SamplingConfig:
 
 
 def hotter(options: SamplingConfig, attempt: int) -> SamplingConfig:
-    """Options for another attempt at candidates that came out twice: twice as hot each time, and without top_p, which would keep a sure word alone."""
+    """Options for another attempt at candidates that came out twice: twice as hot each time, and without top_p, which would leave
+    a sure word alone."""
     if attempt == 0:
         return options
     return dataclasses.replace(options, temperature=min(100.0, max(options.temperature, 0.5) * 2.0**attempt), top_p=1.0)

@@ -12,8 +12,11 @@ COLUMNS = (
     ("ibleu", "iBLEU"), ("repetition", "repeats"), ("length_ratio", "length"), ("nfe", "calls"), ("seconds", "s/text"), ("valid", "valid %"),
 )  # fmt: skip
 CONVENTION = (
-    "DiffuSeq protocol: lower-cased BERT text with full clean-up, mean NLTK sentence BLEU (method 4), ROUGE-L F, all in percent; overlap = BLEU of "
-    "the output against the source; iBLEU = 0.8 BLEU - 0.2 overlap; self-BLEU and div-4 over three samples; intervals: 95 % bootstrap."
+    "DiffuSeq protocol: lower-cased BERT text with full clean-up, mean NLTK sentence BLEU (method 4), ROUGE-L F, in percent, with 95 % bootstrap "
+    "intervals; overlap: BLEU of the output against the source; iBLEU: 0.8 BLEU - 0.2 overlap; self-BLEU and div-4: over three samples; "
+    "repeats: words equal to their left neighbour; length: output / reference; calls: denoiser calls per text. Rows - "
+    "model: temperature 0 at each length of the beam, the likeliest kept; likeliest length: temperature 0, one length; one sample: at the "
+    "temperature of the settings; copy, unigram: floors."
 )
 # legible on white paper and on a dark screen
 INK, MAIN, SECOND, QUIET = "#555555", "#2f7fd3", "#e08a1e", "#9a9a9a"
@@ -42,6 +45,7 @@ def _cell(key: str, row: dict) -> str:
 def markdown(result: Evaluation, heading: str) -> str:
     """The whole evaluation as Markdown."""
     parts = [f"# {heading}", f"Task {result.task}, {result.pairs:,} examples."]
+    parts += ["Settings: " + settings_line(result)]
     parts += [f"- {note}" for note in result.notes]
     if result.reconstruction:
         parts.append("## Reconstruction\nAccuracy on the corrupted places only, without a source; floor: always the commonest word piece.")
@@ -61,6 +65,12 @@ def markdown(result: Evaluation, heading: str) -> str:
     if result.score:
         parts.append(f"## Score\n{score_lines(result)}")
     return "\n\n".join(parts) + "\n"
+
+
+def settings_line(result: Evaluation) -> str:
+    """Split, sampling settings and versions: what it takes to repeat the numbers."""
+    values = {"split": result.split, **result.settings, **result.versions}
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def nelbo_lines(nelbo: dict[str, float]) -> str:

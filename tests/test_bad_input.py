@@ -282,9 +282,8 @@ CASES = [
 
 @pytest.fixture
 def without_accelerator(monkeypatch):
-    """This machine has neither CUDA nor mps."""
+    """This machine has no CUDA."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 
 
 def snapshot(*folders: Path) -> dict:

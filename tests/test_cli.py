@@ -206,7 +206,7 @@ def test_dry_run_leaves_nothing(data_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     result = run("run_conditional_training", "--dry_run", "--data_dir", data_dir, "--vocab_size", "500", "--device", "cpu")
     assert result.code == 0, result.err
-    for words in ("Data    sample: 64 examples", "Model   tiny", "validation NELBO", "% noise", "Trained 3 steps", "Test NELBO", "Dry run complete"):
+    for words in ("Data    custom: 64 examples", "Model   tiny", "validation NELBO", "% noise", "Trained 3 steps", "Test NELBO", "Dry run complete"):
         assert words in result.out, words
     assert [path.name for path in tmp_path.rglob("*")] == ["temporary"]
 

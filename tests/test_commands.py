@@ -40,8 +40,8 @@ def test_auto_follows_the_verdict(own_run, tmp_path, verdict, preset, epochs, nu
     write_verdict(own_run, verdict)
     result = run("continue_training", "--auto", "--model_dir", own_run, "--output_dir", tmp_path / "out", *QUICK)
     assert result.code == 0, result.err
-    assert f"Verdict {verdict}: {preset}" in result.out and "evaluating" not in result.out
-    assert ("python run_conditional_training.py --preset" in result.out) == (verdict == "Poor")
+    assert f"Verdict {verdict}, so: --preset {preset}" in result.out and "evaluating" not in result.out
+    assert ("python run_conditional_training.py --task_name" in result.out) == (verdict == "Poor")
     config = yaml.safe_load((only_child(tmp_path / "out") / "config.yaml").read_text())
     assert (config["epochs"], config["num_steps"]) == (epochs, num_steps)
 
@@ -88,7 +88,7 @@ def test_child_begins_where_the_parent_ended(trained, tmp_path):
     assert read_records(child)[0]["valid_nelbo"] == pytest.approx(best, rel=0.02)
     parent = str(trained / "best_model.pt")
     assert read_payload(child / "best_model.pt")["parent"] == parent == json.loads((child / "training_results.json").read_text())["parent"]
-    assert f"Parent: {parent}" in result.out
+    assert f"Parent  {parent}" in result.out
     assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
 
 
@@ -172,7 +172,7 @@ def test_newest_run_is_the_default(own_run, tmp_path, monkeypatch):
     os.utime(older / "best_model.pt", (1_000, 1_000))
     assert latest_checkpoint() == Path("runs/newer/best_model.pt")
     result = run("continue_training", "--preset", "fine_tuning", "--output_dir", "runs", *QUICK)
-    assert result.code == 0 and "Parent: runs/newer/best_model.pt" in result.out
+    assert result.code == 0 and "Parent  runs/newer/best_model.pt" in result.out
     assert len(list((tmp_path / "runs").iterdir())) == 3 and newer.is_dir()
 
 

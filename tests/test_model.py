@@ -238,16 +238,14 @@ def test_tokenizer_larger_than_the_model(tmp_path):
 # ---- devices ----------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "CPU", "cpu:0", "cuda:-1", " cpu", "mps:0", ""])
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "CPU", "cpu:0", "cuda:-1", " cpu", "mps", "mps:0", ""])
 def test_nonsensical_devices(name):
     """What is no device name is refused with the list of names."""
     message = refusal(pick_device, name)
     assert f"'{name}'" in message and "cuda:N" in message
 
 
-@pytest.mark.parametrize(
-    "name", ["cuda:97"] + ([] if torch.cuda.is_available() else ["cuda", "cuda:0"]) + ([] if torch.backends.mps.is_available() else ["mps"])
-)
+@pytest.mark.parametrize("name", ["cuda:97"] + ([] if torch.cuda.is_available() else ["cuda", "cuda:0"]))
 def test_devices_this_machine_lacks(name):
     """A device that is not there is refused, with a way out."""
     assert "--device cpu or auto" in refusal(pick_device, name)
@@ -255,4 +253,4 @@ def test_devices_this_machine_lacks(name):
 
 def test_devices_that_exist():
     """cpu is always there, and auto finds something."""
-    assert pick_device("cpu") == torch.device("cpu") and pick_device("auto").type in ("cpu", "cuda", "mps")
+    assert pick_device("cpu") == torch.device("cpu") and pick_device("auto").type in ("cpu", "cuda")

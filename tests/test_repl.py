@@ -225,10 +225,12 @@ def test_another_task_says_so(trained_on_text):
     from dataclasses import replace
 
     model = load_checkpoint(trained_on_text / "best_model.pt")
-    model.config.data = replace(model.config.data, task_name="QT")
+    assert not model.knows_pairs
+    assert Session(model)(COMMANDS[0])[0].startswith("(this checkpoint was trained on plain texts")
+    model.knows_pairs, model.config.data = True, replace(model.config.data, task_name="QT")
     lines = Session(model)(COMMANDS[0])
-    assert lines[0] == "(this checkpoint was trained on QT: it writes a question)" and len(lines) >= 3
-    assert "questions of the text" in "\n".join(Session(model)("help"))
+    assert lines[0] == "(this checkpoint was trained on QT: para writes a question about it)" and len(lines) >= 3
+    assert "a question about it" in "\n".join(Session(model)("help"))
 
 
 WORDS = st.sampled_from(

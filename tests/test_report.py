@@ -15,7 +15,7 @@ NELBO = {
     for unit in ("token", "word")
     for name, value in (("reveal", 3.0), ("stay", -0.1), ("length", 0.2), ("nelbo", 3.1), ("perplexity_bound", 22.2))
 }
-SCORE = Score(10.0, 10.0, 10.0, 1.0, 30.0, "a strong system", "Poor", "none", ["Bronze: more accuracy"])
+SCORE = Score(10.0, 10.0, 10.0, 4.6, 13.0, 5.0, 1.0, 30.0, "a strong system", "Poor", "none", ["Bronze: more accuracy"])
 
 
 def test_table():
@@ -57,7 +57,7 @@ def test_lines():
     """The NELBO per word piece and per word; the score with its formula and what is missing."""
     assert nelbo_lines(NELBO).count("3.100") == 2
     lines = score_lines(Evaluation("qqp", 1, score=SCORE)).splitlines()
-    assert lines[0] == "10.0 of 100: Poor, level none" and "0.7 x 10.0" in lines[1] and "Bronze" in lines[2]
+    assert lines[0] == "10.0 of 100: Poor, level none" and "0.7 x 10.0" in lines[1] and "4.6" in lines[2] and "Bronze" in lines[4]
 
 
 @pytest.mark.parametrize("records", [[], [{"kind": "validation", "step": 0, "valid_nelbo": 5.0, "valid_reveal": 4.0, "valid_length": 1.0}]])

@@ -96,5 +96,5 @@ def test_a_mistake_in_a_real_process(tmp_path):
     """One line on stderr, exit code 2, no traceback, no file."""
     process = start("run_conditional_training", "--preset", "quick_demo", "--epochs", "0", cwd=tmp_path)
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 2 and out == "" and err == "error: flags: epochs is 0: expected at least 1\n"
+    assert process.returncode == 2 and out == "" and err == "error: --epochs is 0: expected at least 1\n"
     assert list(tmp_path.iterdir()) == []

@@ -79,8 +79,8 @@ def evaluate_checkpoint(
     model.to(pick_device(options.device))
     notes: list[str] = []
     pairs = chosen_pairs(model.config, split, data_dir, test_file, max_samples, options.seed, notes)
-    # an anchor belongs to a task's own data; and the grammar knows no other sentences than its own
-    own_data = model.config.data.train_file or (model.task.name == "sample" and (test_file or data_dir or model.config.data.data_dir))
+    # an anchor belongs to the task's own data, and the grammar of the sample knows no other sentences than its own
+    own_data = model.config.data.train_file or (model.task.name == "sample" and not from_grammar(pairs))
     task = "custom" if own_data else model.task.name
     sentences = [pair.target for pair in read_file(examples).pairs] if examples else None
     folder = Path(output_dir) if output_dir else checkpoint.parent
@@ -100,7 +100,8 @@ def evaluate_checkpoint(
 
     result = evaluate(DiffusionTextGenerator(model, options), pairs, mbr, sentences, progress, task)
     result.notes[:0] = notes
-    plain = {**result.to_dict(), "checkpoint": str(checkpoint), "split": split if test_file is None else str(test_file), "versions": versions()}
+    result.split, result.versions = split if test_file is None else str(test_file), versions()
+    plain = {**result.to_dict(), "checkpoint": str(checkpoint)}
     write_atomically(folder / OUTPUT_FILES[0], lambda file: file.write((json.dumps(to_plain(plain), indent=2) + "\n").encode()))
     write_atomically(folder / OUTPUT_FILES[1], lambda file: file.write(markdown(result, f"Evaluation of {checkpoint}").encode()))
     plot_evaluation(result, folder / OUTPUT_FILES[2])
@@ -126,12 +127,20 @@ def chosen_pairs(config, split: str, data_dir: str | None, test_file: str | None
     return take_sample(pairs, max_samples, seed)
 
 
+def from_grammar(pairs) -> bool:
+    """Whether all these pairs are sentences of the bundled grammar."""
+    from ..grammar import Grammar
+
+    grammar = Grammar.load()
+    return all(pair.source is not None and grammar.parse(pair.source) is not None for pair in pairs)
+
+
 def show(result, checkpoint: Path, folder: Path, quiet: bool) -> None:
     """Print what matters; with ``quiet`` only the score."""
     from ..report import CONVENTION, nelbo_lines, score_lines, table
 
     if not quiet:
-        print(f"\nCheckpoint {checkpoint}, task {result.task}, {result.pairs:,} examples")
+        print(f"\nCheckpoint {checkpoint}, task {result.task}, {result.pairs:,} examples of {result.split}")
         for note in result.notes:
             print(f"  {note}")
         print("\nReconstruction (accuracy on corrupted places, no source)")
@@ -140,11 +149,11 @@ def show(result, checkpoint: Path, folder: Path, quiet: bool) -> None:
             for example in row["examples"][:1]:
                 print(f"      {example['corrupted']}\n   -> {example['restored']}")
         if result.rows:
-            print(f"\nConditional generation ({CONVENTION})\n{table(result.rows)}")
+            print(f"\nConditional generation\n{table(result.rows)}\n{CONVENTION}")
             if "two_frames" in result.rows["model"]:
                 print(
                     f"valid %: paraphrases by the grammar; {result.rows['model']['two_frames']:.1f} % of the sources "
-                    "get two different frames in three samples"
+                    "get two different frames in three raw samples"
                 )
             for example in result.examples[:3]:
                 print(f"  source     {example['source']}\n  model      {example['output']}")
