@@ -152,39 +152,47 @@ class DiffusionTextGenerator:
     # ---- fill -----------------------------------------------------------------------------------------------------------------------
 
     def _fill(self, texts: list[str], options: SamplingConfig) -> list[list[str]]:
-        results = []
+        parts: list[list[tuple[str, bool]]] = []  # (sentence, is there something to write in it)
         for text in texts:
             given = MASK in text
-            pieces = [text] if self._fits_as_target(text) else split_sentences(text)
-            versions: list[list[str]] = []
-            for piece in pieces:
+            parts.append([])
+            for piece in [text] if self._fits_as_target(text) else split_sentences(text):
                 if not self._fits_as_target(piece):
                     raise UserError(
                         f"a sentence of {len(tokenize_masked(piece, self.tokenizer)[0])} word pieces is too long: "
                         f"this model takes {self._target_limit()}; shorten it"
                     )
-                nothing = MASK not in piece if given else not self.tokenizer.encode(piece)
-                versions.append([piece] if nothing else self._fill_piece(piece, options))
-            results.append(_join(versions, separator=""))
-        return results
+                # a sentence may hold nothing that the vocabulary can see
+                parts[-1].append((piece, MASK in piece if given else bool(tokenize_masked(piece, self.tokenizer)[0])))
+        written = iter(self._fill_pieces([piece for pieces in parts for piece, work in pieces if work], options))
+        return [_join([next(written) if work else [piece] for piece, work in pieces], separator="") for pieces in parts]
 
-    def _fill_piece(self, text: str, options: SamplingConfig) -> list[str]:
-        found: dict[str, float] = {}
-        given = MASK in text
+    def _fill_pieces(self, pieces: list[str], options: SamplingConfig) -> list[list[str]]:
+        """``num_samples`` versions of each sentence, distinct and different from what was typed where possible."""
+        scores: list[dict[str, float]] = [{} for _ in pieces]
+        wanted = list(range(len(pieces)))
         for attempt in range(1 + RETRIES):
-            count = options.num_samples * options.best_of if given else options.num_samples - len(found)
-            rng = random.Random(f"{options.seed} {attempt} {text}")
-            masked = [mask_text(text, self.tokenizer, self.model.schedule, rng) for _ in range(count)]
-            tuned = hotter(options, attempt)
+            masked, owner = [], []
+            for index in wanted:
+                rng = random.Random(f"{options.seed} {attempt} {pieces[index]}")
+                masked += [mask_text(pieces[index], self.tokenizer, self.model.schedule, rng) for _ in range(options.num_samples * options.best_of)]
+                owner += [index] * (len(masked) - len(owner))
             # the user chose the places, not the noise: no time correction
-            outputs = decode(self.model, [item.canvas for item in masked], tuned, self.collator, options.seed + 7919 * attempt, time_correction=False)
-            for item, output in zip(masked, outputs):
-                found.setdefault(splice(item, output.ids, self.tokenizer, self.cased), output.score)
-            if len(found) >= options.num_samples:
+            outputs = decode(
+                self.model,
+                [item.canvas for item in masked],
+                hotter(options, attempt),
+                self.collator,
+                options.seed + 7919 * attempt,
+                time_correction=False,
+            )
+            for index, item, output in zip(owner, masked, outputs):
+                text = splice(item, output.ids, self.tokenizer, self.cased)
+                scores[index].setdefault(text, float("-inf") if text == pieces[index] else output.score)
+            wanted = [index for index in wanted if sum(map(math.isfinite, scores[index].values())) < options.num_samples]
+            if not wanted:
                 break
-        # where fill chose the places itself the scores belong to different places and cannot be compared
-        order = sorted(found, key=found.__getitem__, reverse=True) if given else list(found)
-        return order[: options.num_samples]
+        return [sorted(texts, key=texts.__getitem__, reverse=True)[: options.num_samples] for texts in scores]
 
     # ---- limits and looks -----------------------------------------------------------------------------------------------------------
 
