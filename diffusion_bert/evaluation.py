@@ -89,8 +89,7 @@ def evaluate(
 def reconstruct(generator: DiffusionTextGenerator, texts: Sequence[str], progress: Progress) -> dict[str, dict]:
     """Accuracy (percent) on the corrupted places only, without a source, beside the floor of always saying the commonest word piece."""
     model, tokenizer = generator.model, generator.tokenizer
-    limit = min(model.denoiser.max_target_length, model.config.data.max_length - 3)
-    encoded = [ids for ids in tokenizer.encode_many(list(texts)) if 0 < len(ids) <= limit]
+    encoded = [ids for ids in tokenizer.encode_many(list(texts)) if 0 < len(ids) <= generator.target_limit()]
     if not encoded:
         return {}
     commonest = int(model.token_counts.argmax())
@@ -115,15 +114,11 @@ def reconstruct(generator: DiffusionTextGenerator, texts: Sequence[str], progres
             "floor": 100 * common / total,
             "places": total,
             "examples": [
-                {"original": generator.sentence(ids), "corrupted": _show(tokenizer, canvas.words), "restored": generator.sentence(output.ids)}
+                {"original": generator.sentence(ids), "corrupted": tokenizer.with_blanks(canvas.words), "restored": generator.sentence(output.ids)}
                 for ids, canvas, output in list(zip(encoded, canvases, outputs))[:3]
             ],
         }
     return results
-
-
-def _show(tokenizer, words: list[int]) -> str:
-    return " ".join("____" if word == tokenizer.mask_id else tokenizer.tokens[word] for word in words).replace(" ##", "")
 
 
 # ---- 3. NELBO and 4. score --------------------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ class DiffusionTextGenerator:
         for part in (part for pieces in parts for part in pieces):
             if not self._fits_as_source(part):
                 raise UserError(
-                    f"a sentence of {len(self.tokenizer.encode(part))} word pieces is too long: this model takes {self._source_limit()}; shorten it"
+                    f"a sentence of {len(self.tokenizer.encode(part))} word pieces is too long: this model takes {self.source_limit()}; shorten it"
                 )
         flat = [part for pieces in parts for part in pieces]
 
@@ -160,7 +160,7 @@ class DiffusionTextGenerator:
                 if not self._fits_as_target(piece):
                     raise UserError(
                         f"a sentence of {len(tokenize_masked(piece, self.tokenizer)[0])} word pieces is too long: "
-                        f"this model takes {self._target_limit()}; shorten it"
+                        f"this model takes {self.target_limit()}; shorten it"
                     )
                 # a sentence may hold nothing that the vocabulary can see
                 parts[-1].append((piece, MASK in piece if given else bool(tokenize_masked(piece, self.tokenizer)[0])))
@@ -203,19 +203,20 @@ class DiffusionTextGenerator:
     def cased(self, text: str, source: str) -> str:
         return sentence_case(text, source) if self.tokenizer.is_uncased else text
 
-    def _source_limit(self) -> int:
-        """Longest source: half as many places again must be left for the target."""
+    def source_limit(self) -> int:
+        """Longest source in word pieces: half as many places again must be left for the target, and no more than two targets long."""
         room = self.model.config.data.max_length - 3 - len(self.collator.prompts[PAIR])
         return min(room * 2 // 3, 2 * self.model.denoiser.max_target_length)
 
-    def _target_limit(self) -> int:
+    def target_limit(self) -> int:
+        """Longest text that can be worked on as a target, in word pieces."""
         return min(self.model.config.data.max_length - 3, self.model.denoiser.max_target_length)
 
     def _fits_as_source(self, text: str) -> bool:
-        return len(self.tokenizer.encode(text)) <= self._source_limit()
+        return len(self.tokenizer.encode(text)) <= self.source_limit()
 
     def _fits_as_target(self, text: str) -> bool:
-        return len(tokenize_masked(text, self.tokenizer)[0]) <= self._target_limit()
+        return len(tokenize_masked(text, self.tokenizer)[0]) <= self.target_limit()
 
 
 def checked_options(options: dict) -> SamplingConfig:

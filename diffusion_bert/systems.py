@@ -55,6 +55,7 @@ def generate_outputs(generator: DiffusionTextGenerator, pairs: Sequence[Pair], m
     """
     tokenizer, options = generator.tokenizer, generator.options
     encoded = tokenizer.encode_many([pair.source for pair in pairs])
+    # the hard limit, with a few places left for a target: the protocol scores whole sources, it does not split them into sentences
     room = generator.model.config.data.max_length - 3 - len(generator.collator.prompts[PAIR]) - 8
     fitting = [index for index, ids in enumerate(encoded) if len(ids) <= room]
     if len(fitting) < len(pairs):

@@ -124,6 +124,10 @@ class TextTokenizer:
         encoding = self.backend.encode(text, add_special_tokens=False)
         return encoding.ids, encoding.offsets
 
+    def with_blanks(self, ids: Iterable[int]) -> str:
+        """The word pieces as a line of text in which masked places show as ____."""
+        return " ".join("____" if index == self.mask_id else self.tokens[index] for index in ids).replace(" ##", "")
+
     def words(self, ids: Iterable[int]) -> list[str]:
         """Whole words: pieces that start with ## are joined to the word before."""
         words: list[str] = []

@@ -64,9 +64,8 @@ def demonstrate(model: DiffusionModel, pair: Pair) -> list[str]:
         noise = torch.Generator().manual_seed(0)
         everywhere = torch.ones_like(ids, dtype=torch.bool)
         x_t = model.diffusion.q_sample(ids, tau.to(model.device), everywhere, noise)[0].tolist()
-        shown = " ".join("____" if token == tokenizer.mask_id else tokenizer.tokens[token] for token in x_t).replace(" ##", "")
         canvas = Canvas(NO_SOURCE if pair.source is None else PAIR, source, x_t, float(tau))
         output = decode(model, [canvas], SamplingConfig(temperature=0.0, num_steps=8), generator.collator)[0]
-        lines += [f"  {level:.0%} noise {shown}", f"         -> {generator.sentence(output.ids, pair.source or '')}"]
+        lines += [f"  {level:.0%} noise {tokenizer.with_blanks(x_t)}", f"         -> {generator.sentence(output.ids, pair.source or '')}"]
     model.denoiser.train(was_training)
     return [*lines, f"  target    {pair.target}"]
