@@ -150,7 +150,7 @@ def plot_evaluation(result: Evaluation, path: Path) -> None:
         label="commonest word piece",
     )
     left.set_xticks(range(len(keys)), [f"{key} %" for key in keys])
-    left.set(title="Reconstruction", xlabel="corrupted", ylabel="accuracy on corrupted places, %")
+    left.set(title="Reconstruction", xlabel="corrupted", ylabel="accuracy on corrupted places, %", ylim=(0, 100))
     left.legend(frameon=False)
     shown = [("bleu", "BLEU"), ("rouge_l", "ROUGE-L"), ("overlap", "overlap"), ("ibleu", "iBLEU")]
     colors = [MAIN, SECOND, "#4ba36b", "#8f6bb8", QUIET, "#c9c9c9"]
