@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 PLACES_AT_ONCE = 512
+FEW_WORDS = 128  # usually enough for top_p
 # (x_t [B, T], tau [B], rows [B]) -> log mu [N, V] at the masked places of x_t, in row-major order. ``rows`` are the places of
 # these sequences in the batch the sampler was started with: finished ones are no longer sent.
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -55,10 +56,13 @@ def word_distribution(log_mu: Tensor, options: SamplerOptions) -> Tensor:
         log_mu = log_mu.masked_fill(log_mu < smallest, float("-inf"))
     log_mu = torch.log_softmax(log_mu, dim=-1)
     if options.top_p < 1:
-        ordered, order = log_mu.sort(descending=True)
+        ordered, order = log_mu.topk(min(FEW_WORDS, log_mu.shape[-1]))
+        if bool((ordered.exp().sum(-1) < options.top_p).any()):  # a flat distribution: all words have to be sorted
+            ordered, order = log_mu.sort(descending=True)
         before = ordered.exp().cumsum(-1) - ordered.exp()  # mass of the words ahead of each
         ordered = ordered.masked_fill((before >= options.top_p) & (before > 0), float("-inf"))
-        log_mu = torch.log_softmax(log_mu.scatter(-1, order, ordered), dim=-1)
+        nothing = torch.full_like(log_mu, float("-inf"))
+        log_mu = torch.log_softmax(nothing.scatter(-1, order, ordered), dim=-1)
     return log_mu
 
 
