@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import signal
 import time
 
 import torch
@@ -17,7 +15,7 @@ from .errors import UserError
 from .layout import Batch
 from .model import DiffusionModel, choose_autocast, pick_device
 from .objective import NelboTerms, estimate_nelbo, nelbo_terms, sample_times, training_loss
-from .training_state import Reporter, TrainingData, TrainingResult, TrainingState, random_state, restore_random_state
+from .training_state import Reporter, TrainingData, TrainingResult, TrainingState, random_state, restore_random_state, signals_caught
 
 VALIDATION_EXAMPLES = 1024  # the yardstick uses at most this many, evenly spread over the validation data
 
@@ -66,7 +64,7 @@ class Trainer:
         self.reporter.start(self.total_steps, state.step)
         reason = None
         try:
-            with self._catch_signals():
+            with signals_caught(self._stop):
                 if state.step == 0:
                     torch.manual_seed(training.seed)
                     self.validate()
@@ -264,21 +262,8 @@ class Trainer:
             f"the last good checkpoint is {kept}; try a smaller --lr or --max_grad_norm"
         )
 
-    @contextlib.contextmanager
-    def _catch_signals(self):
-        """SIGINT and SIGTERM finish the step and save; a second SIGINT stops at once."""
-
-        def remember(number, _frame):
-            if self.stop_signal is not None:
-                raise KeyboardInterrupt
-            self.stop_signal = number
-
-        try:
-            before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not in the main thread: leave signals alone
-            before = {}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _stop(self, number: int) -> None:
+        """A signal: finish the step and save; the second one stops at once."""
+        if self.stop_signal is not None:
+            raise KeyboardInterrupt
+        self.stop_signal = number

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
+import signal
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -76,3 +79,17 @@ def restore_random_state(state: dict, device: torch.device) -> None:
     np.random.set_state({**state["numpy"], "state": inner})
     if "cuda" in state and device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda"], device)
+
+
+@contextlib.contextmanager
+def signals_caught(handle: Callable[[int], None]):
+    """Within this block SIGINT and SIGTERM call ``handle(number)`` instead of ending the program."""
+    try:
+        before = {number: signal.signal(number, lambda number, _frame: handle(number)) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: leave signals alone
+        before = {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,10 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = load_checkpoint(path).to(pick_device(options.device))
     print(f"{path} ({model.task.name}, {model.parameter_count / 1e6:.1f}M parameters). Type help for the commands, quit to leave.")
     if sys.stdin.isatty():
-        try:
+        with contextlib.suppress(ImportError):  # not on Windows
             import readline  # noqa: F401  line editing and history for input()
-        except ImportError:
-            pass  # not on Windows
 
     def read() -> str:
         line = input(PROMPT)
