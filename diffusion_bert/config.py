@@ -49,6 +49,7 @@ class DataConfig:
     valid_file: str | None = option(None, "validation data; without it a share of train_file is held out")
     test_file: str | None = option(None, "test data")
     max_samples: int | None = option(None, "train on a random sample of this many rows", low=1)
+    symmetric: bool = option(False, "train every pair in both directions (paraphrase tasks only)")
     max_bad_rows: int = option(20, "stop when a file has more malformed rows than this", low=0)
     max_length: int = option(128, "longest sequence in word pieces, source and target together", low=8)
     max_target_length: int = option(64, "longest target in word pieces", low=1)

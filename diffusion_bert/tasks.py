@@ -23,24 +23,25 @@ class Task:
     """One task. ``prompt`` chooses the skill, T5 style; ``product`` is what the REPL says it writes.
 
     ``hub`` is (dataset, configuration, source column, target column) on the Hugging Face hub, where it can be had
-    without a loading script.
+    without a loading script. ``reversible``: the source is as good a target.
     """
 
     name: str
     prompt: str
     product: str
     hub: tuple[str, str, str, str] | None = None
+    reversible: bool = False
 
 
 TASKS = {
     task.name: task
     for task in (
-        Task("sample", "paraphrase:", "a paraphrase"),
-        Task("qqp", "paraphrase:", "a paraphrase", hub=("nyu-mll/glue", "qqp", "question1", "question2")),
+        Task("sample", "paraphrase:", "a paraphrase", reversible=True),
+        Task("qqp", "paraphrase:", "a paraphrase", hub=("nyu-mll/glue", "qqp", "question1", "question2"), reversible=True),
         Task("QT", "question:", "a question about it"),
         Task("wiki_alignment", "simplify:", "a simpler version"),
         Task("CC", "reply:", "a reply to it"),
-        Task("custom", "paraphrase:", "a new version"),
+        Task("custom", "paraphrase:", "a new version", reversible=True),
     )
 }
 PROMPTS = tuple(dict.fromkeys([task.prompt for task in TASKS.values()] + [CONTINUE_PROMPT]))
@@ -57,11 +58,14 @@ class Splits:
 
 
 def load_pairs(config: DataConfig, seed: int = 0) -> Splits:
-    """The data of a run: own files, a folder, the bundled sample or the hub; then the seeded ``max_samples`` of the training split.
+    """The data of a run: own files, a folder, the bundled sample or the hub; then the seeded ``max_samples`` of the training split,
+    in both directions if ``symmetric``.
 
     Raises:
-        UserError: anything missing, unreadable or too broken.
+        UserError: anything missing, unreadable or too broken, or a task that only goes one way.
     """
+    if config.symmetric and not TASKS[config.task_name].reversible:
+        raise UserError(f"symmetric is true but {config.task_name} goes one way only: drop it, or take a paraphrase task")
     if config.train_file:
         splits = _from_files(config, seed)
     elif config.data_dir:
@@ -73,6 +77,10 @@ def load_pairs(config: DataConfig, seed: int = 0) -> Splits:
     if config.max_samples is not None and config.max_samples < len(splits.train):
         splits.notes.append(f"max_samples: {config.max_samples:,} of {len(splits.train):,} training rows, drawn with seed {seed}")
         splits.train = take_sample(splits.train, config.max_samples, seed)
+    if config.symmetric:
+        turned = [Pair(pair.target, pair.source) for pair in splits.train if pair.source]
+        splits.notes.append(f"symmetric: {len(turned):,} pairs are trained in the other direction as well")
+        splits.train = splits.train + turned
     return splits
 
 

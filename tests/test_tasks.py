@@ -1,5 +1,6 @@
 """Where the data of a run comes from: bundled sample, folder, own files, hub; always the same rows for the same seed."""
 
+import dataclasses
 import json
 import socket
 import threading
@@ -118,6 +119,18 @@ def test_max_samples_is_a_seeded_sample(tmp_path):
     assert splits.train == load_pairs(config, seed=1).train != load_pairs(config, seed=2).train
     assert any("10 of 60" in note for note in splits.notes) and len(splits.valid) == 60
     assert take_sample(ROWS, 100, 0) == take_sample(ROWS, None, 0) == ROWS
+
+
+def test_symmetric_turns_every_pair(tmp_path):
+    """symmetric adds each training pair with a source the other way round, says so, and leaves validation alone; one-way tasks refuse it."""
+    rows = [Pair("a b", "c d"), Pair("", "no source"), Pair("e", "f")]
+    path = write_rows(tmp_path / "t.jsonl", rows)
+    config = DataConfig(task_name="custom", train_file=path, valid_file=path, symmetric=True)
+    splits = load_pairs(config)
+    assert splits.train == [*rows, Pair("c d", "a b"), Pair("f", "e")] and splits.valid == rows
+    assert any("2 pairs are trained in the other direction" in note for note in splits.notes)
+    for name in ("QT", "wiki_alignment", "CC"):
+        assert "one way only" in refusal(load_pairs, dataclasses.replace(config, task_name=name))
 
 
 @pytest.mark.parametrize("name", ["QT", "wiki_alignment", "CC", "custom"])
