@@ -55,6 +55,7 @@ class DataConfig:
     max_target_length: int = option(64, "longest target in word pieces", low=1)
     source_dropout: float = option(0.1, "share of examples trained without source (fill, mask, guidance)", low=0.0, high=1.0)
     continue_share: float = option(0.1, "share of examples trained as prefix -> rest (complete)", low=0.0, high=1.0)
+    text_continue_share: float = option(0.5, "of plain texts, the share trained as prefix -> rest; the others without source", low=0.0, high=1.0)
     num_workers: int = option(0, "processes that prepare batches", low=0)
 
 
@@ -74,6 +75,9 @@ class TrainingConfig:
 
     loss: str = option("ce", "nelbo: the exact bound; ce: plain cross-entropy on masked places (lower variance)", ("nelbo", "ce"))
     hybrid_lambda: float = option(0.0, "with loss nelbo: add this times the cross-entropy", low=0.0)
+    label_smoothing: float = option(0.0, "with loss ce: share of the target spread over all words; 0 = off", low=0.0, high=0.9)
+    loss_weighting: str = option("none", "with loss ce: none, or linear: weight 1 - (t - 1)/T, little noise counts most", ("none", "linear"))
+    ema_decay: float = option(0.0, "validate and keep in best_model.pt a running average of the weights with this decay; 0 = off", low=0.0)
     epochs: int = option(3, "passes over the data", low=1)
     max_steps: int | None = option(None, "stop after this many optimizer steps", low=1)
     max_minutes: float | None = option(None, "stop after this many minutes of training", low=0.0)
@@ -177,6 +181,11 @@ class RunConfig:
             raise UserError("--valid_file/--test_file without --train_file or --data_dir: say where the training data is")
         if training.loss == "ce" and training.hybrid_lambda:
             raise UserError(f"hybrid_lambda is {training.hybrid_lambda} with loss ce: it only applies to --loss nelbo")
+        for name, off in (("label_smoothing", 0.0), ("loss_weighting", "none")):
+            if training.loss == "nelbo" and getattr(training, name) != off:
+                raise UserError(f"{name} is {getattr(training, name)} with loss nelbo: a bound is neither smoothed nor weighted; use --loss ce")
+        if training.ema_decay >= 1:
+            raise UserError(f"ema_decay is {training.ema_decay:g}: expected 0 (off) or a number below 1, for example 0.999")
         if training.lr * training.lr_factor == 0:
             raise UserError(f"lr x lr_factor is {training.lr:g} x {training.lr_factor:g}: expected a positive learning rate, for example 5e-4")
 

@@ -127,8 +127,8 @@ class EpochBatches(torch.utils.data.Dataset):
         self.skills = np.where(
             draw < config.source_dropout, NO_SOURCE, np.where(draw < config.source_dropout + config.continue_share, CONTINUE, PAIR)
         )
-        # plain texts have no pair to learn: half are continued, half written without a source
-        self.skills = np.where(data.has_source, self.skills, np.where(draw < 0.5, NO_SOURCE, CONTINUE))
+        # plain texts have no pair to learn: some are continued, the others written without a source
+        self.skills = np.where(data.has_source, self.skills, np.where(draw < 1 - config.text_continue_share, NO_SOURCE, CONTINUE))
         # the length as a pair, whatever the skill: else whole batches would hold one skill only
         lengths = data.target_lengths + data.source_lengths
         order = rng.permutation(len(data))

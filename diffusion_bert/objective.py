@@ -29,6 +29,11 @@ class NelboTerms:
     cross_entropy: Tensor  # unweighted, over masked places
     masked: Tensor  # number of masked places
     tokens: Tensor  # number of target word pieces
+    surrogate: Tensor | None = None  # cross-entropy with label smoothing and weights: for the loss ``ce`` alone, no part of any bound
+
+    def __post_init__(self):
+        if self.surrogate is None:
+            self.surrogate = self.cross_entropy
 
     def __add__(self, other: NelboTerms) -> NelboTerms:
         return NelboTerms(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -66,10 +71,13 @@ def nelbo_terms(
     num_steps: int,
     time_correction: bool = True,
     kl_gradient: bool = True,
+    label_smoothing: float = 0.0,
+    loss_weighting: str = "none",
 ) -> NelboTerms:
     """All terms for one batch noised to x_t at steps t of T = num_steps. x_t [B, L], t [B].
 
     The sums are differentiable; without ``kl_gradient`` the KL is only reported (cross-entropy training has no use for its gradient).
+    ``label_smoothing`` and ``loss_weighting`` concern the surrogate only; all that is reported stays as it is.
     """
     tau_t, tau_s = t.double() / num_steps, (t - 1).double() / num_steps
     log_mu, length_logits = denoiser(batch, x_t, tau_t)
@@ -79,6 +87,9 @@ def nelbo_terms(
     x_0 = batch.input_ids[rows, columns]
     with torch.set_grad_enabled(kl_gradient and torch.is_grad_enabled()):
         kl = diffusion.kl(log_mu, x_0, tau_s[rows], tau_t[rows])
+    surrogate = None
+    if label_smoothing or loss_weighting != "none":
+        surrogate = (loss_weight(t, num_steps, loss_weighting)[rows] * smoothed_cross_entropy(log_mu, x_0, label_smoothing)).sum()
     return NelboTerms(
         reveal=num_steps * kl.reveal.sum(),
         stay=num_steps * kl.stay.sum(),
@@ -86,19 +97,42 @@ def nelbo_terms(
         cross_entropy=F.nll_loss(log_mu, x_0, reduction="sum").double(),
         masked=torch.as_tensor(len(rows), dtype=torch.float64, device=log_mu.device),
         tokens=batch.target_length.sum().double(),
+        surrogate=surrogate,
     )
+
+
+def smoothed_cross_entropy(log_mu: Tensor, x_0: Tensor, label_smoothing: float) -> Tensor:
+    """(1 - e) (-log mu_x) + e mean over allowed words v of (-log mu_v), [N] float64; after Szegedy et al. 2016 (arXiv 1512.00567).
+
+    Forbidden words (log mu = -inf) get no share of e, or the loss would be infinite. log_mu [N, V], x_0 [N].
+    """
+    right = -log_mu.gather(-1, x_0[:, None]).squeeze(-1).double()
+    if not label_smoothing:
+        return right
+    allowed = log_mu != float("-inf")
+    spread = -torch.where(allowed, log_mu, 0.0).sum(-1).double() / allowed.sum(-1)
+    return (1 - label_smoothing) * right + label_smoothing * spread
+
+
+def loss_weight(t: Tensor, num_steps: int, loss_weighting: str) -> Tensor:
+    """The weight of a masked place at step t of T = num_steps, [B] float64: ``none`` 1; ``linear`` 1 - (t - 1) / T, which trusts the
+    little-noised examples more (RDM, arXiv 2302.05737). t [B] in 1..T."""
+    if loss_weighting == "none":
+        return torch.ones_like(t, dtype=torch.float64)
+    return 1 - (t.double() - 1) / num_steps
 
 
 def training_loss(terms: NelboTerms, loss: str, hybrid_lambda: float, masked: Tensor | float, tokens: Tensor | float) -> Tensor:
     """The scalar to minimise; ``masked`` and ``tokens`` are counts of the whole global batch, so that micro-batches just add up.
 
-    ``ce``: cross-entropy per masked place. ``nelbo``: the bound per target token, plus hybrid_lambda x cross-entropy.
+    ``ce``: cross-entropy per masked place, smoothed and weighted if so chosen. ``nelbo``: the bound per target token, plus
+    hybrid_lambda x cross-entropy.
     Both carry the length term per target token. A batch without a masked place gives a finite loss.
     """
     cross_entropy = terms.cross_entropy / max(float(masked), 1.0)
     length = terms.length / max(float(tokens), 1.0)
     if loss == "ce":
-        return cross_entropy + length
+        return terms.surrogate / max(float(masked), 1.0) + length
     return (terms.reveal + terms.stay) / max(float(tokens), 1.0) + hybrid_lambda * cross_entropy + length
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader
 from .checkpoint import RunDirectory, save_checkpoint
 from .config import RunConfig
 from .data import EpochBatches
+from .ema import WeightAverage
 from .errors import UserError
 from .layout import Batch
 from .model import DiffusionModel, choose_autocast, pick_device
@@ -43,6 +45,7 @@ class Trainer:
         plain = [p for p in model.denoiser.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": self.training.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=self.training.lr, betas=(0.9, 0.98), fused=self.device.type in ("cpu", "cuda"))
+        self.average = WeightAverage(model.denoiser, self.training.ema_decay) if self.training.ema_decay else None
         self.state = TrainingState()
         self.stop_signal: int | None = None
         self.started = time.monotonic()
@@ -119,7 +122,8 @@ class Trainer:
         if (epoch_ended and training.demonstration_steps is None) or (
             training.demonstration_steps and state.step % training.demonstration_steps == 0
         ):
-            self.reporter.demonstration(state.step)
+            with self.averaged():
+                self.reporter.demonstration(state.step)
         reason = None
         if state.step >= self.total_steps:
             reason = "max_steps" if training.max_steps is not None and state.step >= training.max_steps else "epochs"
@@ -150,8 +154,9 @@ class Trainer:
         for batch, t, x_t in zip(group, times, noised):
             with self.autocast():
                 terms = nelbo_terms(
-                    self.model.denoiser, self.diffusion, batch, x_t, t, num_steps, self.config.diffusion.time_correction, training.loss == "nelbo"
-                )
+                    self.model.denoiser, self.diffusion, batch, x_t, t, num_steps, self.config.diffusion.time_correction, training.loss == "nelbo",
+                    training.label_smoothing, training.loss_weighting,
+                )  # fmt: skip
             loss = training_loss(terms, training.loss, training.hybrid_lambda, masked, tokens)
             loss.backward()
             loss_value += float(loss.detach())
@@ -165,6 +170,8 @@ class Trainer:
             param_group["lr"] = lr
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update()
         state.step += 1
         values = {"loss": loss_value, "grad_norm": norm, "lr": lr, "examples": sum(map(len, group)), "tokens": tokens, **total.per_token()}
         self._remember(values)
@@ -186,8 +193,16 @@ class Trainer:
             return (done + 1 / self.total_steps) / (warmup + 1 / self.total_steps)
         return (1 - done) / (1 - warmup) if warmup < 1 else 1.0
 
+    def averaged(self) -> contextlib.AbstractContextManager:
+        """Within this block the network has its averaged weights, if ``ema_decay`` asks for an average."""
+        return self.average.in_place() if self.average is not None else contextlib.nullcontext()
+
     def validate(self) -> dict:
-        """The fixed NELBO; keeps best_model.pt. Returns the record that was logged."""
+        """The fixed NELBO of the (averaged) weights, which best_model.pt keeps. Returns the record that was logged."""
+        with self.averaged():
+            return self._validate()
+
+    def _validate(self) -> dict:
         state = self.state
         terms = estimate_nelbo(self.model.denoiser, self.diffusion, self.data.valid, self.config.diffusion.time_correction, device=self.device)
         values = {f"valid_{name}": value for name, value in terms.per_token().items()}
@@ -216,6 +231,8 @@ class Trainer:
             "rng": random_state(self.device),
             "data_fingerprint": self.data.fingerprint,
         }
+        if self.average is not None:
+            training["average"] = self.average.state()
         save_checkpoint(self.run.last, self.model, training)
 
     def _restore(self, saved: dict) -> None:
@@ -223,6 +240,8 @@ class Trainer:
             raise UserError("the training data has changed since this run was interrupted: put it back, or start a new run with --checkpoint instead")
         self.state = TrainingState(**saved["state"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        if self.average is not None:
+            self.average.restore(saved["average"])
         restore_random_state(saved["rng"], self.device)
         self.run.cut_metrics(self.state.metrics_lines)
         self.last_validation = self.state.step if self.state.batch == 0 else -1

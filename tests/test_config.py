@@ -103,6 +103,9 @@ def test_lenient_values(key, value, stored):
         ({"valid_file": "b.csv"}, "--valid_file"),
         ({"test_file": "b.csv"}, "--test_file"),
         ({"loss": "ce", "hybrid_lambda": 0.1}, "hybrid_lambda"),
+        ({"loss": "nelbo", "label_smoothing": 0.1}, "label_smoothing"),
+        ({"loss": "nelbo", "loss_weighting": "linear"}, "loss_weighting"),
+        ({"ema_decay": 1.0}, "ema_decay"),
         ({"lr": 0}, "positive"),
     ],
 )

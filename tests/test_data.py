@@ -200,6 +200,21 @@ def test_skills_are_mixed_within_batches():
     assert all(len(set(epoch.skills[batch])) > 1 for batch in epoch.batches if len(batch) == 32)
 
 
+def test_share_of_continued_texts():
+    """text_continue_share divides plain texts between continuing and writing without a source, and leaves pairs alone."""
+    tokenizer = tiny_tokenizer()
+    texts = [Pair(None, pair.target) for pair in grammar_pairs("train", 700)]
+    data = encode_pairs([*texts, *grammar_pairs("train", 700)], tokenizer, DataConfig(), "paraphrase:")
+    collator = Collator(tokenizer, "paraphrase:")
+    plain = DataConfig(source_dropout=0.2)
+    for share in (0.0, 0.3, 1.0):
+        config = DataConfig(source_dropout=0.2, text_continue_share=share)
+        epoch = EpochBatches(data, collator, config, 64, 3, 0)
+        assert (epoch.skills[:700] == CONTINUE).mean() == pytest.approx(share, abs=0.07)
+        assert (epoch.skills[:700] != PAIR).all()
+        assert (epoch.skills[700:] == EpochBatches(data, collator, plain, 64, 3, 0).skills[700:]).all()
+
+
 def test_plain_texts_are_never_pairs():
     """A text without a source is continued or written without one, half and half, whatever the shares say."""
     texts = [Pair(None, pair.target) for pair in grammar_pairs("train", 700)]

@@ -5,10 +5,10 @@ from itertools import product
 
 import pytest
 import torch
-from helpers import BERT_MASK, BERT_VOCAB, FORBIDDEN, make_batch, make_denoiser, mixed_rows
+from helpers import BERT_MASK, BERT_VOCAB, FORBIDDEN, MASK, VOCAB, WORDS, make_batch, make_denoiser, mixed_rows, random_log_mu
 
 from diffusion_bert.diffusion import AbsorbingDiffusion
-from diffusion_bert.objective import NelboTerms, estimate_nelbo, nelbo_terms, sample_times, training_loss
+from diffusion_bert.objective import NelboTerms, estimate_nelbo, loss_weight, nelbo_terms, sample_times, smoothed_cross_entropy, training_loss
 from diffusion_bert.schedule import SCHEDULES, NoiseSchedule
 
 
@@ -83,7 +83,7 @@ def test_terms_are_what_their_names_say(time_correction):
 def test_terms_add_up():
     """Adding two batches' terms adds every field."""
     one, two = (NelboTerms(*(torch.tensor(float(base + i)) for i in range(6))) for base in (1, 10))
-    assert [float(value) for value in vars(one + two).values()] == [11.0, 13.0, 15.0, 17.0, 19.0, 21.0]
+    assert [float(value) for value in vars(one + two).values()] == [11.0, 13.0, 15.0, 17.0, 19.0, 21.0, 17.0]  # the surrogate is the cross-entropy
 
 
 @pytest.mark.parametrize("lam", (0.0, 0.3))
@@ -154,6 +154,63 @@ def test_training_loss_formulas():
     assert float(training_loss(terms, "ce", 0.5, 5, 8)) == pytest.approx(10 / 5 + 3 / 8)
     assert float(training_loss(terms, "nelbo", 0.0, 5, 8)) == pytest.approx(4 / 8 + 3 / 8)
     assert float(training_loss(terms, "nelbo", 0.5, 5, 8)) == pytest.approx(4 / 8 + 0.5 * 10 / 5 + 3 / 8)
+
+
+# ---- label smoothing and weights -------------------------------------------------------------------------------------------------------
+
+
+def test_smoothing_is_cross_entropy_to_a_smoothed_target():
+    """The smoothed loss is the cross-entropy to (1 - e) one-hot + e uniform over the allowed words; the forbidden ones get none of e."""
+    log_mu = random_log_mu((6,), 1)
+    x_0 = torch.tensor([0, 1, 2, 3, 0, 1])
+    for e in (0.0, 0.1, 0.6):
+        target = (1 - e) * torch.nn.functional.one_hot(x_0, VOCAB).double() + e / WORDS
+        target[:, MASK] = 0.0
+        expected = -(target * torch.where(target > 0, log_mu, 0.0)).sum(-1)
+        torch.testing.assert_close(smoothed_cross_entropy(log_mu, x_0, e), expected, rtol=1e-12, atol=0)
+
+
+def test_smoothing_moves_the_optimum():
+    """Minimised over mu, the plain loss wants all mass on the word, the smoothed one exactly 1 - e + e / V of it, and a finite loss."""
+    logits = torch.zeros(1, WORDS, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=200, tolerance_grad=1e-12, tolerance_change=1e-14)
+    forbidden = torch.full((1, 1), float("-inf"), dtype=torch.float64)
+
+    def closure():
+        optimizer.zero_grad()
+        log_mu = torch.log_softmax(torch.cat([logits, forbidden], -1), -1)
+        value = smoothed_cross_entropy(log_mu, torch.tensor([2]), 0.2).sum()
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    assert torch.softmax(logits, -1)[0].tolist() == pytest.approx([0.05, 0.05, 0.85, 0.05], abs=1e-6)
+
+
+def test_weights_are_linear_and_never_zero():
+    """linear: 1 at t = 1, falling evenly to 1/T at t = T, so that even wholly masked examples teach something; none: 1."""
+    t = torch.arange(1, 11)
+    assert loss_weight(t, 10, "linear").tolist() == pytest.approx([1 - i / 10 for i in range(10)])
+    assert loss_weight(t, 10, "none").tolist() == [1.0] * 10
+
+
+@pytest.mark.parametrize("smoothing, weighting", [(0.2, "none"), (0.0, "linear"), (0.2, "linear")])
+def test_what_is_reported_knows_no_smoothing(smoothing, weighting):
+    """Smoothing and weights change the surrogate, and so the loss, but no other term, and no entry of per_token."""
+    denoiser, diffusion, batch, t = make_denoiser(), make_diffusion(), make_batch(mixed_rows()), torch.tensor([1, 6, 8, 10])
+    x_t = diffusion.q_sample(batch.input_ids, t / 10, batch.target_mask, seeded(7))
+    with torch.no_grad():
+        plain = nelbo_terms(denoiser, diffusion, batch, x_t, t, 10)
+        other = nelbo_terms(denoiser, diffusion, batch, x_t, t, 10, label_smoothing=smoothing, loss_weighting=weighting)
+    assert plain.per_token() == other.per_token()
+    assert plain.surrogate == plain.cross_entropy and float(other.surrogate) != pytest.approx(float(plain.surrogate), rel=1e-3)
+    assert float(training_loss(other, "ce", 0.0, 5, 11)) == pytest.approx(float(other.surrogate) / 5 + float(other.length) / 11)
+    assert training_loss(other, "nelbo", 0.5, 5, 11) == training_loss(plain, "nelbo", 0.5, 5, 11)
+    if weighting == "linear" and not smoothing:
+        one_by_one = [nelbo_terms(denoiser, diffusion, make_batch([row]), x_t[i : i + 1, : len(row[0]) + len(row[1]) + 3], t[i : i + 1], 10)
+                      for i, row in enumerate(mixed_rows())]  # fmt: skip
+        weighted = sum((1 - (int(t[i]) - 1) / 10) * float(terms.cross_entropy) for i, terms in enumerate(one_by_one))
+        assert float(other.surrogate) == pytest.approx(weighted, rel=1e-6)
 
 
 # ---- the estimator ---------------------------------------------------------------------------------------------------------------------
