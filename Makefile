@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test style check-style clean
+.PHONY: demo test soak style check-style clean
 
 $(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -18,6 +18,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -q
+
+# kills training a hundred times at random moments; a quarter of an hour
+soak: $(VENV)/.installed
+	$(BIN)/python tests/soak.py --kills 100
 
 style: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

@@ -7,6 +7,7 @@ generates wherever it is copied. Only tensors and plain types go in and only the
 from __future__ import annotations
 
 import json
+import os
 import re
 import struct
 import warnings
@@ -34,6 +35,7 @@ PARTS = {
     "weights": dict,
     "weights_sha256": str,
 }
+TRAINING_PARTS = {"state": dict, "optimizer": dict, "rng": dict, "data_fingerprint": str}
 
 
 def save_checkpoint(path: Path, model: DiffusionModel, training: dict | None = None) -> None:
@@ -145,6 +147,20 @@ def restore(payload: dict, origin: str = "checkpoint") -> DiffusionModel:
     )
 
 
+def training_part(payload: dict, path: Path) -> dict:
+    """What a resume needs, from the payload of a last.pt.
+
+    Raises:
+        UserError: there is none, or not all of it.
+    """
+    if "training" not in payload:
+        raise UserError(f"{path} holds no training state: --resume needs the last.pt of an interrupted run")
+    training = payload["training"]
+    if not isinstance(training, dict) or not all(isinstance(training.get(name), kind) for name, kind in TRAINING_PARTS.items()):
+        raise UserError(f"{path} holds a damaged training state: use --checkpoint without --resume, which trains on from its weights")
+    return training
+
+
 def load_checkpoint(path: str | Path) -> DiffusionModel:
     """The model in a checkpoint file, on the CPU, in evaluation mode."""
     return restore(read_payload(path), str(path))
@@ -185,10 +201,12 @@ class RunDirectory:
         raise UserError(f"{parent} holds 99,999 runs of this name: choose another --output_dir")
 
     def append_metrics(self, record: dict) -> None:
-        """One line in metrics.jsonl."""
+        """One line in metrics.jsonl, on the disk before any checkpoint that counts it."""
         try:
             with open(self.metrics, "a", encoding="utf-8") as file:
                 file.write(json.dumps(to_plain(record)) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             raise UserError(f"cannot write {self.metrics}: {error.strerror}; free some space and use continue_training.py --resume") from None
 
@@ -196,18 +214,19 @@ class RunDirectory:
         """All lines of metrics.jsonl; a last line cut off by a crash is dropped."""
         records = []
         if self.metrics.is_file():
-            for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            for line in self.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     records.append(json.loads(line))
                 except ValueError:
                     break
         return records
 
-    def cut_metrics(self, lines: int) -> None:
-        """Keep the first ``lines`` records: those the checkpoint knows of."""
+    def cut_metrics(self, lines: int) -> int:
+        """Keep the first ``lines`` records: those the checkpoint knows of. How many there are: fewer, when someone shortened the file."""
         records = self.read_metrics()[:lines]
         text = "".join(json.dumps(record) + "\n" for record in records)
         write_atomically(self.metrics, lambda file: file.write(text.encode()))
+        return len(records)
 
     def write_json(self, name: str, values: dict) -> None:
         text = json.dumps(to_plain(values), indent=2) + "\n"

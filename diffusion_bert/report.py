@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .evaluation import Evaluation
+from .storage import write_atomically
 
 COLUMNS = (
     ("bleu", "BLEU"), ("rouge_l", "ROUGE-L"), ("dist1", "dist-1"), ("self_bleu", "self-BLEU"), ("div4", "div-4"), ("overlap", "overlap"),
@@ -110,8 +111,10 @@ def _figure(rows: int, columns: int, size: tuple[float, float]):
 def _save(figure, path: Path) -> None:
     import matplotlib.pyplot as plt
 
-    figure.savefig(path, dpi=130, facecolor="white")
-    plt.close(figure)
+    try:
+        write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130, facecolor="white"))
+    finally:
+        plt.close(figure)
 
 
 def plot_curves(records: Sequence[dict], path: Path) -> None:

@@ -59,7 +59,10 @@ def versions() -> dict[str, str]:
 
 
 def write_atomically(path: Path, write) -> None:
-    """Call ``write`` on a temporary file beside ``path``, flush it to the disk, then rename: the path never holds half a file."""
+    """Call ``write`` on a temporary file beside ``path``, flush it to the disk, then rename: the path never holds half a file.
+
+    A process that is killed in here leaves its temporary file behind; ``remove_leftovers`` clears it away.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -67,13 +70,39 @@ def write_atomically(path: Path, write) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _flush_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         with contextlib.suppress(OSError):
             temporary.unlink()
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0][:120]
         raise UserError(
-            f"cannot write {path}: {reason}; free some space or choose another --output_dir (the previous file, if any, is intact)"
+            f"cannot write {path}: {_reason(error)}; free some space or choose another --output_dir (the previous file, if any, is intact)"
         ) from None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Delete the temporary files that killed processes left in a folder; how many there were."""
+    leftovers = list(folder.glob(".*.tmp"))
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return len(leftovers)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Put the renaming itself on the disk, where folders can be opened (not on Windows)."""
+    with contextlib.suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def _reason(error: BaseException) -> str:
+    """What the operating system said, even where torch wrapped it in an error of its own."""
+    cause: BaseException | None = error
+    while cause is not None and getattr(cause, "strerror", None) is None:
+        cause = cause.__cause__ or cause.__context__
+    return cause.strerror if cause is not None else str(error).splitlines()[0][:120]

@@ -17,6 +17,7 @@ from .errors import UserError
 from .layout import Batch
 from .model import DiffusionModel, choose_autocast, pick_device
 from .objective import NelboTerms, estimate_nelbo, nelbo_terms, sample_times, training_loss
+from .storage import remove_leftovers
 from .training_state import Reporter, TrainingData, TrainingResult, TrainingState, random_state, restore_random_state, signals_caught
 
 VALIDATION_EXAMPLES = 1024  # the yardstick uses at most this many, evenly spread over the validation data
@@ -63,6 +64,8 @@ class Trainer:
     def fit(self) -> TrainingResult:
         """Train to the end, or until a limit, patience, SIGINT or SIGTERM; best_model.pt and last.pt are left in the run directory."""
         state, training = self.state, self.training
+        if state.finished:  # killed after its last step: only the results are to be written
+            return TrainingResult(state, state.stopped_by)
         self.started = time.monotonic() - state.seconds
         self.reporter.start(self.total_steps, state.step)
         reason = None
@@ -74,6 +77,7 @@ class Trainer:
                 while reason is None:
                     reason = self._run_epoch()
                 state.finished = reason != "interrupted"
+                state.stopped_by = reason if state.finished else ""
                 if state.finished and self.last_validation != state.step:
                     self.validate()
                 self.save_last()
@@ -243,7 +247,8 @@ class Trainer:
         if self.average is not None:
             self.average.restore(saved["average"])
         restore_random_state(saved["rng"], self.device)
-        self.run.cut_metrics(self.state.metrics_lines)
+        remove_leftovers(self.run.path)
+        self.state.metrics_lines = self.run.cut_metrics(self.state.metrics_lines)
         self.last_validation = self.state.step if self.state.batch == 0 else -1
 
     def _remember(self, values: dict) -> None:

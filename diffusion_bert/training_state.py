@@ -39,6 +39,7 @@ class TrainingState:
     seconds: float = 0.0
     metrics_lines: int = 0
     finished: bool = False
+    stopped_by: str = ""  # why it finished
     window: dict = field(default_factory=dict)  # sums since the last logged line
 
 

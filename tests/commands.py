@@ -78,6 +78,33 @@ def without_wall_clock(record: dict) -> dict:
     return {name: value for name, value in record.items() if name not in WALL_CLOCK}
 
 
+def compare_runs(ours: Path, whole: Path) -> list[str]:
+    """In what two finished runs differ, wall-clock fields aside: weights, optimizer, random state, place, metrics; nothing when they are the same."""
+    import torch
+
+    from diffusion_bert.checkpoint import read_payload
+
+    problems = []
+    for name in ("best_model.pt", "last.pt"):
+        a, b = read_payload(ours / name), read_payload(whole / name)
+        keys = a["weights"].keys() | b["weights"].keys()
+        problems += [f"{name}: {key}" for key in sorted(keys) if not torch.equal(a["weights"][key], b["weights"][key])]
+        if without_wall_clock(a["metrics"]) != without_wall_clock(b["metrics"]):
+            problems.append(f"{name}: metrics")
+    one, two = a["training"], b["training"]
+    if not torch.equal(one["rng"]["torch"], two["rng"]["torch"]):
+        problems.append("random state")
+    states = [{name: value for name, value in part["state"].items() if name not in ("seconds", "window")} for part in (one, two)]
+    if states[0] != states[1]:
+        problems.append(f"place: {states[0]} and {states[1]}")
+    for key, state in two["optimizer"]["state"].items():
+        if not all(torch.equal(value, one["optimizer"]["state"][key][name]) for name, value in state.items()):
+            problems.append(f"optimizer: {key}")
+    if list(map(without_wall_clock, read_records(ours))) != list(map(without_wall_clock, read_records(whole))):
+        problems.append("metrics.jsonl")
+    return problems
+
+
 def new_trainer(data_dir: Path, output_dir: Path, reporter=None, **settings):
     """A trainer with a fresh model, as the training script makes it."""
     from diffusion_bert.checkpoint import RunDirectory

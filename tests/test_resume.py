@@ -4,12 +4,14 @@ import json
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from commands import new_trainer, read_records, run, small_flags, start, without_wall_clock, write_data
+from commands import ROOT, compare_runs, new_trainer, read_records, run, small_flags, start, without_wall_clock, write_data
 
 from diffusion_bert.checkpoint import RunDirectory, read_payload
 from diffusion_bert.training_state import Reporter
@@ -55,19 +57,9 @@ def uninterrupted(tmp_path_factory, data):
 
 
 def assert_same(ours: Path, whole: Path) -> None:
-    """Same weights, optimizer and random state, and the same metrics line by line."""
-    for name in ("best_model.pt", "last.pt"):
-        a, b = read_payload(ours / name), read_payload(whole / name)
-        assert set(a["weights"]) == set(b["weights"])
-        assert [key for key in a["weights"] if not torch.equal(a["weights"][key], b["weights"][key])] == [], name
-        assert without_wall_clock(a["metrics"]) == without_wall_clock(b["metrics"])
-    assert torch.equal(a["training"]["rng"]["torch"], b["training"]["rng"]["torch"])
-    assert {k: v for k, v in a["training"]["state"].items() if k not in ("seconds", "window")} == {
-        k: v for k, v in b["training"]["state"].items() if k not in ("seconds", "window")
-    }
-    for key, state in a["training"]["optimizer"]["state"].items():
-        assert all(torch.equal(value, b["training"]["optimizer"]["state"][key][name]) for name, value in state.items())
-    assert list(map(without_wall_clock, read_records(ours))) == list(map(without_wall_clock, read_records(whole)))
+    """Same weights, optimizer and random state, and the same metrics line by line; nothing else left behind."""
+    assert compare_runs(ours, whole) == []
+    assert not list(ours.glob(".*"))
 
 
 def resume(folder: Path) -> None:
@@ -99,6 +91,7 @@ def test_a_power_cut(uninterrupted, tmp_path, step):
     folder = Path(shutil.copytree(uninterrupted[1] / f"step_{step}" / "run", tmp_path / "run"))
     with open(folder / "metrics.jsonl", "a") as file:
         file.write('{"kind": "train", "st')  # a line cut off in the middle
+    (folder / ".last.pt.4711.tmp").write_bytes(b"PK")  # and a save
     resume(folder)
     assert_same(folder, uninterrupted[0])
 
@@ -141,15 +134,16 @@ def records_so_far(output: Path) -> int:
     return len(RunDirectory(folder).read_metrics()) if folder else 0
 
 
-def test_ctrl_c(data, uninterrupted, tmp_path):
-    """SIGINT to the real process: it saves last.pt, names the command that goes on, exits with 130; that command ends like the whole run."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_the_real_process(data, uninterrupted, tmp_path, number, code):
+    """It finishes the step, saves last.pt, names the command that goes on, and exits with 128 + signal; that command ends like the whole run."""
     output = tmp_path / "runs"
     process = start("run_conditional_training", *small_flags(data, output_dir=output, **SETTINGS, demonstration_steps=1), cwd=tmp_path)
     wait_for(lambda: records_so_far(output) >= 2, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
     folder = only_run(output)
-    assert process.returncode == 130 and "Traceback" not in err
+    assert process.returncode == code and "Traceback" not in err
     assert f"Go on with:  python continue_training.py --resume --model_dir {folder}" in out
     assert (folder / "last.pt").is_file() and not read_payload(folder / "last.pt")["training"]["state"]["finished"]
     assert not list(folder.glob(".*"))
@@ -157,18 +151,35 @@ def test_ctrl_c(data, uninterrupted, tmp_path):
     assert_same(folder, uninterrupted[0])
 
 
-def test_kill(data, uninterrupted, tmp_path):
-    """SIGKILL to the real process at a random moment: resumed from its last save, it ends like the whole run."""
-    output = tmp_path / "runs"
-    process = start("run_conditional_training", *small_flags(data, output_dir=output, **SETTINGS, demonstration_steps=1), cwd=tmp_path)
-    wait_for(lambda: only_run(output) is not None and (only_run(output) / "last.pt").exists(), process)
-    time.sleep(random.random() * 0.3)
-    process.kill()
-    process.communicate()
-    folder = only_run(output)
-    if not read_payload(folder / "last.pt")["training"]["state"]["finished"]:
-        resume(folder)
+def test_three_kills():
+    """SIGKILL at random moments, resumed each time, ends like the undisturbed run: a small helping of `make soak`."""
+    seed = random.randrange(10**6)
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests/soak.py", "--kills", "3", "--steps", "12", "--seed", str(seed)], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "3 kills in" in done.stdout, f"seed {seed}\n{done.stdout}\n{done.stderr}"
+
+
+def test_killed_between_its_last_step_and_its_results(uninterrupted, tmp_path):
+    """All steps done, nothing written about it yet: --resume makes the results, trains no step, and then the run is complete."""
+    folder = Path(shutil.copytree(uninterrupted[0], tmp_path / "run"))
+    assert not (folder / "training_results.json").exists()
+    resume(folder)
+    results = json.loads((folder / "training_results.json").read_text())
+    assert (results["stopped_by"], results["steps"]) == ("max_steps", 12) and (folder / "curves.png").is_file()
     assert_same(folder, uninterrupted[0])
+    assert "is complete" in refused("--model_dir", folder)
+
+
+def test_a_shortened_log_is_no_disaster(uninterrupted, tmp_path):
+    """metrics.jsonl was deleted meanwhile: the run resumes, and what it logs is in order, also after one more resume."""
+    folder = Path(shutil.copytree(uninterrupted[1] / "step_8" / "run", tmp_path / "run"))
+    (folder / "metrics.jsonl").unlink()
+    resume(folder)
+    whole = list(map(without_wall_clock, read_records(uninterrupted[0])))
+    rest = list(map(without_wall_clock, read_records(folder)))
+    assert 0 < len(rest) < len(whole) and rest == whole[-len(rest) :]
+    assert read_payload(folder / "last.pt")["training"]["state"]["metrics_lines"] == len(rest)
 
 
 # ---- refusals -----------------------------------------------------------------------------------------------------------------------
@@ -204,6 +215,14 @@ def test_a_finished_run_is_refused(trained):
     """There is nothing to resume; the line says how to train on."""
     assert "is complete" in refused("--model_dir", trained)
     assert "is complete" in refused("--checkpoint", trained / "last.pt")
+
+
+def test_a_damaged_training_state_is_refused(uninterrupted, tmp_path):
+    """A last.pt whose training part lacks something, or is something else: one line."""
+    payload = read_payload(uninterrupted[1] / "step_8" / "run" / "last.pt")
+    for training in ({}, [1], {**payload["training"], "optimizer": None}, {**payload["training"], "state": 5}):
+        torch.save({**payload, "training": training}, tmp_path / "last.pt")
+        assert "damaged training state" in refused("--model_dir", tmp_path)
 
 
 def test_other_refusals(trained, tmp_path):

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from ..checkpoint import RunDirectory, load_checkpoint, read_payload, restore
+from ..checkpoint import RunDirectory, load_checkpoint, read_payload, restore, training_part
 from ..config import RunConfig
 from ..data import Collator, EncodedPairs, describe, encode_pairs, fixed_batches, spread_choice
 from ..errors import UserError
@@ -52,9 +52,9 @@ def train_run(config: RunConfig, parent: Path | None = None, keep: bool = True) 
 def resume_run(last: Path, device: str | None) -> int:
     """Go on with an interrupted run, exactly where it stopped."""
     payload = read_payload(last)
-    if "training" not in payload:
-        raise UserError(f"{last} holds no training state: --resume needs the last.pt of an interrupted run")
-    if payload["training"]["state"]["finished"]:
+    training = training_part(payload, last)
+    # without its results the run was killed between its last step and its end: they are made now
+    if training["state"].get("finished") and (last.parent / "training_results.json").is_file():
         raise UserError(f"the run in {last.parent} is complete: use --auto, --preset quality_boost or --epochs N to train on from it")
     model = restore(payload, str(last))
     if device is not None:
@@ -62,7 +62,7 @@ def resume_run(last: Path, device: str | None) -> int:
     splits = load_pairs(model.config.data, model.config.training.seed)
     _, data = prepare(model, splits, fit=False)
     run = RunDirectory(last.parent)
-    trainer = Trainer(model, data, run, ConsoleReporter(model, splits.valid), resume=payload["training"])
+    trainer = Trainer(model, data, run, ConsoleReporter(model, splits.valid), resume=training)
     print(f"Resuming {run.path} at step {trainer.state.step:,} of {trainer.total_steps:,}")
     return finish(trainer, splits)
 
