@@ -144,7 +144,7 @@ def _cached_predictor(model: DiffusionModel, group: Sequence[Canvas], collator: 
             kept.update(active=active, source=encoded.select(index[active]), copyable=copyable[index[active]])
         source = kept["source"]
         states = model.denoiser.target_states(source, canvas, lengths[active], tau)
-        return model.denoiser.word_log_probs(states[rows, columns], rows, source.states, source.input_ids, kept["copyable"])
+        return model.denoiser.word_log_probs(states, (rows, columns), source.states, source.input_ids, kept["copyable"])
 
     return log_mu_of
 

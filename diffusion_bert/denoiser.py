@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertForMaskedLM, DynamicCache
 
-from .heads import CopyHead, TimeEmbedding
+from .heads import CopyHead, TimeEmbedding, at_least_float32
 from .layout import Batch
+from .softmax_statistics import softmax_statistics
 
 
 @dataclass
@@ -41,6 +42,17 @@ class EncodedSource:
             self.source_length[rows],
             self.prompt_length[rows],
         )
+
+
+@dataclass
+class TrueWords:
+    """What the denoiser says of the N masked places of a noised batch whose true words x_0 are known."""
+
+    log_mu: Tensor  # [N] log mu of the true word
+    mean: Tensor  # [N] mean of the table under mu
+    rows: Tensor  # [N] the row of each place
+    x_0: Tensor  # [N] the true words
+    length_logits: Tensor  # [B, max_target_length]
 
 
 class BertDenoiser(nn.Module):
@@ -175,29 +187,55 @@ class BertDenoiser(nn.Module):
         """Logits of p(length | source) for 1..max_target_length, [B, max_target_length], from the state of [CLS]."""
         return self.length_head(source_states[:, 0])
 
-    def word_log_probs(self, states: Tensor, rows: Tensor, source_states: Tensor, source_ids: Tensor, copyable: Tensor) -> Tensor:
-        """log mu at N places, [N, V] float32: the vocabulary head, mixed with the copy head if there is one.
+    def word_log_probs(self, states: Tensor, places: tuple[Tensor, Tensor], source_states: Tensor, source_ids: Tensor, copyable: Tensor) -> Tensor:
+        """log mu at N places, [N, V] float32 or better: the vocabulary head, mixed with the copy head if there is one.
 
-        states [N, D] of the places, rows [N] their row in the batch, source_states [B, S, D], source_ids and copyable [B, S].
+        states [B, T, D], places = rows and columns [N] into them, source_states [B, S, D], source_ids and copyable [B, S].
         """
-        logits = self.mlm.cls(states).float() + self.forbidden_bias
-        log_vocabulary = torch.log_softmax(logits, dim=-1)
+        logits = at_least_float32(self.mlm.cls(_gather(states, places))) + self.forbidden_bias
         if self.copy_head is None:
-            return log_vocabulary
-        copyable = copyable & self.forbidden_bias[source_ids].isfinite()  # a forbidden word has no mass to add to
-        return self.copy_head(log_vocabulary, states, rows, source_states, source_ids, copyable)
+            return torch.log_softmax(logits, dim=-1)
+        return self.copy_head(logits, states, places, source_states, source_ids, self._may_be_copied(source_ids, copyable))
+
+    def _may_be_copied(self, source_ids: Tensor, copyable: Tensor) -> Tensor:
+        return copyable & self.forbidden_bias[source_ids].isfinite()  # a forbidden word has no mass to add to
 
     def forward(self, batch: Batch, x_t: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
         """log mu at the masked places of x_t in row-major order [N, V], and length logits [B, max_target_length]. x_t [B, L], tau [B]."""
         states = self.hidden_states(batch, x_t, tau)
-        rows, columns = (x_t == batch.mask_id).logical_and(batch.target_mask).nonzero(as_tuple=True)
         width = int(batch.source_length.max())
-        copyable = batch.copyable[:, :width]
-        places = states.flatten(0, 1).index_select(0, rows * states.shape[1] + columns)  # [N, D]
-        log_mu = self.word_log_probs(places, rows, states[:, :width], batch.input_ids[:, :width], copyable)
-        if self.attention == "isolated":
-            return log_mu, self.length_logits(states)
-        return log_mu, self.length_logits(self.encode_source(batch).states)
+        log_mu = self.word_log_probs(states, batch.masked_places(x_t), states[:, :width], batch.input_ids[:, :width], batch.copyable[:, :width])
+        return log_mu, self._length_logits(batch, states)
+
+    def _length_logits(self, batch: Batch, states: Tensor) -> Tensor:
+        return self.length_logits(states if self.attention == "isolated" else self.encode_source(batch).states)
+
+    def true_words(self, batch: Batch, x_t: Tensor, tau: Tensor, table: Tensor | None = None) -> TrueWords:
+        """What the loss needs to know of mu, and no more: faster than ``forward``, which writes down all N x V numbers.
+
+        table [V] holds one number per word whose mean under mu is wanted. The rest as in ``forward``.
+        """
+        states = self.hidden_states(batch, x_t, tau)
+        places = rows, columns = batch.masked_places(x_t)
+        x_0 = batch.input_ids[rows, columns]
+        # one mean fits all callers: in the type of the result, on the device of the weights
+        values = None if table is None else table.to(torch.promote_types(states.dtype, torch.float32))
+        log_mu, mean = softmax_statistics(self.mlm.cls(_gather(states, places)), self.forbidden_bias, x_0, values)
+        if self.copy_head is not None:
+            width = int(batch.source_length.max())
+            source_ids = batch.input_ids[:, :width]
+            copyable = self._may_be_copied(source_ids, batch.copyable[:, :width])
+            weights, log_g, log_not_g = self.copy_head.attend(states, places, states[:, :width], copyable)
+            ids = source_ids[rows]
+            log_mu = self.copy_head.mix(log_mu, log_g, log_not_g, (weights * (ids == x_0[:, None])).sum(-1))
+            if values is not None:
+                mean = log_not_g.exp() * mean + log_g.exp() * (weights * values[ids]).sum(-1)
+        return TrueWords(log_mu, mean, rows, x_0, self._length_logits(batch, states))
+
+
+def _gather(states: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
+    """states [B, T, D] at N places, [N, D] (index_select: its backward pass is several times faster than that of states[places])."""
+    return states.flatten(0, 1).index_select(0, places[0] * states.shape[1] + places[1])
 
 
 def _adds(extra: Tensor):

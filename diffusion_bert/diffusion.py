@@ -81,6 +81,29 @@ class AbsorbingDiffusion:
         stay = torch.log1p(-torch.where(last, 0.0, r_x)) - torch.log1p(-torch.where(last, 0.0, expected_r))
         return KlTerms(reveal_term, torch.where(last, 0.0, 1 - r_x) * stay)
 
+    def corrected_kl(self, log_mu_x: Tensor, mean_excess: Tensor, x_0: Tensor, tau_s: Tensor, tau_t: Tensor) -> tuple[KlTerms, Tensor]:
+        """``kl`` after ``correct_for_time``, and the corrected log mu*_x, without a table over all words.
+
+        Both need mu only through E_mu[m_t] = sum_v mu_v m_t(v), and m is linear in h_v (``NoiseSchedule.mean_mask_probability``):
+
+            log mu*_x = log mu_x + log m_t(x) - log E_mu[m_t]          1 - sum_v mu*_v r(v) = E_mu[m_s] / E_mu[m_t]
+
+        Args:
+            log_mu_x: [N] log mu of the true word, before correction.
+            mean_excess: [N] sum_v mu_v (1 + h_v); not read by a plain schedule.
+            x_0: [N] the true words. tau_s, tau_t: [N].
+        """
+        log_mu_x = log_mu_x.double()
+        m_s, m_t = self.schedule.mask_probability(tau_s, x_0), self.schedule.mask_probability(tau_t, x_0)
+        r_x = (m_t - m_s) / m_t
+        if self.schedule.is_plain:
+            return KlTerms(-r_x * log_mu_x, torch.zeros_like(log_mu_x)), log_mu_x
+        mean_s, mean_t = (self.schedule.mean_mask_probability(tau, mean_excess) for tau in (tau_s, tau_t))
+        log_mu_x = log_mu_x + m_t.log() - mean_t.log()
+        last = r_x >= 1  # s = 0: everything is revealed; keep log 0 out of the gradient
+        stay = torch.where(last, 1.0, m_s / m_t).log() - torch.where(last, 1.0, mean_s).log() + torch.where(last, 1.0, mean_t).log()
+        return KlTerms(-r_x * log_mu_x, torch.where(last, 0.0, 1 - r_x) * stay), log_mu_x
+
     def correct_for_time(self, log_mu: Tensor, tau_t: Tensor) -> Tensor:
         """mu*(v) proportional to mu(v) m_t(v), renormalised: what a time-free network cannot know.
 

@@ -26,36 +26,65 @@ class CopyHead(nn.Module):
         self.key = nn.Linear(width, width)
         self.gate = nn.Linear(width, 1)
 
-    def attend(self, states: Tensor, rows: Tensor, source_states: Tensor, copyable: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pointer weights a [N, S] (0 where nothing may be copied), log g [N] and log(1 - g) [N]; g = 0 without a source."""
-        # index_select and not [rows]: its backward pass is several times faster
-        keys = self.key(source_states).index_select(0, rows)  # [N, S, D]
-        scores = torch.einsum("nd,nsd->ns", self.query(states), keys) / math.sqrt(keys.shape[-1])
+    def attend(self, states: Tensor, places: tuple[Tensor, Tensor], source_states: Tensor, copyable: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pointer weights a [N, S] (0 where nothing may be copied), log g [N] and log(1 - g) [N]; g = 0 without a source.
+
+        states [B, T, D], places = rows and columns [N] into them, source_states [B, S, D], copyable [B, S].
+        """
+        rows, columns = places
+        flat = rows * states.shape[1] + columns
+        # index_select and not [rows, columns]: its backward pass is several times faster
+        here = states.flatten(0, 1).index_select(0, flat)  # [N, D]
+        queries = self.query(here)
+        # scores of all T columns, most of them 0 and never read: still cheaper than the keys of every place, [N, S, D]
+        spread = queries.new_zeros(states.shape[0] * states.shape[1], queries.shape[-1]).index_copy(0, flat, queries)
+        scores = spread.view(*states.shape[:2], -1) @ self.key(source_states).transpose(1, 2) / math.sqrt(queries.shape[-1])  # [B, T, S]
+        scores = at_least_float32(scores.flatten(0, 1).index_select(0, flat))
         allowed = copyable[rows]
-        weights = torch.softmax(scores.float().masked_fill(~allowed, -1e9), dim=-1) * allowed
-        gate = self.gate(states).squeeze(-1).float()
+        weights = torch.softmax(scores.masked_fill(~allowed, -1e9), dim=-1) * allowed
+        gate = at_least_float32(self.gate(here).squeeze(-1))
         has_source = allowed.any(-1)
         log_g = torch.where(has_source, F.logsigmoid(gate), float("-inf"))
         log_not_g = torch.where(has_source, F.logsigmoid(-gate), 0.0)
         return weights, log_g, log_not_g
 
-    def forward(self, log_vocabulary: Tensor, states: Tensor, rows: Tensor, source_states: Tensor, source_ids: Tensor, copyable: Tensor) -> Tensor:
-        """log mu [N, V] from log softmax(vocabulary) [N, V]; the other arguments as in ``BertDenoiser.word_log_probs``.
+    @staticmethod
+    def mix(log_p: Tensor, log_g: Tensor, log_not_g: Tensor, copied: Tensor) -> Tensor:
+        """log[(1 - g) p + g copied], element by element, also where ``copied`` (or g) is 0; its gradient stays finite."""
+        own = log_p + log_not_g
+        counts = (copied > 0) & (log_g > float("-inf"))
+        log_copy = torch.where(counts, copied, 1.0).log() + torch.where(counts, log_g, 0.0)
+        return torch.where(counts, torch.logaddexp(torch.where(counts, own, 0.0), log_copy), own)
+
+    def forward(
+        self, logits: Tensor, states: Tensor, places: tuple[Tensor, Tensor], source_states: Tensor, source_ids: Tensor, copyable: Tensor
+    ) -> Tensor:
+        """log mu [N, V] from the vocabulary's logits [N, V]; source_ids [B, S], the other arguments as in ``attend``.
 
         Mixed in log space, and only at the few columns that stand in the source: all others just lose log(1 - g).
         """
-        weights, log_g, log_not_g = self.attend(states, rows, source_states, copyable)
-        same = source_ids[:, :, None] == source_ids[:, None, :]  # [B, S, S] equal words share their weight
-        first = ~(same & copyable[:, None, :]).tril(-1).any(-1) & copyable  # [B, S] count each word once
-        with torch.autocast(weights.device.type, enabled=False):  # in bf16 the shares, hence mu, would not sum to 1
-            share = torch.einsum("ns,nsk->nk", weights, same[rows].to(weights.dtype))  # [N, S] copy probability of the word at each column
+        weights, log_g, log_not_g = self.attend(states, places, source_states, copyable)
+        rows = places[0]
+        first = first_occurrence(source_ids, copyable)[rows]  # [N, S]
+        share = torch.zeros_like(weights).scatter_add(-1, first, weights)  # equal words share their weight, at the first of them
         ids = source_ids[rows]
-        scaled = log_vocabulary + log_not_g[:, None]
-        here = scaled.gather(-1, ids)
-        counts = first[rows] & (share > 0)
-        log_copy = torch.where(counts, share, 1.0).log() + torch.where(counts, log_g[:, None], 0.0)
-        gain = torch.where(counts, torch.logaddexp(torch.where(counts, here, 0.0), log_copy) - torch.where(counts, here, 0.0), 0.0)
-        return scaled.scatter_add(-1, ids, gain)
+        log_vocabulary = logits - (logits.logsumexp(-1, keepdim=True) - log_not_g[:, None])
+        own = log_vocabulary.gather(-1, ids)
+        mixed = self.mix(own, log_g[:, None], torch.zeros_like(own), share)
+        # where nothing is copied the gain is 0; where own is -inf nothing may be copied
+        gain = torch.where(share > 0, mixed - torch.where(share > 0, own, 0.0), 0.0)
+        return log_vocabulary.scatter_add(-1, ids, gain)
+
+
+def first_occurrence(source_ids: Tensor, copyable: Tensor) -> Tensor:
+    """For each place of the source the first copyable place with the same word, [B, S]; a place that may not be copied names itself."""
+    same = (source_ids[:, :, None] == source_ids[:, None, :]) & copyable[:, None, :]
+    return torch.where(copyable, same.int().argmax(-1), torch.arange(source_ids.shape[1], device=source_ids.device))
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """float32 for half-precision values, else as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 class TimeEmbedding(nn.Module):

@@ -62,6 +62,10 @@ class Batch:
         """[B, L] the target's words: the only places that may be noised."""
         return self.is_target_segment & (self.columns < (self.source_length + self.target_length)[:, None])
 
+    def masked_places(self, x_t: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows and columns [N] of the masked target words of x_t [B, L], in row-major order."""
+        return ((x_t == self.mask_id) & self.target_mask).nonzero(as_tuple=True)
+
     @property
     def copyable(self) -> Tensor:
         """[B, L] words of the source, without [CLS], prompt and [SEP]."""

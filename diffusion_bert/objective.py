@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .denoiser import BertDenoiser
-from .diffusion import AbsorbingDiffusion
+from .diffusion import AbsorbingDiffusion, KlTerms
 from .layout import Batch
 
 T_EVAL = 1000  # validation always uses this grid, whatever --num_steps is, so that runs can be compared
@@ -80,22 +80,32 @@ def nelbo_terms(
     ``label_smoothing`` and ``loss_weighting`` concern the surrogate only; all that is reported stays as it is.
     """
     tau_t, tau_s = t.double() / num_steps, (t - 1).double() / num_steps
-    log_mu, length_logits = denoiser(batch, x_t, tau_t)
-    rows, columns = ((x_t == batch.mask_id) & batch.target_mask).nonzero(as_tuple=True)
-    if time_correction:
-        log_mu = diffusion.correct_for_time(log_mu, tau_t[rows])
-    x_0 = batch.input_ids[rows, columns]
-    with torch.set_grad_enabled(kl_gradient and torch.is_grad_enabled()):
+    plain = diffusion.schedule.is_plain
+    smoothed = None
+    if (time_correction or plain) and not label_smoothing:
+        words = denoiser.true_words(batch, x_t, tau_t, None if plain else diffusion.schedule.excess)
+        rows, length_logits = words.rows, words.length_logits
+        kl, log_mu_x = diffusion.corrected_kl(words.log_mu, words.mean, words.x_0, tau_s[rows], tau_t[rows])
+    else:  # uncorrected r(v) and smoothed labels have to be averaged over all words
+        log_mu, length_logits = denoiser(batch, x_t, tau_t)
+        rows, columns = batch.masked_places(x_t)
+        if time_correction:
+            log_mu = diffusion.correct_for_time(log_mu, tau_t[rows])
+        x_0 = batch.input_ids[rows, columns]
         kl = diffusion.kl(log_mu, x_0, tau_s[rows], tau_t[rows])
+        log_mu_x = log_mu.gather(-1, x_0[:, None]).squeeze(-1)
+        smoothed = smoothed_cross_entropy(log_mu, x_0, label_smoothing)
+    if not kl_gradient:
+        kl = KlTerms(*(term.detach() for term in kl))
     surrogate = None
     if label_smoothing or loss_weighting != "none":
-        surrogate = (loss_weight(t, num_steps, loss_weighting)[rows] * smoothed_cross_entropy(log_mu, x_0, label_smoothing)).sum()
+        surrogate = (loss_weight(t, num_steps, loss_weighting)[rows] * (-log_mu_x if smoothed is None else smoothed)).sum()
     return NelboTerms(
         reveal=num_steps * kl.reveal.sum(),
         stay=num_steps * kl.stay.sum(),
         length=F.cross_entropy(length_logits.float(), batch.target_length - 1, reduction="sum").double(),
-        cross_entropy=F.nll_loss(log_mu, x_0, reduction="sum").double(),
-        masked=torch.as_tensor(len(rows), dtype=torch.float64, device=log_mu.device),
+        cross_entropy=-log_mu_x.sum().double(),
+        masked=torch.as_tensor(len(rows), dtype=torch.float64, device=x_t.device),
         tokens=batch.target_length.sum().double(),
         surrogate=surrogate,
     )

@@ -42,6 +42,7 @@ class NoiseSchedule:
         self.name = name
         self.word_freq_lambda = float(word_freq_lambda)
         self.informativeness = None if informativeness is None else informativeness.to(torch.float64)
+        self._has_table = informativeness is not None and bool(informativeness.any())
 
     def __repr__(self) -> str:
         return f"NoiseSchedule({self.name}, word_freq_lambda={self.word_freq_lambda:g})"
@@ -49,7 +50,7 @@ class NoiseSchedule:
     @property
     def is_plain(self) -> bool:
         """True when every token type shares one schedule: lambda = 0, or no word stands out."""
-        return self.word_freq_lambda == 0 or self.informativeness is None or not bool(self.informativeness.any())
+        return self.word_freq_lambda == 0 or not self._has_table
 
     def to(self, device) -> NoiseSchedule:
         """The same schedule with its table on another device."""
@@ -76,6 +77,20 @@ class NoiseSchedule:
         m = _warped(u, warp)
         # sin(pi) is 1.2e-16 in floating point: both ends are set by hand
         return torch.where(u >= 1, 1.0, torch.where(u <= 0, 0.0, m.clamp(0.0, 1.0)))
+
+    @property
+    def excess(self) -> Tensor:
+        """1 + h_v per token id, [V] float64: what ``mean_mask_probability`` asks the mean of. Not negative, so that a mean loses no digits."""
+        return 1 + self.informativeness
+
+    def mean_mask_probability(self, tau: Tensor, mean_excess: Tensor) -> Tensor:
+        """E[m(v)] under any distribution of v, from its mean excess E[1 + h_v]: m is linear in h. Shapes broadcast.
+
+        m = u (1 - pi lambda) + lambda (pi u - sin(pi u)) + lambda sin(pi u) (1 + h): a sum without a negative term.
+        """
+        u = self.u(tau)
+        mean = _warped(u, torch.full_like(u, -self.word_freq_lambda)) + self.word_freq_lambda * torch.sin(math.pi * u) * mean_excess.double()
+        return torch.where(u >= 1, 1.0, torch.where(u <= 0, 0.0, mean.clamp(0.0, 1.0)))
 
     def stay_probability(self, tau_s: Tensor, tau_t: Tensor, ids: Tensor | None = None) -> Tensor:
         """1 - r(v) = m_s(v) / m_t(v): a word masked at t is still masked at the earlier time s. Shapes as in mask_probability."""

@@ -196,7 +196,7 @@ def test_cached_path_equals_the_full_pass(timestep, copy_head):
     close(states[torch.arange(canvas.shape[1]) <= batch.target_length[:, None]], full[batch.is_target_segment & batch.valid])
     rows, columns = (canvas == BERT_MASK).nonzero(as_tuple=True)
     copyable = batch.copyable[:, : source.input_ids.shape[1]]
-    cached_log_mu = denoiser.word_log_probs(states[rows, columns], rows, source.states, source.input_ids, copyable)
+    cached_log_mu = denoiser.word_log_probs(states, (rows, columns), source.states, source.input_ids, copyable)
     close(cached_log_mu.exp(), log_mu.exp(), atol=1e-6)
     close(denoiser.length_logits(source.states), lengths)
 
@@ -270,10 +270,11 @@ def test_time_embedding_is_continuous():
 # ---- the copy head ---------------------------------------------------------------------------------------------------------------------
 
 
-def slow_copy_head(head: CopyHead, log_vocabulary, states, rows, all_source_states, source_ids, copyable) -> torch.Tensor:
+def slow_copy_head(head: CopyHead, log_vocabulary, states, places, all_source_states, source_ids, copyable) -> torch.Tensor:
     """mu = (1 - g) softmax(vocabulary) + g sum_j a_j [source_j = v], place by place and word by word, as the formula stands."""
     result = []
-    for n, row in enumerate(rows.tolist()):
+    states = states[places]
+    for n, row in enumerate(places[0].tolist()):
         columns = copyable[row].nonzero().flatten().tolist()
         mu = log_vocabulary[n].exp()
         if columns:
@@ -289,35 +290,36 @@ def slow_copy_head(head: CopyHead, log_vocabulary, states, rows, all_source_stat
 
 def copy_case(seed: int = 0):
     """A copy head and its inputs: a row with duplicated words (one also stands where nothing is copied, as in a prompt), one with a single
-    word, one without a source; [N = 6, S = 7, V = 12, D = 8]."""
+    word, one without a source; [N = 6, T = 4, S = 7, V = 12, D = 8]."""
     torch.manual_seed(seed)
     head = CopyHead(8).double()
     source_ids = torch.tensor([[6, 5, 6, 5, 7, 5, 2], [1, 6, 2, 5, 5, 5, 0], [1, 2, 9, 9, 0, 0, 0]])
     copyable = torch.zeros(3, 7, dtype=torch.bool)
     copyable[0, 1:6] = True
     copyable[1, 1] = True
-    rows = torch.tensor([0, 0, 1, 1, 2, 2])
-    states, all_source_states, logits = (torch.randn(*shape, dtype=torch.float64) for shape in ((6, 8), (3, 7, 8), (6, 12)))
-    return head, [logits, states, all_source_states], rows, source_ids, copyable
+    places = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 3, 1, 2, 0, 3])
+    states, all_source_states, logits = (torch.randn(*shape, dtype=torch.float64) for shape in ((3, 4, 8), (3, 7, 8), (6, 12)))
+    return head, [logits, states, all_source_states], places, source_ids, copyable
 
 
+FIRST_PLACE = torch.tensor([0]), torch.tensor([0])
 FORBIDDEN_HERE = torch.tensor([float("-inf"), float("-inf"), float("-inf")] + [0.0] * 9, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_copy_head_equals_the_slow_reference(seed):
     """Value, and gradient with respect to every input and parameter, of the fast mixture in log space are those of the formula; no NaN anywhere."""
-    head, inputs, rows, source_ids, copyable = copy_case(seed)
+    head, inputs, places, source_ids, copyable = copy_case(seed)
     weights = torch.randn(6, 12, dtype=torch.float64).softmax(-1)
     gradients, values = [], []
     for fast in (True, False):
         leaves = [tensor.clone().requires_grad_() for tensor in inputs]
         log_vocabulary = torch.log_softmax(leaves[0] + FORBIDDEN_HERE, dim=-1)
         if fast:
-            log_mu = head(log_vocabulary, leaves[1], rows, leaves[2], source_ids, copyable)
+            log_mu = head(log_vocabulary, leaves[1], places, leaves[2], source_ids, copyable)
             mu, log_mu = log_mu.exp(), log_mu[:, 3:]
         else:
-            mu = slow_copy_head(head, log_vocabulary, leaves[1], rows, leaves[2], source_ids, copyable)
+            mu = slow_copy_head(head, log_vocabulary, leaves[1], places, leaves[2], source_ids, copyable)
             log_mu = mu[:, 3:].log()
         values.append(mu)
         loss = -(weights[:, 3:] * log_mu).sum() + (mu**2).sum()
@@ -332,24 +334,24 @@ def test_copy_head_equals_the_slow_reference(seed):
 
 def test_copy_head_without_a_source():
     """A row without copyable words has g = 0 and its mu is the vocabulary's; whatever stands in its padding plays no part."""
-    head, (logits, states, all_source_states), rows, source_ids, copyable = copy_case()
+    head, (logits, states, all_source_states), places, source_ids, copyable = copy_case()
     log_vocabulary = torch.log_softmax(logits + FORBIDDEN_HERE, dim=-1)
-    weights, log_g, log_not_g = head.attend(states, rows, all_source_states, copyable)
+    weights, log_g, log_not_g = head.attend(states, places, all_source_states, copyable)
     assert torch.equal(log_g[4:], torch.full((2,), float("-inf"))) and not bool(log_not_g[4:].any()) and not bool(weights[4:].any())
-    log_mu = head(log_vocabulary, states, rows, all_source_states, source_ids, copyable)
+    log_mu = head(log_vocabulary, states, places, all_source_states, source_ids, copyable)
     close(log_mu[4:], log_vocabulary[4:])
     close(weights[:4].sum(-1).double(), torch.ones(4, dtype=torch.float64), atol=1e-6)
-    assert not bool(weights[~copyable[rows]].any())
+    assert not bool(weights[~copyable[places[0]]].any())
 
 
 def test_copy_head_is_never_given_the_target():
     """Columns after a short source hold target words: they are not copied, even if they repeat a word of the source."""
-    head, (logits, states, all_source_states), rows, source_ids, copyable = copy_case()
+    head, (logits, states, all_source_states), places, source_ids, copyable = copy_case()
     log_vocabulary = torch.log_softmax(logits + FORBIDDEN_HERE, dim=-1)
-    first = head(log_vocabulary, states, rows, all_source_states, source_ids, copyable)
+    first = head(log_vocabulary, states, places, all_source_states, source_ids, copyable)
     source_ids, all_source_states = source_ids.clone(), all_source_states.clone()
     source_ids[1, 3:], all_source_states[1, 3:] = torch.tensor([6, 8, 10, 11]), 3.0
-    close(head(log_vocabulary, states, rows, all_source_states, source_ids, copyable), first)
+    close(head(log_vocabulary, states, places, all_source_states, source_ids, copyable), first)
 
 
 @pytest.mark.parametrize("gap", (20.0, 80.0, 95.0, 103.0, 500.0))
@@ -361,10 +363,10 @@ def test_copy_head_with_a_certain_pointer(gap):
             parameter.fill_(1.0)
         head.query.bias.zero_()
         head.key.bias.zero_()
-    states, all_source_states = torch.ones(1, 1, requires_grad=True), torch.tensor([[[0.0], [0.0], [-gap], [0.0]]], requires_grad=True)
+    states, all_source_states = torch.ones(1, 1, 1, requires_grad=True), torch.tensor([[[0.0], [0.0], [-gap], [0.0]]], requires_grad=True)
     logits = torch.zeros(1, 8, requires_grad=True)
     copyable = torch.tensor([[False, True, True, False]])
-    log_mu = head(torch.log_softmax(logits, -1), states, torch.tensor([0]), all_source_states, torch.tensor([[1, 5, 6, 2]]), copyable)
+    log_mu = head(torch.log_softmax(logits, -1), states, FIRST_PLACE, all_source_states, torch.tensor([[1, 5, 6, 2]]), copyable)
     close(log_mu.exp().sum(-1), torch.ones(1), atol=1e-5)
     log_mu.sum().backward()
     for leaf in (states, all_source_states, logits, *head.parameters()):
@@ -373,10 +375,10 @@ def test_copy_head_with_a_certain_pointer(gap):
 
 def test_copy_head_under_bf16_autocast():
     """Under bf16 autocast the shares are still added up in float32: mu sums to 1 to five digits, not to two."""
-    head, (logits, states, all_source_states), rows, source_ids, copyable = copy_case()
+    head, (logits, states, all_source_states), places, source_ids, copyable = copy_case()
     log_vocabulary = torch.log_softmax(logits + FORBIDDEN_HERE, dim=-1).float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        log_mu = head.float()(log_vocabulary, states.float(), rows, all_source_states.float(), source_ids, copyable)
+        log_mu = head.float()(log_vocabulary, states.float(), places, all_source_states.float(), source_ids, copyable)
     assert log_mu.dtype == torch.float32
     close(log_mu.exp().sum(-1), torch.ones(6), atol=1e-5)
 
@@ -391,7 +393,7 @@ def test_a_forbidden_word_in_the_source_is_not_copied():
     assert bool((log_mu[:, FORBIDDEN] == float("-inf")).all()) and not bool(log_mu.isnan().any())
     close(log_mu.exp().sum(-1).double(), torch.ones(3, dtype=torch.float64), atol=1e-5)
     (unknown,) = (batch.input_ids[0] == UNK).nonzero().flatten().tolist()
-    weights, _, _ = denoiser.copy_head.attend(torch.ones(1, 32).double(), torch.tensor([0]), torch.ones(1, 7, 32).double(), batch.copyable[:, :7])
+    weights, _, _ = denoiser.copy_head.attend(torch.ones(1, 1, 32).double(), FIRST_PLACE, torch.ones(1, 7, 32).double(), batch.copyable[:, :7])
     assert float(weights[0, unknown]) > 0
 
 

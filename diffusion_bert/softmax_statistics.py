@@ -1,0 +1,64 @@
+"""Two numbers of a softmax over a large vocabulary, without ever writing the softmax down: log p of one word and the mean of a table.
+
+Training needs of every mu no more than these (objective.py). They come from one pass over the logits, in pieces that stay in the
+processor's cache; the gradient takes one more. A log-softmax, its correction for time, the exponential and their gradients would each
+read and write all N x V numbers.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+PIECE = 2**18  # logits worked on at once on a CPU: 1 MiB in float32
+
+
+class _SoftmaxStatistics(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, logits: Tensor, bias: Tensor, index: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
+        count = len(logits)
+        exact = torch.promote_types(logits.dtype, torch.float32)
+        log_sum = torch.empty(count, dtype=exact, device=logits.device)
+        mean = torch.zeros(count, dtype=exact, device=logits.device)
+        for rows in _pieces(logits):
+            part = logits[rows].to(exact) + bias
+            top = part.amax(-1)
+            p = part.sub_(top[:, None]).exp_()
+            total = p.sum(-1)
+            log_sum[rows] = total.log() + top
+            if table is not None:
+                mean[rows] = (p @ table) / total
+        log_p = logits.gather(-1, index[:, None]).squeeze(-1).to(exact) + bias[index] - log_sum
+        ctx.save_for_backward(logits, bias, index, table, log_sum, mean)
+        return log_p, mean
+
+    @staticmethod
+    def backward(ctx, grad_log_p: Tensor, grad_mean: Tensor):
+        # d log p_x / d logit_v = [v = x] - p_v;   d mean / d logit_v = p_v (table_v - mean)
+        logits, bias, index, table, log_sum, mean = ctx.saved_tensors
+        grad = torch.empty_like(logits)
+        constant = grad_log_p if table is None else grad_log_p + grad_mean * mean
+        for rows in _pieces(logits):
+            p = (logits[rows].to(log_sum.dtype) + bias).sub_(log_sum[rows, None]).exp_()
+            slope = -constant[rows, None]
+            grad[rows] = p.mul_(slope if table is None else torch.addcmul(slope, grad_mean[rows, None], table)).to(grad.dtype)
+        grad.scatter_add_(-1, index[:, None], grad_log_p[:, None].to(grad.dtype))
+        return grad, None, None, None
+
+
+def _pieces(logits: Tensor) -> list[slice]:
+    step = max(1, PIECE // logits.shape[-1]) if logits.device.type == "cpu" else max(1, len(logits))
+    return [slice(start, start + step) for start in range(0, len(logits), step)]
+
+
+def softmax_statistics(logits: Tensor, bias: Tensor, index: Tensor, table: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """log p_index and sum_v p_v table_v of p = softmax(logits + bias), both [N] in float32 or better, differentiable in the logits.
+
+    Args:
+        logits: [N, V] of any floating type.
+        bias: [V] constants, such as -inf for words that may have no mass.
+        index: [N] the words asked for; none of them with a bias of -inf.
+        table: [V] in the type of the result, or None: then the mean is 0.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        return _SoftmaxStatistics.apply(logits, bias, index, table)
