@@ -36,6 +36,7 @@ class ModelConfig:
     attention: str = option("isolated", "isolated: the source never sees the target; full: it does", ("isolated", "full"))
     copy_head: bool = option(True, "let the model point at words of the source")
     dropout: float | None = option(None, "dropout in the encoder; none: 0 from scratch, 0.1 for a pretrained BERT", low=0.0, high=0.9)
+    self_conditioning: bool = option(False, "let masked places see what the model expected there a call before")
     timestep: str = option("none", "tell the network the time: none, prefix (a token) or layerwise", ("none", "prefix", "layerwise"))
 
 

@@ -16,6 +16,7 @@ from .data import Collator
 from .layout import Batch
 from .model import DiffusionModel
 from .samplers import SAMPLERS, SamplerOptions
+from .self_conditioning import Guess
 
 FREE, NEW_WORD, CONTINUATION = 0, 1, 2  # what may stand at a place: anything, no ##piece, only a ##piece
 
@@ -111,7 +112,7 @@ def prepare(model: DiffusionModel, group: Sequence[Canvas], collator: Collator, 
     x_t, constraints = x_t.to(device), constraints.to(device)
     lengths = torch.tensor([len(canvas.words) for canvas in group], device=device)
     predict = _cached_predictor if model.denoiser.attention == "isolated" else _full_predictor
-    log_mu_of = predict(model, group, collator, lengths)
+    log_mu_of = _remembering(model, predict(model, group, collator, lengths), x_t)
     vocab_size = model.denoiser.bert_config.vocab_size
     unwritable = torch.tensor(tokenizer.unwritable_ids, device=device)
     continuation = torch.zeros(vocab_size, dtype=torch.bool, device=device)
@@ -129,6 +130,23 @@ def prepare(model: DiffusionModel, group: Sequence[Canvas], collator: Collator, 
     return x_t, denoise
 
 
+def _remembering(model: DiffusionModel, log_mu_of, x_t: Tensor):
+    """For self-conditioning: hand every call what the call before expected at the places that are masked still. Nothing else is known:
+    in a first call, or at a place that has been masked again, the guess is zeros."""
+    if model.denoiser.self_conditioning is None:
+        return log_mu_of
+    width = model.denoiser.bert_config.hidden_size
+    expected = model.denoiser.length_head.weight.new_zeros(*x_t.shape, width)  # [B, T, D], by row of the whole group
+
+    def with_guess(canvas: Tensor, tau: Tensor, active: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        log_mu = log_mu_of(canvas, tau, active, rows, columns, expected[active[rows], columns])
+        expected[active] = 0.0
+        expected[active[rows], columns] = model.denoiser.expected_embedding(log_mu).to(expected.dtype)
+        return log_mu
+
+    return with_guess
+
+
 def _cached_predictor(model: DiffusionModel, group: Sequence[Canvas], collator: Collator, lengths: Tensor):
     """log mu from the encoded sources: each distinct source is encoded once for all steps, candidates and lengths."""
     distinct = list(dict.fromkeys((canvas.skill, tuple(canvas.source)) for canvas in group))
@@ -139,11 +157,11 @@ def _cached_predictor(model: DiffusionModel, group: Sequence[Canvas], collator: 
     index = torch.tensor([number[canvas.skill, tuple(canvas.source)] for canvas in group], device=model.device)
     kept: dict = {}  # the sources of the rows of the last call: they change only when a row is finished
 
-    def log_mu_of(canvas: Tensor, tau: Tensor, active: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    def log_mu_of(canvas: Tensor, tau: Tensor, active: Tensor, rows: Tensor, columns: Tensor, guess: Tensor | None = None) -> Tensor:
         if "active" not in kept or not torch.equal(kept["active"], active):
             kept.update(active=active, source=encoded.select(index[active]), copyable=copyable[index[active]])
         source = kept["source"]
-        states = model.denoiser.target_states(source, canvas, lengths[active], tau)
+        states = model.denoiser.target_states(source, canvas, lengths[active], tau, None if guess is None else Guess(rows, columns, guess))
         return model.denoiser.word_log_probs(states, (rows, columns), source.states, source.input_ids, kept["copyable"])
 
     return log_mu_of
@@ -153,11 +171,11 @@ def _full_predictor(model: DiffusionModel, group: Sequence[Canvas], collator: Co
     """log mu from whole sequences: with full attention the source depends on the target, so nothing can be kept."""
     whole = collator.batch([(canvas.skill, canvas.source, canvas.words) for canvas in group]).to(model.device)
 
-    def log_mu_of(canvas: Tensor, tau: Tensor, active: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    def log_mu_of(canvas: Tensor, tau: Tensor, active: Tensor, rows: Tensor, columns: Tensor, guess: Tensor | None = None) -> Tensor:
         part = Batch(whole.input_ids[active], whole.source_length[active], whole.prompt_length[active], lengths[active], whole.pad_id, whole.mask_id)
         x_t = part.input_ids.clone()
         x_t[part.target_mask] = canvas[torch.arange(canvas.shape[1], device=canvas.device) < lengths[active][:, None]]
-        return model.denoiser(part, x_t, tau)[0]
+        return model.denoiser(part, x_t, tau, guess)[0]
 
     return log_mu_of
 

@@ -20,6 +20,7 @@ from transformers import BertConfig, BertForMaskedLM, DynamicCache
 
 from .heads import CopyHead, TimeEmbedding, at_least_float32
 from .layout import Batch
+from .self_conditioning import Guess, SelfConditioning, expected_embedding
 from .softmax_statistics import softmax_statistics
 
 
@@ -65,6 +66,7 @@ class BertDenoiser(nn.Module):
         attention: ``isolated`` or ``full`` (source sees the target too: no cache, lengths from a pass of their own).
         copy_head: whether mu mixes in a pointer distribution over the source.
         timestep: ``none``, ``prefix`` (the paper's PTE) or ``layerwise`` (LTE).
+        self_conditioning: whether masked places take in what was expected at them before (self_conditioning.py).
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class BertDenoiser(nn.Module):
         attention: str = "isolated",
         copy_head: bool = True,
         timestep: str = "none",
+        self_conditioning: bool = False,
     ):
         super().__init__()
         # is_decoder makes this BERT accept a cache. It would also make it silently causal wherever the explicit 4-D mask is missing,
@@ -94,6 +97,7 @@ class BertDenoiser(nn.Module):
                 module.apply(self._init_linear)
         if self.copy_head is not None:
             nn.init.constant_(self.copy_head.gate.bias, CopyHead.INITIAL_GATE)
+        self.self_conditioning = SelfConditioning(width) if self_conditioning else None
         bias = torch.zeros(config.vocab_size)
         bias[forbidden_ids] = float("-inf")
         self.register_buffer("forbidden_bias", bias, persistent=False)
@@ -105,9 +109,9 @@ class BertDenoiser(nn.Module):
 
     # ---- passes through the encoder -------------------------------------------------------------------------------------------------
 
-    def hidden_states(self, batch: Batch, x_t: Tensor, tau: Tensor) -> Tensor:
+    def hidden_states(self, batch: Batch, x_t: Tensor, tau: Tensor, guess: Guess | None = None) -> Tensor:
         """One pass over whole sequences, [B, L, D]: training, and sampling with full attention. x_t [B, L], tau [B]."""
-        embeddings = self.mlm.bert.embeddings.word_embeddings(x_t)
+        embeddings = self._embed(x_t, guess)
         valid, is_target = batch.valid, batch.is_target_segment  # [B, L]
         positions = batch.positions
         time = None
@@ -140,9 +144,9 @@ class BertDenoiser(nn.Module):
         keys_values = [(layer.keys, layer.values) for layer in cache.layers]
         return EncodedSource(keys_values, states, ids, batch.source_length, batch.prompt_length)
 
-    def target_states(self, source: EncodedSource, x_t: Tensor, target_length: Tensor, tau: Tensor) -> Tensor:
+    def target_states(self, source: EncodedSource, x_t: Tensor, target_length: Tensor, tau: Tensor, guess: Guess | None = None) -> Tensor:
         """Hidden states of target segments [B, T, D], given the encoded source. x_t [B, T] holds the words, [SEP] and padding."""
-        embeddings = self.mlm.bert.embeddings.word_embeddings(x_t)
+        embeddings = self._embed(x_t, guess)
         columns = torch.arange(x_t.shape[1], device=x_t.device)
         valid = columns <= target_length[:, None]  # words and [SEP]
         positions = columns.expand_as(x_t)
@@ -159,6 +163,15 @@ class BertDenoiser(nn.Module):
             cache.update(key, value, layer)
         states = self._run(embeddings, torch.ones_like(positions), positions, allowed, time, torch.ones_like(valid), cache)
         return states[:, : x_t.shape[1]]
+
+    def _embed(self, x_t: Tensor, guess: Guess | None) -> Tensor:
+        """Word embeddings of x_t, with the guess added at its places."""
+        embeddings = self.mlm.bert.embeddings.word_embeddings(x_t)
+        return embeddings if guess is None else self.self_conditioning(embeddings, guess)
+
+    def expected_embedding(self, log_mu: Tensor) -> Tensor:
+        """What self-conditioning keeps of log mu [N, V] for the next call: [N, D]."""
+        return expected_embedding(log_mu, self.mlm.bert.embeddings.word_embeddings.weight)
 
     def _run(self, embeddings, token_types, positions, allowed, time=None, is_target=None, cache=None) -> Tensor:
         """The only call of the encoder: explicit 4-D mask [B, 1, Q, K], True = may look."""
@@ -200,23 +213,38 @@ class BertDenoiser(nn.Module):
     def _may_be_copied(self, source_ids: Tensor, copyable: Tensor) -> Tensor:
         return copyable & self.forbidden_bias[source_ids].isfinite()  # a forbidden word has no mass to add to
 
-    def forward(self, batch: Batch, x_t: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
-        """log mu at the masked places of x_t in row-major order [N, V], and length logits [B, max_target_length]. x_t [B, L], tau [B]."""
-        states = self.hidden_states(batch, x_t, tau)
+    def forward(self, batch: Batch, x_t: Tensor, tau: Tensor, guess: Tensor | None = None, two_pass: bool = False) -> tuple[Tensor, Tensor]:
+        """log mu at the masked places of x_t in row-major order [N, V], and length logits [B, max_target_length]. x_t [B, L], tau [B].
+
+        For self-conditioning ``guess`` [N, D] is what was expected at these places; ``two_pass`` makes it by a first pass without gradient.
+        """
+        places = batch.masked_places(x_t)
+        states = self._conditioned_states(batch, x_t, tau, places, guess, two_pass)
+        return self._log_mu(batch, states, places), self._length_logits(batch, states)
+
+    def _log_mu(self, batch: Batch, states: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
         width = int(batch.source_length.max())
-        log_mu = self.word_log_probs(states, batch.masked_places(x_t), states[:, :width], batch.input_ids[:, :width], batch.copyable[:, :width])
-        return log_mu, self._length_logits(batch, states)
+        return self.word_log_probs(states, places, states[:, :width], batch.input_ids[:, :width], batch.copyable[:, :width])
+
+    def _conditioned_states(self, batch, x_t, tau, places, guess: Tensor | None = None, two_pass: bool = False) -> Tensor:
+        """``hidden_states`` with the guess of self-conditioning, if the network has it; arguments as in ``forward``."""
+        if self.self_conditioning is not None and two_pass:
+            with torch.no_grad():
+                guess = self.expected_embedding(self._log_mu(batch, self.hidden_states(batch, x_t, tau), places))
+        elif self.self_conditioning is not None and guess is None and self.training:
+            guess = self.length_head.weight.new_zeros(len(places[0]), self.bert_config.hidden_size)  # so the projection takes part in every step
+        return self.hidden_states(batch, x_t, tau, None if guess is None else Guess(*places, guess))
 
     def _length_logits(self, batch: Batch, states: Tensor) -> Tensor:
         return self.length_logits(states if self.attention == "isolated" else self.encode_source(batch).states)
 
-    def true_words(self, batch: Batch, x_t: Tensor, tau: Tensor, table: Tensor | None = None) -> TrueWords:
+    def true_words(self, batch: Batch, x_t: Tensor, tau: Tensor, table: Tensor | None = None, two_pass: bool = False) -> TrueWords:
         """What the loss needs to know of mu, and no more: faster than ``forward``, which writes down all N x V numbers.
 
         table [V] holds one number per word whose mean under mu is wanted. The rest as in ``forward``.
         """
-        states = self.hidden_states(batch, x_t, tau)
         places = rows, columns = batch.masked_places(x_t)
+        states = self._conditioned_states(batch, x_t, tau, places, two_pass=two_pass)
         x_0 = batch.input_ids[rows, columns]
         # one mean fits all callers: in the type of the result, on the device of the weights
         values = None if table is None else table.to(torch.promote_types(states.dtype, torch.float32))

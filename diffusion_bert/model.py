@@ -151,8 +151,9 @@ def assemble(config: RunConfig, bert_config, tokenizer: TextTokenizer) -> BertDe
     forbidden = [*tokenizer.forbidden_ids, *range(tokenizer.vocab_size, bert_config.vocab_size)]
     with quiet_transformers():
         return BertDenoiser(
-            bert_config, forbidden, config.data.max_target_length, config.model.attention, config.model.copy_head, config.model.timestep
-        )
+            bert_config, forbidden, config.data.max_target_length, config.model.attention, config.model.copy_head, config.model.timestep,
+            config.model.self_conditioning,
+        )  # fmt: skip
 
 
 def check_positions(config: RunConfig, bert_config) -> None:

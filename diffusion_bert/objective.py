@@ -73,21 +73,23 @@ def nelbo_terms(
     kl_gradient: bool = True,
     label_smoothing: float = 0.0,
     loss_weighting: str = "none",
+    two_pass: bool = False,
 ) -> NelboTerms:
     """All terms for one batch noised to x_t at steps t of T = num_steps. x_t [B, L], t [B].
 
     The sums are differentiable; without ``kl_gradient`` the KL is only reported (cross-entropy training has no use for its gradient).
     ``label_smoothing`` and ``loss_weighting`` concern the surrogate only; all that is reported stays as it is.
+    ``two_pass`` is for self-conditioning: a first pass makes the guess of the second, so mu is a function of x_t as ever and the bound a bound.
     """
     tau_t, tau_s = t.double() / num_steps, (t - 1).double() / num_steps
     plain = diffusion.schedule.is_plain
     smoothed = None
     if (time_correction or plain) and not label_smoothing:
-        words = denoiser.true_words(batch, x_t, tau_t, None if plain else diffusion.schedule.excess)
+        words = denoiser.true_words(batch, x_t, tau_t, None if plain else diffusion.schedule.excess, two_pass)
         rows, length_logits = words.rows, words.length_logits
         kl, log_mu_x = diffusion.corrected_kl(words.log_mu, words.mean, words.x_0, tau_s[rows], tau_t[rows])
     else:  # uncorrected r(v) and smoothed labels have to be averaged over all words
-        log_mu, length_logits = denoiser(batch, x_t, tau_t)
+        log_mu, length_logits = denoiser(batch, x_t, tau_t, two_pass=two_pass)
         rows, columns = batch.masked_places(x_t)
         if time_correction:
             log_mu = diffusion.correct_for_time(log_mu, tau_t[rows])
@@ -155,7 +157,10 @@ def estimate_nelbo(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> NelboTerms:
-    """The one yardstick: T = 1000, fixed noise, the same for every run on the same examples and batches."""
+    """The one yardstick: T = 1000, fixed noise, the same for every run on the same examples and batches.
+
+    A self-conditioned network is measured with two passes, the nearest thing to a sampler's step that needs no step before it.
+    """
     was_training = denoiser.training
     denoiser.eval()
     generator = torch.Generator().manual_seed(seed)
@@ -165,7 +170,7 @@ def estimate_nelbo(
         batch = batch.to(device)
         t = t.to(device)
         x_t = diffusion.q_sample(batch.input_ids, t.double() / T_EVAL, batch.target_mask, generator)
-        terms = nelbo_terms(denoiser, diffusion, batch, x_t, t, T_EVAL, time_correction)
+        terms = nelbo_terms(denoiser, diffusion, batch, x_t, t, T_EVAL, time_correction, two_pass=denoiser.self_conditioning is not None)
         total = terms if total is None else total + terms
     denoiser.train(was_training)
     return total

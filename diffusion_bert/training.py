@@ -17,6 +17,7 @@ from .errors import UserError
 from .layout import Batch
 from .model import DiffusionModel, choose_autocast, pick_device
 from .objective import NelboTerms, estimate_nelbo, nelbo_terms, sample_times, training_loss
+from .self_conditioning import SHARE
 from .storage import remove_leftovers
 from .training_state import Reporter, TrainingData, TrainingResult, TrainingState, random_state, restore_random_state, signals_caught
 
@@ -150,6 +151,7 @@ class Trainer:
         group = [batch.to(self.device) for batch in group]
         times = [t.to(self.device) for t in times]
         noised = [self.diffusion.q_sample(batch.input_ids, t.double() / num_steps, batch.target_mask, generator) for batch, t in zip(group, times)]
+        two_pass = self.config.model.self_conditioning and bool(torch.rand((), generator=generator) < SHARE)
         masked = sum(int((x_t == batch.mask_id).sum()) for batch, x_t in zip(group, noised))
         tokens = sum(int(batch.target_length.sum()) for batch in group)
         self.model.denoiser.train()
@@ -159,7 +161,7 @@ class Trainer:
             with self.autocast():
                 terms = nelbo_terms(
                     self.model.denoiser, self.diffusion, batch, x_t, t, num_steps, self.config.diffusion.time_correction, training.loss == "nelbo",
-                    training.label_smoothing, training.loss_weighting,
+                    training.label_smoothing, training.loss_weighting, two_pass,
                 )  # fmt: skip
             loss = training_loss(terms, training.loss, training.hybrid_lambda, masked, tokens)
             loss.backward()

@@ -14,7 +14,7 @@ from diffusion_bert.config import RunConfig, load_preset
 
 PACKAGE = ROOT / "diffusion_bert"
 FLOORS = (
-    "errors config schedule word_frequency metrics text casing score layout grammar reading heads ema softmax_statistics",
+    "errors config schedule word_frequency metrics text casing score layout grammar reading heads ema self_conditioning softmax_statistics",
     "tokenization diffusion tasks denoiser storage",
     "data model objective samplers",
     "checkpoint decoding",
