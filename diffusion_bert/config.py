@@ -57,6 +57,7 @@ class DataConfig:
     source_dropout: float = option(0.1, "share of examples trained without source (fill, mask, guidance)", low=0.0, high=1.0)
     continue_share: float = option(0.1, "share of examples trained as prefix -> rest (complete)", low=0.0, high=1.0)
     text_continue_share: float = option(0.5, "of plain texts, the share trained as prefix -> rest; the others without source", low=0.0, high=1.0)
+    tokens_per_batch: int | None = option(None, "fill batches up to this many places (rows x width), with batch_size as the most rows", low=8)
     num_workers: int = option(0, "processes that prepare batches", low=0)
 
 
@@ -176,6 +177,8 @@ class RunConfig:
             raise UserError(
                 f"source_dropout {data.source_dropout} + continue_share {data.continue_share} is over 1: they are shares of the same examples"
             )
+        if data.tokens_per_batch is not None and data.tokens_per_batch < data.max_length:
+            raise UserError(f"tokens_per_batch is {data.tokens_per_batch} but max_length {data.max_length}: one example would not fit into a batch")
         if data.data_dir and data.train_file:
             raise UserError("--data_dir and --train_file both given: expected one of them; drop the other")
         if (data.valid_file or data.test_file) and not (data.train_file or data.data_dir):

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from . import metrics
-from .data import NO_SOURCE, encode_pairs, fixed_batches
+from .data import NO_SOURCE, fixed_batches
 from .decoding import Canvas, decode
+from .encoding import encode_pairs
 from .generation import DiffusionTextGenerator
 from .objective import T_EVAL, estimate_nelbo
 from .reading import Pair

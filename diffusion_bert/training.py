@@ -52,9 +52,11 @@ class Trainer:
         self.stop_signal: int | None = None
         self.started = time.monotonic()
         self.last_validation = -1
-        batches = len(self._epoch_batches(0))
-        self.steps_per_epoch = math.ceil(batches / self.training.accumulation_steps)
-        self.total_steps = self.steps_per_epoch * self.training.epochs
+        # with tokens_per_batch, epochs differ in their number of batches
+        epochs = range(self.training.epochs if self.config.data.tokens_per_batch else 1)
+        steps = [math.ceil(len(self._epoch_batches(epoch)) / self.training.accumulation_steps) for epoch in reversed(epochs)]
+        self.steps_per_epoch = steps[-1]
+        self.total_steps = sum(steps) * self.training.epochs // len(steps)
         if self.training.max_steps is not None:
             self.total_steps = min(self.total_steps, self.training.max_steps)
         if resume is not None:

@@ -17,11 +17,19 @@ from torch import Tensor
 
 
 def count_tokens(sequences: Iterable, vocab_size: int) -> Tensor:
-    """Occurrences of every token id, [V] int64, over sequences of ids (lists or integer arrays)."""
-    flat = [np.asarray(ids, dtype=np.int64) for ids in sequences]
-    if not flat:
-        return torch.zeros(vocab_size, dtype=torch.int64)
-    return torch.from_numpy(np.bincount(np.concatenate(flat), minlength=vocab_size).astype(np.int64))
+    """Occurrences of every token id, [V] int64, over sequences of ids (lists or integer arrays); counted some at a time, to bound the memory."""
+    counts = np.zeros(vocab_size, dtype=np.int64)
+    some: list[np.ndarray] = []
+    size = 0
+    for ids in sequences:
+        some.append(np.asarray(ids, dtype=np.int64))
+        size += len(some[-1])
+        if size > 1_000_000:
+            counts += np.bincount(np.concatenate(some), minlength=vocab_size)
+            some, size = [], 0
+    if some:
+        counts += np.bincount(np.concatenate(some), minlength=vocab_size)
+    return torch.from_numpy(counts)
 
 
 def informativeness(counts: Tensor, special_ids: Iterable[int] = ()) -> Tensor:

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "diffusion_bert"
 FLOORS = (
     "errors config schedule word_frequency metrics text casing score layout grammar reading heads ema self_conditioning softmax_statistics",
     "tokenization diffusion tasks denoiser storage",
-    "data model objective samplers",
+    "data encoding model objective samplers",
     "checkpoint decoding",
     "training_state training infilling generation",
     "systems evaluation",

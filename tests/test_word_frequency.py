@@ -62,3 +62,9 @@ def test_counts_are_not_changed():
     counts = torch.tensor([4, 2, 1])
     informativeness(counts, special_ids=[0])
     assert counts.tolist() == [4, 2, 1]
+
+
+def test_counting_in_parts():
+    """More than a million ids are counted in parts, with the same result as by hand."""
+    blocks = [np.full(700_000, number % 3) for number in range(4)]
+    assert count_tokens(iter(blocks), 4).tolist() == [1_400_000, 700_000, 700_000, 0]

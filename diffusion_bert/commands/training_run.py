@@ -8,9 +8,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from ..checkpoint import RunDirectory, load_checkpoint, read_payload, restore, training_part
 from ..config import RunConfig
-from ..data import Collator, EncodedPairs, describe, encode_pairs, fixed_batches, spread_choice
+from ..data import Collator, describe, fixed_batches, spread_choice
+from ..encoding import EncodedPairs, encode_pairs
 from ..errors import UserError
 from ..model import DiffusionModel, build_model, check_positions, fit_schedule
 from ..objective import estimate_nelbo
@@ -78,14 +81,14 @@ def prepare(model: DiffusionModel, splits: Splits, fit: bool) -> tuple[EncodedPa
             raise UserError(f"no {name} example fits ({'; '.join(part.notes)}): raise --max_length or --max_target_length")
     model.knows_pairs = bool(train.has_source.any()) or (model.knows_pairs and not fit)
     if fit:
-        fit_schedule(model, (train.target(index) for index in range(len(train))))
+        fit_schedule(model, train.target_blocks())
     chosen = spread_choice(len(valid), VALIDATION_EXAMPLES)
     words = sum(len(splits.valid[valid.kept[index]].target.split()) for index in chosen)
     collator = Collator(tokenizer, prompt)
-    digest = hashlib.sha256(
-        train.ids.tobytes() + train.offsets.tobytes() + train.has_source.tobytes() + valid.ids.tobytes() + valid.offsets.tobytes()
-    ).hexdigest()
-    return train, TrainingData(train, fixed_batches(valid, collator, limit=VALIDATION_EXAMPLES), words, collator, digest)
+    digest = hashlib.sha256()
+    for array in (train.ids, train.offsets, train.has_source, valid.ids, valid.offsets):
+        digest.update(np.ascontiguousarray(array))
+    return train, TrainingData(train, fixed_batches(valid, collator, limit=VALIDATION_EXAMPLES), words, collator, digest.hexdigest())
 
 
 def finish(trainer: Trainer, splits: Splits, keep: bool = True) -> int:
