@@ -82,8 +82,8 @@ def distinct_n(text: str, n: int = 1) -> float:
 def self_bleu(samples: Sequence[str]) -> float:
     """How alike the samples of one source are, in percent (lower = more diverse): the mean over pairs i < j of BLEU with sample j as reference
     and sample i as hypothesis; 0 for fewer than two samples. DiffuSeq's script, over 3 samples chosen without MBR."""
-    words = [sample.split() for sample in samples]
-    pairs = [_word_bleu()(words[j], words[i]) for i in range(len(words)) for j in range(i + 1, len(words))]
+    table = bleu_table(samples)
+    pairs = [table[j][i] for i in range(len(samples)) for j in range(i + 1, len(samples))]
     return mean(pairs) if pairs else 0.0
 
 
@@ -104,18 +104,59 @@ def repetition_rate(text: str) -> float:
 
 
 # ---- choosing among candidates
+def bleu_table(texts: Sequence[str]) -> list[list[float]]:
+    """[j][i] = ``sentence_bleu(reference = texts[j], hypothesis = texts[i])``, for all pairs at once and about a hundred times faster.
+
+    Each text's n-grams are counted once, as columns of one table of all n-grams; a clipped count is then a sum of minima. Equal texts get
+    equal numbers to the last bit.
+    """
+    import numpy as np
+
+    words = [tuple(text.split()) for text in texts]
+    distinct = list(dict.fromkeys(words))
+    lengths = np.array([len(text) for text in distinct], dtype=np.int64)
+    precisions = []  # per n: hits [reference, hypothesis] and the number of n-grams of each hypothesis
+    for n in range(1, 5):
+        columns: dict[tuple[str, ...], int] = {}
+        places = [[columns.setdefault(ngram, len(columns)) for ngram in _ngrams(text, n)] for text in distinct]
+        counts = np.zeros((len(distinct), len(columns)), dtype=np.int64)
+        for row, columns_of_row in enumerate(places):
+            np.add.at(counts[row], columns_of_row, 1)
+        precisions.append((np.minimum(counts[:, None], counts[None]).sum(-1), np.maximum(lengths - n + 1, 1)))
+    scores = [
+        [_bleu(lengths[j], lengths[i], [(hits[j, i], total[i]) for hits, total in precisions]) for i in range(len(distinct))]
+        for j in range(len(distinct))
+    ]
+    number = {text: index for index, text in enumerate(distinct)}
+    return [[scores[number[reference]][number[hypothesis]] for hypothesis in words] for reference in words]
+
+
+def _bleu(reference: int, hypothesis: int, precisions: Sequence[tuple[int, int]]) -> float:
+    """BLEU in percent from the lengths and (clipped count, number of n-grams) for n = 1..4: what NLTK computes with method 4."""
+    if hypothesis == 0 or precisions[0][0] == 0:
+        return 0.0
+    logs, zeros = [], 0
+    for hits, total in precisions:
+        if hits:
+            logs.append(math.log(hits / total))
+        elif hypothesis > 1:
+            zeros += 1
+            logs.append(math.log(math.log(hypothesis) / (5 * 2**zeros) / total))
+    penalty = 1.0 if hypothesis > reference else math.exp(1 - reference / hypothesis)
+    return 100.0 * penalty * math.exp(math.fsum(logs) / 4)
+
+
 def mbr_select(candidates: Sequence[str]) -> int:
     """Minimum Bayes risk under BLEU: the index i with the largest sum over j != i of BLEU(reference = candidate j, hypothesis = candidate i).
 
     Ties go to the first; a blank candidate never wins while there is another. DiffuSeq's script, where 10 candidates are usual (90 scores).
-    Each different pair is scored once, and sums are exact (`math.fsum`), so equal candidates tie exactly.
+    Sums are exact (`math.fsum`), so equal candidates tie exactly.
     """
     if not candidates:
         raise ValueError("mbr_select got no candidates; it needs at least one")
-    words = [tuple(candidate.split()) for candidate in candidates]
-    bleu = lru_cache(maxsize=None)(_word_bleu())
-    eligible = [i for i in range(len(words)) if words[i]] or [0]
-    sums = {i: math.fsum(bleu(words[j], words[i]) for j in range(len(words)) if j != i) for i in eligible}
+    table = bleu_table(candidates)
+    eligible = [i for i in range(len(candidates)) if candidates[i].split()] or [0]
+    sums = {i: math.fsum(table[j][i] for j in range(len(candidates)) if j != i) for i in eligible}
     return max(eligible, key=lambda i: (sums[i], -i))
 
 

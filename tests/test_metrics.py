@@ -115,6 +115,25 @@ def test_mbr_agrees_with_the_definition():
         assert metrics.mbr_select(candidates) == sums.index(max(sums))
 
 
+def test_all_pairs_at_once_agree_with_nltk():
+    """Counting every text's n-grams once gives NLTK's numbers: the whole range of lengths, repeated words, blanks."""
+    rng = random.Random(3)
+    for longest in (2, 5, 14):
+        for _ in range(12):
+            texts = [random_sentence(rng, longest) for _ in range(7)] + ["", "a a a a a"]
+            table = metrics.bleu_table(texts)
+            for j, reference in enumerate(texts):
+                for i, hypothesis in enumerate(texts):
+                    assert table[j][i] == pytest.approx(metrics.sentence_bleu(reference, hypothesis), rel=1e-12, abs=1e-12)
+    assert metrics.bleu_table([]) == []
+
+
+def test_equal_texts_get_equal_numbers():
+    """To the last bit, so that ties are ties."""
+    table = metrics.bleu_table(["a b c d e", "b c x", "a b c d e"])
+    assert table[0] == table[2] and [row[0] for row in table] == [row[2] for row in table]
+
+
 def test_overlap_and_ibleu_by_hand():
     assert metrics.overlap(source="a b c d e", output="a b c d") == pytest.approx(SHORT_BY_ONE)
     # 0.8 * 77.88 - 0.2 * 100: the hypothesis is a copy of the source

@@ -1,0 +1,265 @@
+#!/usr/bin/env python3
+"""Our training step against the losses of others, on the same BERT: time, memory, and how much of the machine is used.
+
+    python benchmarks/train_step.py
+    python benchmarks/train_step.py --device cuda --batch_size 256 --compile
+    python benchmarks/train_step.py --checkout_original path/to/Diffusion-BERT --checkout_mdlm path/to/mdlm
+
+Every variant is a whole optimizer step: noise, forward, loss, backward, clipping, fused AdamW; no dropout; random weights; every place of the
+canvas in use, half of it target. ``ours`` is ``Trainer.step`` itself, with all that it computes (copy head, length head, the terms of the
+NELBO, time correction). The variants run in turns, A B C A B C; medians are printed, with the quartiles of the ratios over the turns.
+
+Matrix FLOPs are counted, not estimated, by ``torch.utils.flop_counter`` on one step of each variant (attention included), and divided by the
+measured time and by the best 2048 x 2048 matrix product of the same run. Peak memory on a CPU is measured in a child process per variant: the
+highest resident size during three steps (the kernel's VmHWM, reset before) over the resident size after one warm-up step, when the weights and the
+state of AdamW are there; on a GPU it is ``max_memory_allocated`` over the same base. Both hold gradients, activations and the loss.
+With a checkout of another's code, its own loss is timed as well, beside our few lines for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+
+from benchmarks.common import machine, matmul_peak, positive, ratio, synthetic_model, synthetic_pairs, time_in_turns, PROMPT  # noqa: E402
+from benchmarks.train_baselines import OriginalLoss, hugging_face_loss, masked_only_loss, mdlm_loss  # noqa: E402
+from diffusion_bert.checkpoint import RunDirectory  # noqa: E402
+from diffusion_bert.data import Collator  # noqa: E402
+from diffusion_bert.errors import UserError  # noqa: E402
+from diffusion_bert.model import choose_autocast, pick_device, quiet_transformers  # noqa: E402
+from diffusion_bert.training import Trainer  # noqa: E402
+from diffusion_bert.training_state import TrainingData  # noqa: E402
+
+NAMES = {
+    "ours": "ours: Trainer.step",
+    "ours_no_copy": "ours without copy head",
+    "masked_only": "masked places only, plain",
+    "hugging_face": "Hugging Face BertForMaskedLM",
+    "mdlm": "MDLM, all places",
+    "original": "original DiffusionBERT (D3PM)",
+    "checkout_mdlm": "MDLM, its own code",
+    "checkout_original": "original, its own code",
+}
+COUNTERPART = {"checkout_mdlm": "mdlm", "checkout_original": "original"}
+
+
+def arguments(argv=None) -> argparse.Namespace:
+    """The flags."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    for name, default, text in (
+        ("layers", 6, "layers"), ("width", 384, "hidden size"), ("heads", 12, "attention heads"), ("vocab_size", 30522, "word pieces"),
+        ("batch_size", 16, "examples per step"), ("length", 64, "places per example, half of them target"), ("steps", 8, "timed steps per variant"),
+        ("threads", None, "CPU threads (default: torch's own choice)"),
+    ):  # fmt: skip
+        parser.add_argument(f"--{name}", type=positive, default=default, help=f"{text} (default: {default})" if default else text)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; cuda trains in bf16, all variants alike (default: cpu)")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the encoder of every variant")
+    parser.add_argument("--loss", choices=("ce", "nelbo"), default="ce", help="what our step minimises (default: ce)")
+    parser.add_argument("--variants", default="ours,ours_no_copy,masked_only,hugging_face,mdlm,original", help="comma-separated, default all")
+    parser.add_argument("--checkout_original", metavar="DIR", help="a checkout of Hzfinfdu/Diffusion-BERT: time its loss too")
+    parser.add_argument("--checkout_mdlm", metavar="DIR", help="a checkout of kuleshov-group/mdlm or ZHZisZZ/dllm: time its loss too")
+    parser.add_argument("--no_memory", action="store_true", help="leave the memory measurement out")
+    parser.add_argument("--profile", action="store_true", help="print where the time of our step goes and stop")
+    parser.add_argument("--seed", type=int, default=0, help="seed (default: 0)")
+    parser.add_argument("--memory_of", help=argparse.SUPPRESS)  # the child process
+    return parser.parse_args(argv)
+
+
+def make_step(variant: str, options: argparse.Namespace, device: torch.device):
+    """A function without arguments that does one training step of the variant on the same batch."""
+    model = synthetic_model(
+        options.layers, options.width, options.heads, options.vocab_size, options.length, options.seed,
+        copy_head=variant != "ours_no_copy", loss=options.loss, batch_size=options.batch_size, epochs=1000, device=str(device),
+    )  # fmt: skip
+    collator = Collator(model.tokenizer, PROMPT)
+    pairs = synthetic_pairs(model, options.batch_size, options.length, options.seed)
+    data = TrainingData(pairs, [], 1, collator, "")
+    trainer = Trainer(model, data, RunDirectory("unused"))
+    batch = trainer._epoch_batches(0)[0]
+    if batch.input_ids.shape != (options.batch_size, options.length):
+        raise RuntimeError(f"the batch is {tuple(batch.input_ids.shape)}: expected {(options.batch_size, options.length)}")
+    if variant.startswith("ours"):
+        if options.compile:
+            model.denoiser.mlm.bert = torch.compile(model.denoiser.mlm.bert)
+        return lambda: trainer.step([batch])
+    frequency = (model.token_counts.double() + 1).log().float()
+    return baseline_step(variant, options, device, batch, frequency / frequency.max(), model.tokenizer)
+
+
+def baseline_step(variant: str, options: argparse.Namespace, device: torch.device, batch, frequency: torch.Tensor, tokenizer):
+    """One step of another's loss on a plain BertForMaskedLM of the same size, with the optimizer of our trainer."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    torch.manual_seed(options.seed)
+    with quiet_transformers():
+        bert = BertForMaskedLM(
+            BertConfig(
+                vocab_size=tokenizer.vocab_size, hidden_size=options.width, num_hidden_layers=options.layers, num_attention_heads=options.heads,
+                intermediate_size=4 * options.width, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=tokenizer.pad_id,
+                max_position_embeddings=max(512, options.length),
+            )
+        ).to(device).train()  # fmt: skip
+    parameters = list(bert.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.9, 0.98), fused=True)
+    autocast = choose_autocast("auto", device)
+    batch, frequency = batch.to(device), frequency.to(device)
+    if variant == "checkout_original":
+        from benchmarks.peers import original_loss
+
+        loss_of = original_loss(Path(options.checkout_original), frequency, tokenizer)
+    elif variant == "checkout_mdlm":
+        from benchmarks.peers import mdlm_checkout_loss
+
+        loss_of = mdlm_checkout_loss(Path(options.checkout_mdlm), tokenizer)
+    else:
+        original = OriginalLoss(frequency, tokenizer.mask_id)
+        loss_of = {"masked_only": masked_only_loss, "hugging_face": hugging_face_loss, "mdlm": mdlm_loss, "original": original}[variant]
+    if options.compile:
+        bert.bert = torch.compile(bert.bert)
+
+    def step() -> None:
+        with autocast():
+            loss = loss_of(bert, batch, tokenizer.mask_id)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+# ---- memory -----------------------------------------------------------------------------------------------------------------------------
+
+
+def resident(name: str) -> int:
+    """VmRSS or VmHWM of this process in bytes."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(f"{name}:"))
+
+
+def peak_memory(step, device: torch.device) -> int:
+    """Bytes by which three steps rise above what is there between steps."""
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        base = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        base = resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM = VmRSS
+    for _ in range(3):
+        step()
+    return (torch.cuda.max_memory_allocated() if device.type == "cuda" else resident("VmHWM")) - base
+
+
+def peak_in_child(variant: str, argv: list[str]) -> int | None:
+    """``peak_memory`` of a variant in a process of its own, which gives freed memory back at once; None where there is no /proc."""
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    command = [sys.executable, str(Path(__file__).resolve()), *argv, "--memory_of", variant]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"measuring the memory of {variant} failed: {done.stderr.strip()[-400:]}")
+    return int(done.stdout.split()[-1])
+
+
+# ---- the report -------------------------------------------------------------------------------------------------------------------------
+
+
+def count_flops(step) -> int:
+    """Matrix FLOPs of one step, forward and backward, attention included."""
+    # the fused attention of the CPU is not in the counter's list; the plain one is, and does the same products
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def profile(step, rounds: int = 3) -> str:
+    """A table of the operators of some steps, by their own time."""
+    for _ in range(2):
+        step()
+    with torch.profiler.profile(record_shapes=True) as recorded:
+        for _ in range(rounds):
+            step()
+    averages = recorded.key_averages()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return averages.table(sort_by=f"self_{device}_time_total", row_limit=30)
+
+
+def main(argv=None) -> int:
+    """Measure and print."""
+    given = sys.argv[1:] if argv is None else list(argv)
+    options = arguments(given)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = pick_device(options.device)
+    torch.manual_seed(options.seed)
+    if options.memory_of:
+        print(peak_memory(make_step(options.memory_of, options, device), device))
+        return 0
+    variants = [name.strip() for name in options.variants.split(",") if name.strip()]
+    variants += [name for name in COUNTERPART if getattr(options, name)]
+    if unknown := [name for name in variants if name not in NAMES]:
+        raise UserError(f"variants has '{unknown[0]}': expected some of {', '.join(NAMES)}")
+    print(machine())
+    print(
+        f"{options.layers} layers, {options.width} wide, {options.heads} heads, {options.vocab_size:,} word pieces; batch {options.batch_size} x "
+        f"{options.length}, half target; {'bf16 autocast' if device.type == 'cuda' else 'float32'}{', compiled' if options.compile else ''}; "
+        f"loss {options.loss}; {options.steps} steps each, in turns; seed {options.seed}"
+    )
+    if options.profile:
+        print(profile(make_step(variants[0], options, device)))
+        return 0
+    steps = {name: make_step(name, options, device) for name in variants}
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    peak = matmul_peak(device, dtype)
+    seconds = time_in_turns(steps, options.steps, 2, synchronize)
+    peak = max(peak, matmul_peak(device, dtype))
+    flops = {name: count_flops(step) for name, step in steps.items()}
+    steps.clear()
+    memory = {name: None if options.no_memory else peak_in_child(name, given) for name in variants}
+    show(variants, options, seconds, flops, peak, memory)
+    return 0
+
+
+def show(variants, options, seconds, flops, peak, memory) -> None:
+    """The table, and what the checkouts say about our few lines."""
+    base = "ours" if "ours" in variants else variants[0]
+    tokens = options.batch_size * options.length
+    print(f"matrix products of 2048 x 2048: {peak / 1e9:,.1f} GFLOP/s\n")
+    print("| step | ms | ours is faster by (quartiles) | places/s | matrix GFLOP | % of the matrix peak | peak MB | times ours |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name in variants:
+        median = statistics.median(seconds[name])
+        used = memory[name]
+        print(
+            f"| {NAMES[name]} | {1000 * median:.1f} | {ratio(seconds[name], seconds[base])} | {tokens / median:,.0f} | {flops[name] / 1e9:.1f} "
+            f"| {100 * flops[name] / median / peak:.0f} | {'' if used is None else f'{used / 2**20:,.0f}'} "
+            f"| {'' if used is None else f'{used / memory[base]:.2f}'} |"
+        )
+    for name, ours in COUNTERPART.items():
+        if name in variants and ours in variants:
+            share = statistics.median(seconds[name]) / statistics.median(seconds[ours])
+            print(f"\n{NAMES[name]}: {share:.2f} times the time of our few lines for it")
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UserError as error:
+        sys.exit(f"error: {error}")
