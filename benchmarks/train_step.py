@@ -19,12 +19,10 @@ With a checkout of another's code, its own loss is timed as well, beside our few
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -32,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from benchmarks.common import machine, matmul_peak, positive, ratio, synthetic_model, synthetic_pairs, time_in_turns, PROMPT  # noqa: E402
+from benchmarks.common import PROMPT, machine, matmul_peak, positive, ratio, synthetic_model, synthetic_pairs, time_in_turns  # noqa: E402
 from benchmarks.train_baselines import OriginalLoss, hugging_face_loss, masked_only_loss, mdlm_loss  # noqa: E402
 from diffusion_bert.checkpoint import RunDirectory  # noqa: E402
 from diffusion_bert.data import Collator  # noqa: E402
@@ -195,9 +193,13 @@ def profile(step, rounds: int = 3) -> str:
     with torch.profiler.profile(record_shapes=True) as recorded:
         for _ in range(rounds):
             step()
-    averages = recorded.key_averages()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return averages.table(sort_by=f"self_{device}_time_total", row_limit=30)
+    averages = recorded.key_averages(group_by_input_shape=True)
+    name = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+    entries = sorted(((getattr(entry, name), entry) for entry in averages), key=lambda item: -item[0])
+    total = sum(spent for spent, _ in entries)
+    lines = [f"{total / rounds / 1000:.1f} ms per step; share, operator, shapes"]
+    lines += [f"{100 * spent / total:5.1f} %  {entry.key:45s} {str(entry.input_shapes)[:110]}" for spent, entry in entries[:40]]
+    return "\n".join(lines)
 
 
 def main(argv=None) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from . import metrics
+from .bertscore import BertScorer
 from .data import NO_SOURCE, fixed_batches
 from .decoding import Canvas, decode
 from .encoding import encode_pairs
@@ -22,11 +23,13 @@ from .text import metric_text
 
 CORRUPTIONS = (20, 50, 80)
 MOST_SENTENCES = 200  # for the reconstruction part
+MOST_EXAMPLES = 100  # in the report; generations.jsonl holds them all
+PARTS = ("reconstruction", "generation", "nelbo")
 
 
 @dataclass
 class Evaluation:
-    """All results; ``to_dict`` is what evaluation.json holds."""
+    """All results; ``to_dict`` is what evaluation.json holds: all but ``generations``."""
 
     task: str
     pairs: int
@@ -39,9 +42,12 @@ class Evaluation:
     settings: dict = field(default_factory=dict)
     split: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    generations: list[dict] = field(default_factory=list)  # one per source, for a file of their own
 
     def to_dict(self) -> dict:
-        return dataclasses.asdict(self)
+        values = dataclasses.asdict(dataclasses.replace(self, generations=[]))
+        del values["generations"]
+        return values
 
 
 def evaluate(
@@ -51,6 +57,8 @@ def evaluate(
     sentences: Sequence[str] | None = None,
     progress: Progress | None = None,
     task: str | None = None,
+    parts: Sequence[str] = PARTS,
+    bertscore: BertScorer | None = None,
 ) -> Evaluation:
     """Everything about one checkpoint on some pairs (or plain texts: then only reconstruction and NELBO).
 
@@ -61,27 +69,41 @@ def evaluate(
         sentences: replaces the held-out targets in the reconstruction.
         progress: told how far each part is.
         task: which task's anchor the score takes (default: the model's); ``custom`` for data of one's own.
+        parts: which of PARTS to do; the score needs reconstruction and generation.
+        bertscore: adds a column to the metrics.
     """
     progress = progress or (lambda what, done, total: None)
     model = generator.model
     result = Evaluation(task or model.task.name, len(pairs), settings={**vars(generator.options), "mbr": mbr})
-    texts = list(sentences) if sentences else [pair.target for pair in pairs]
-    if len(texts) > MOST_SENTENCES:
-        result.notes.append(f"reconstruction: the first {MOST_SENTENCES} of {len(texts):,} sentences")
-    result.reconstruction = reconstruct(generator, texts[:MOST_SENTENCES], progress)
-    result.nelbo = nelbo_of(generator, pairs, result.notes, progress)
-    with_source = [pair for pair in pairs if pair.source is not None]
-    if not with_source:
+    if bertscore is not None:
+        result.settings["bertscore"] = bertscore.name
+    if "reconstruction" in parts:
+        texts = list(sentences) if sentences else [pair.target for pair in pairs]
+        if len(texts) > MOST_SENTENCES:
+            result.notes.append(f"reconstruction: the first {MOST_SENTENCES} of {len(texts):,} sentences")
+        result.reconstruction = reconstruct(generator, texts[:MOST_SENTENCES], progress)
+    if "nelbo" in parts:
+        result.nelbo = nelbo_of(generator, pairs, result.notes, progress)
+    if "generation" in parts:
+        _generate(result, generator, [pair for pair in pairs if pair.source is not None], mbr, progress, bertscore, "reconstruction" in parts)
+    return result
+
+
+def _generate(
+    result: Evaluation, generator: DiffusionTextGenerator, pairs: list[Pair], mbr: int, progress: Progress, bertscore, with_score: bool
+) -> None:
+    if not pairs:
         result.notes.append("plain texts: no conditional generation and no score")
-        return result
-    outputs = generate_outputs(generator, with_source, mbr, result.notes, progress)
-    result.rows = metric_rows(generator, with_source, outputs, mbr, by_grammar=result.task == "sample")
+        return
+    outputs = generate_outputs(generator, pairs, mbr, result.notes, progress)
+    result.rows = metric_rows(generator, pairs, outputs, mbr, by_grammar=result.task == "sample", bertscore=bertscore)
+    result.generations = outputs.records(pairs)
     result.examples = [
         {"source": pair.source, "reference": pair.target, "output": best, "samples": samples[:SAMPLES]}
-        for pair, best, samples in zip(with_source, outputs.best, outputs.samples.texts)
+        for pair, best, samples in zip(pairs[:MOST_EXAMPLES], outputs.best, outputs.samples.texts)
     ]
-    result.score = score_of(result, with_source, outputs)
-    return result
+    if with_score:
+        result.score = score_of(result, pairs, outputs)
 
 
 # ---- 1. reconstruction ------------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from .evaluation import Evaluation
 from .storage import write_atomically
 
 COLUMNS = (
-    ("bleu", "BLEU"), ("rouge_l", "ROUGE-L"), ("dist1", "dist-1"), ("self_bleu", "self-BLEU"), ("div4", "div-4"), ("overlap", "overlap"),
+    ("bleu", "BLEU"), ("rouge_l", "ROUGE-L"), ("bertscore", "BERTScore"),
+    ("dist1", "dist-1"), ("self_bleu", "self-BLEU"), ("div4", "div-4"), ("overlap", "overlap"),
     ("ibleu", "iBLEU"), ("repetition", "repeats"), ("length_ratio", "length"), ("nfe", "calls"), ("seconds", "s/text"), ("valid", "valid %"),
 )  # fmt: skip
 CONVENTION = (
@@ -23,23 +24,23 @@ CONVENTION = (
 INK, MAIN, SECOND, QUIET = "#555555", "#2f7fd3", "#e08a1e", "#9a9a9a"
 
 
-def table(rows: dict[str, dict]) -> str:
-    """A Markdown table of metric rows; empty columns are left out."""
+def table(rows: dict[str, dict], intervals: Sequence[str] | None = None) -> str:
+    """A Markdown table of metric rows; empty columns are left out. ``intervals``: the columns that show theirs (default: all)."""
     used = [(key, title) for key, title in COLUMNS if any(key in row for row in rows.values())]
     lines = ["| | " + " | ".join(title for _, title in used) + " |", "|---" * (len(used) + 1) + "|"]
     for name, row in rows.items():
-        lines.append(f"| {name} | " + " | ".join(_cell(key, row) for key, _ in used) + " |")
+        lines.append(f"| {name} | " + " | ".join(_cell(key, row, intervals) for key, _ in used) + " |")
     return "\n".join(lines)
 
 
-def _cell(key: str, row: dict) -> str:
+def _cell(key: str, row: dict, intervals: Sequence[str] | None) -> str:
     if key not in row:
         return ""
     digits = {"length_ratio": 2, "seconds": 3, "repetition": 2}.get(key, 1 if key not in ("bleu", "rouge_l") else 2)
     text = f"{row[key]:.{digits}f}"
-    if f"{key}_interval" in row:
-        low, high = row[f"{key}_interval"]
-        text += f" ({low:.1f}-{high:.1f})"
+    if f"{key}_interval" in row and (intervals is None or key in intervals):
+        low, high = (f"{end:.{min(digits, 1) if key != 'length_ratio' else 2}f}" for end in row[f"{key}_interval"])
+        text += f" ({low} to {high})" if "-" in low + high else f" ({low}-{high})"
     return text
 
 
@@ -94,7 +95,8 @@ def score_lines(result: Evaluation) -> str:
 # ---- pictures ---------------------------------------------------------------------------------------------------------------------------
 
 
-def _figure(rows: int, columns: int, size: tuple[float, float]):
+def new_figure(rows: int, columns: int, size: tuple[float, float]):
+    """(figure, axes [rows, columns]) in the colours of this project."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -108,7 +110,8 @@ def _figure(rows: int, columns: int, size: tuple[float, float]):
     return figure, axes
 
 
-def _save(figure, path: Path) -> None:
+def save_figure(figure, path: Path) -> None:
+    """Write a PNG on white and close the figure."""
     import matplotlib.pyplot as plt
 
     try:
@@ -121,7 +124,7 @@ def plot_curves(records: Sequence[dict], path: Path) -> None:
     """Training loss, validation NELBO with its terms, learning rate and speed against the step."""
     train = [record for record in records if record["kind"] == "train"]
     valid = [record for record in records if record["kind"] == "validation"]
-    figure, axes = _figure(2, 2, (10, 6.5))
+    figure, axes = new_figure(2, 2, (10, 6.5))
     steps = [record["step"] for record in train]
     axes[0, 0].plot(steps, [record["cross_entropy"] for record in train], color=MAIN, lw=1)
     axes[0, 0].set(title="Training: cross-entropy on masked places", xlabel="step", ylabel="nats per place")
@@ -136,12 +139,12 @@ def plot_curves(records: Sequence[dict], path: Path) -> None:
     axes[1, 1].plot(steps, [record["tokens_per_second"] for record in train], color=MAIN, lw=1)
     axes[1, 1].set(title="Speed", xlabel="step", ylabel="target word pieces per second")
     axes[1, 1].set_ylim(bottom=0)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_evaluation(result: Evaluation, path: Path) -> None:
     """Reconstruction against its floor, and the metrics of every row side by side."""
-    figure, axes = _figure(1, 2, (11, 4))
+    figure, axes = new_figure(1, 2, (11, 4))
     left, right = axes[0]
     keys = list(result.reconstruction)
     left.bar([index - 0.2 for index in range(len(keys))], [result.reconstruction[key]["accuracy"] for key in keys], 0.4, color=MAIN, label="model")
@@ -171,4 +174,4 @@ def plot_evaluation(result: Evaluation, path: Path) -> None:
     right.axhline(0, color=INK, lw=0.8)
     if result.rows:
         right.legend(frameon=False, fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from . import metrics
+from .bertscore import BertScorer
 from .config import SamplingConfig
 from .data import PAIR
 from .generation import DiffusionTextGenerator
@@ -23,12 +24,19 @@ Progress = Callable[[str, int, int], None]  # (what, done, total)
 
 @dataclass
 class Written:
-    """What one way of sampling wrote: ``texts[i]`` for source i, ``scores`` of the model's own for each, mean calls and seconds per text."""
+    """What one way of sampling wrote: ``texts[i]`` for source i, with the model's own ``scores`` and the denoiser ``calls`` of each;
+    mean ``seconds`` per text."""
 
     texts: list[list[str]]
     scores: list[list[float]]
-    nfe: float
+    calls: list[list[int]]
     seconds: float
+
+    @property
+    def nfe(self) -> float:
+        """Mean denoiser calls per text; sources that could not be taken do not count."""
+        calls = [number for row in self.calls for number in row if number]
+        return float(np.mean(calls)) if calls else 0.0
 
     def best(self) -> list[str]:
         """The text the model finds likeliest, per source."""
@@ -37,15 +45,31 @@ class Written:
 
 @dataclass
 class Outputs:
-    """``greedy``: temperature 0, one text per length of the beam. ``samples``: at the chosen temperature. ``chosen``: by MBR, or None."""
+    """``greedy``: temperature 0, one text per length of the beam. ``samples``: at the chosen temperature. ``choices``: by MBR, or None."""
 
     greedy: Written
     samples: Written
-    chosen: list[str] | None
+    choices: list[int] | None
 
     @property
     def best(self) -> list[str]:
         return self.greedy.best()
+
+    @property
+    def chosen(self) -> list[str] | None:
+        """The texts that MBR chose."""
+        return None if self.choices is None else [texts[choice] for texts, choice in zip(self.samples.texts, self.choices)]
+
+    def records(self, pairs: Sequence[Pair]) -> list[dict]:
+        """One plain record per source, in order: all that was written for it."""
+        greedy, samples, chosen = self.greedy, self.samples, self.chosen
+        return [
+            {"source": pair.source, "reference": pair.target, "output": best, "by_length": greedy.texts[index],
+             "by_length_calls": greedy.calls[index],
+             "candidates": samples.texts[index], "calls": samples.calls[index], "choice": None if chosen is None else self.choices[index],
+             "chosen": None if chosen is None else chosen[index]}
+            for index, (pair, best) in enumerate(zip(pairs, self.best))
+        ]  # fmt: skip
 
 
 def generate_outputs(generator: DiffusionTextGenerator, pairs: Sequence[Pair], mbr: int, notes: list[str], progress: Progress) -> Outputs:
@@ -74,64 +98,73 @@ def generate_outputs(generator: DiffusionTextGenerator, pairs: Sequence[Pair], m
         decoded = generator.generate_ids(examples, options, [count] * len(examples), options.seed, advance) if examples else []
         seconds = time.monotonic() - start
         texts: list[list[str]] = [[""] * count for _ in pairs]
-        scores = [[0.0] * count for _ in pairs]
+        scores, calls = [[0.0] * count for _ in pairs], [[0] * count for _ in pairs]
         for index, outputs in zip(fitting, decoded):
             texts[index] = [generator.sentence(output.ids, pairs[index].source) for output in outputs]
-            scores[index] = [output.score for output in outputs]
-        calls = [output.nfe for outputs in decoded for output in outputs]
-        return Written(texts, scores, float(np.mean(calls)) if calls else 0.0, seconds / max(1, len(calls)))
+            scores[index], calls[index] = [output.score for output in outputs], [output.nfe for output in outputs]
+        return Written(texts, scores, calls, seconds / max(1, total))
 
     greedy = write(dataclasses.replace(options, temperature=0.0), options.length_beam, "generation, temperature 0")
     samples = write(options, max(SAMPLES, mbr), "generation, samples")
-    chosen = None
-    if mbr > 1:
-        chosen = [texts[metrics.mbr_select([metric_text(text) for text in texts[:mbr]])] for texts in samples.texts]
-    return Outputs(greedy, samples, chosen)
+    choices = None if mbr < 2 else [metrics.mbr_select([metric_text(text) for text in texts[:mbr]]) for texts in samples.texts]
+    return Outputs(greedy, samples, choices)
 
 
-def metric_rows(generator: DiffusionTextGenerator, pairs: Sequence[Pair], outputs: Outputs, mbr: int, by_grammar: bool) -> dict[str, dict]:
+def metric_rows(
+    generator: DiffusionTextGenerator, pairs: Sequence[Pair], outputs: Outputs, mbr: int, by_grammar: bool, bertscore: BertScorer | None = None
+) -> dict[str, dict]:
     """One row of metrics per system: the model's, and the floors on the same rows; ``by_grammar`` adds what the bundled grammar says."""
     sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
     greedy, samples, beam = outputs.greedy, outputs.samples, generator.options.length_beam
+
+    def row(hypotheses: Sequence[str], written: Written | None = None, count: int = 1, **more: Sequence[float]) -> dict:
+        values = measure(sources, references, hypotheses, bertscore)
+        for name, numbers in more.items():
+            values |= with_interval(name, numbers)
+        return values if written is None else values | {"nfe": count * written.nfe, "seconds": count * written.seconds}
+
     triples = [[metric_text(text) for text in texts[:SAMPLES]] for texts in samples.texts]
-    rows = {"model": measure(sources, references, outputs.best)}
-    rows["model"] |= {
-        "self_bleu": metrics.mean([metrics.self_bleu(texts) for texts in triples]),
-        "div4": metrics.mean([metrics.diverse_4(texts) for texts in triples]),
-        "nfe": beam * greedy.nfe,
-        "seconds": beam * greedy.seconds,
+    diversity = {"self_bleu": [metrics.self_bleu(texts) for texts in triples], "div4": [metrics.diverse_4(texts) for texts in triples]}
+    rows = {
+        "model": row(outputs.best, greedy, beam, **diversity),
+        "likeliest length": row([texts[0] for texts in greedy.texts], greedy),
+        "one sample": row([texts[0] for texts in samples.texts], samples),
     }
-    rows["likeliest length"] = measure(sources, references, [texts[0] for texts in greedy.texts])
-    rows["likeliest length"] |= {"nfe": greedy.nfe, "seconds": greedy.seconds}
-    rows["one sample"] = measure(sources, references, [texts[0] for texts in samples.texts])
-    rows["one sample"] |= {"nfe": samples.nfe, "seconds": samples.seconds}
     if outputs.chosen is not None:
-        rows[f"MBR {mbr}"] = measure(sources, references, outputs.chosen)
-        rows[f"MBR {mbr}"] |= {"nfe": mbr * samples.nfe, "seconds": mbr * samples.seconds}
-    rows["copy"] = measure(sources, references, sources)
-    rows["unigram"] = measure(sources, references, unigram_texts(generator, sources))
+        rows[f"MBR {mbr}"] = row(outputs.chosen, samples, mbr)
+    rows["copy"] = row(sources)
+    rows["unigram"] = row(unigram_texts(generator, sources))
     if by_grammar:
-        add_grammar_rows(rows, pairs, outputs)
+        add_grammar_rows(rows, pairs, outputs, bertscore)
     return rows
 
 
-def measure(sources: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]) -> dict:
-    """The DiffuSeq metrics of one output per source, in percent; BLEU and ROUGE-L with 95 % bootstrap intervals."""
+def measure(sources: Sequence[str], references: Sequence[str], hypotheses: Sequence[str], bertscore: BertScorer | None = None) -> dict:
+    """The DiffuSeq metrics of one output per source, in percent (``length_ratio``: a plain ratio), each mean with its 95 % bootstrap
+    interval as ``<name>_interval``."""
     sources, references, hypotheses = ([metric_text(text) for text in texts] for texts in (sources, references, hypotheses))
     bleu = [metrics.sentence_bleu(reference, output) for reference, output in zip(references, hypotheses)]
-    rouge = [metrics.rouge_l(reference, output) for reference, output in zip(references, hypotheses)]
     overlap = [metrics.overlap(source, output) for source, output in zip(sources, hypotheses)]
-    return {
-        "bleu": metrics.mean(bleu),
-        "bleu_interval": list(metrics.bootstrap_interval(bleu)),
-        "rouge_l": metrics.mean(rouge),
-        "rouge_l_interval": list(metrics.bootstrap_interval(rouge)),
-        "dist1": metrics.mean([metrics.distinct_n(output) for output in hypotheses]),
-        "overlap": metrics.mean(overlap),
-        "ibleu": 0.8 * metrics.mean(bleu) - 0.2 * metrics.mean(overlap),
-        "repetition": metrics.mean([metrics.repetition_rate(output) for output in hypotheses]),
-        "length_ratio": metrics.mean([metrics.length_ratio(reference, output) for reference, output in zip(references, hypotheses)]),
+    numbers = {
+        "bleu": bleu,
+        "rouge_l": [metrics.rouge_l(reference, output) for reference, output in zip(references, hypotheses)],
+        "dist1": [metrics.distinct_n(output) for output in hypotheses],
+        "overlap": overlap,
+        "ibleu": [0.8 * one - 0.2 * other for one, other in zip(bleu, overlap)],
+        "repetition": [metrics.repetition_rate(output) for output in hypotheses],
+        "length_ratio": [metrics.length_ratio(reference, output) for reference, output in zip(references, hypotheses)],
     }
+    if bertscore is not None:
+        numbers["bertscore"] = bertscore.score(references, hypotheses)
+    values: dict = {}
+    for name, each in numbers.items():
+        values |= with_interval(name, each)
+    return values
+
+
+def with_interval(name: str, numbers: Sequence[float]) -> dict:
+    """{name: mean, name_interval: [low, high]}."""
+    return {name: metrics.mean(numbers), f"{name}_interval": list(metrics.bootstrap_interval(numbers))}
 
 
 def unigram_texts(generator: DiffusionTextGenerator, sources: Sequence[str]) -> list[str]:
@@ -146,7 +179,7 @@ def unigram_texts(generator: DiffusionTextGenerator, sources: Sequence[str]) -> 
     return [generator.sentence(torch.multinomial(weights, length, replacement=True, generator=draw).tolist()) for length in lengths]
 
 
-def add_grammar_rows(rows: dict[str, dict], pairs: Sequence[Pair], outputs: Outputs) -> None:
+def add_grammar_rows(rows: dict[str, dict], pairs: Sequence[Pair], outputs: Outputs, bertscore: BertScorer | None = None) -> None:
     """For the bundled task the grammar itself says what is a valid paraphrase: same meaning, every filler kept, another frame."""
     from .grammar import Grammar, NearestPair
 
@@ -158,7 +191,7 @@ def add_grammar_rows(rows: dict[str, dict], pairs: Sequence[Pair], outputs: Outp
 
     nearest = NearestPair(grammar.pairs("train"))
     looked_up = [nearest.paraphrase(source) for source in sources]
-    rows["nearest training pair"] = measure(sources, [pair.target for pair in pairs], looked_up)
+    rows["nearest training pair"] = measure(sources, [pair.target for pair in pairs], looked_up, bertscore)
     frames = [{parsed.frame for text in texts[:SAMPLES] if (parsed := grammar.parse(text))} for texts in outputs.samples.texts]
     rows["model"] |= {"valid": share(outputs.best), "two_frames": 100 * float(np.mean([len(seen) >= 2 for seen in frames]))}
     rows["likeliest length"]["valid"] = share([texts[0] for texts in outputs.greedy.texts])

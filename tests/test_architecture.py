@@ -17,7 +17,7 @@ FLOORS = (
     "errors config schedule word_frequency metrics text casing score layout grammar reading heads ema self_conditioning softmax_statistics",
     "tokenization diffusion tasks denoiser storage",
     "data encoding model objective samplers",
-    "checkpoint decoding",
+    "checkpoint decoding bertscore",
     "training_state training infilling generation",
     "systems evaluation",
     "report cli repl commands",

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 from commands import new_trainer, run
+from tiny import save_bert
 
 from diffusion_bert.checkpoint import save_checkpoint
+from diffusion_bert.commands import evaluate as evaluate_command
+from diffusion_bert.evaluation import PARTS
+from diffusion_bert.metrics import mbr_select
 from diffusion_bert.score import benchmark_score
 from diffusion_bert.systems import measure
+from diffusion_bert.text import metric_text
 
 FAST = ("--num_steps", "4", "--device", "cpu")
 
@@ -45,9 +50,9 @@ def alone(trained, tmp_path_factory, sentences):
 
 
 def test_report_files(alone):
-    """JSON, Markdown and a picture lie beside the checkpoint, and nothing else."""
+    """JSON, Markdown, a picture and all generated texts lie beside the checkpoint, and nothing else."""
     _, _, folder = alone
-    assert {path.name for path in folder.iterdir()} == {"copied.pt", "evaluation.json", "evaluation.md", "evaluation.png"}
+    assert {path.name for path in folder.iterdir()} == {"copied.pt", "evaluation.json", "evaluation.md", "evaluation.png", "generations.jsonl"}
     assert (folder / "evaluation.png").read_bytes().startswith(b"\x89PNG")
     text = (folder / "evaluation.md").read_text()
     for heading in ("## Reconstruction", "## Conditional generation", "## NELBO", "## Score", "| copy |", "| unigram |", "| MBR 3 |"):
@@ -71,12 +76,52 @@ def test_rows(alone):
         assert row["ibleu"] == pytest.approx(0.8 * row["bleu"] - 0.2 * row["overlap"])
         low, high = row["bleu_interval"]
         assert 0 <= low <= row["bleu"] <= high <= 100
+        for metric in ("bleu", "rouge_l", "dist1", "overlap", "ibleu", "repetition", "length_ratio"):
+            low, high = row[f"{metric}_interval"]
+            assert low - 1e-9 <= row[metric] <= high + 1e-9, (name, metric)
     assert {"self_bleu", "div4", "valid", "two_frames"} <= set(rows["model"])
     assert (
         rows["model"]["nfe"] == pytest.approx(5 * rows["likeliest length"]["nfe"])
         and 0 < rows["likeliest length"]["nfe"] <= 4
         and rows["MBR 3"]["nfe"] == pytest.approx(3 * rows["one sample"]["nfe"])
     )
+
+
+def test_generations_are_all_there_and_in_order(alone, data_dir):
+    """generations.jsonl: per source its reference, every candidate with its calls, and the one MBR chose; in the order of the report."""
+    _, report, folder = alone
+    records = [json.loads(line) for line in (folder / "generations.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [record["source"] for record in records] == [example["source"] for example in report["examples"]] and len(records) == 12
+    pairs = {row["src"]: row["trg"] for row in map(json.loads, (data_dir / "test.jsonl").read_text().splitlines())}
+    for record, example in zip(records, report["examples"]):
+        assert record["reference"] == pairs[record["source"]] and record["output"] == example["output"] and record["output"] in record["by_length"]
+        assert len(record["candidates"]) == len(record["calls"]) == 3 and record["chosen"] == record["candidates"][record["choice"]]
+        assert record["choice"] == mbr_select([metric_text(text) for text in record["candidates"]])
+        assert all(1 <= calls <= 4 for calls in (*record["calls"], *record["by_length_calls"]))
+    calls = [number for record in records for number in record["calls"]]
+    assert report["rows"]["one sample"]["nfe"] == pytest.approx(sum(calls) / len(calls))
+    row = measure(*([record[name] for record in records] for name in ("source", "reference", "chosen")))
+    assert row == {name: pytest.approx(report["rows"]["MBR 3"][name]) for name in row}
+
+
+def test_parts(own_run):
+    """--parts does these and no others; without reconstruction there is no score, and nothing fails for it."""
+    out, report, folder = evaluate(own_run / "best_model.pt", "--parts", "nelbo", "--max_samples", "4")
+    assert report["rows"] == {} == report["reconstruction"] and report["score"] is None and report["nelbo"]["nelbo_per_token"] > 0
+    assert not (folder / "generations.jsonl").exists() and "Conditional" not in out and "Reconstruction" not in out
+    _, report, folder = evaluate(own_run / "best_model.pt", "--parts", "generation", "--max_samples", "4")
+    assert report["nelbo"] == {} and report["score"] is None and (folder / "generations.jsonl").is_file() and "unigram" in report["rows"]
+    refused = run("evaluate_trained_model", "--checkpoint", own_run / "best_model.pt", "--parts", "generation,nelbow")
+    assert refused.code == 2 and "'nelbow' is none of" in refused.err and "did you mean 'nelbo'?" in refused.err
+    assert evaluate_command.PARTS == PARTS
+
+
+def test_bertscore_column(own_run, tmp_path):
+    """--bertscore adds a column to every row, and its model stands in the settings."""
+    save_bert(tmp_path / "bert")
+    flags = ("--parts", "generation", "--max_samples", "3", "--bertscore", tmp_path / "bert", "--length_beam", "1")
+    _, report, _ = evaluate(own_run / "best_model.pt", *flags)
+    assert all(0 < row["bertscore"] <= 100 for row in report["rows"].values()) and "layer 2" in report["settings"]["bertscore"]
 
 
 def test_copy_floor(alone):
@@ -202,4 +247,6 @@ def test_to_dict_is_plain(trained, data_dir):
     """An Evaluation as a dictionary is what JSON can hold."""
     from diffusion_bert.evaluation import Evaluation
 
-    assert json.loads(json.dumps(Evaluation("sample", 1).to_dict())) == dataclasses.asdict(Evaluation("sample", 1))
+    plain = Evaluation("sample", 1, generations=[{"source": "s"}]).to_dict()
+    assert json.loads(json.dumps(plain)) == plain
+    assert {*plain, "generations"} == {f.name for f in dataclasses.fields(Evaluation)}

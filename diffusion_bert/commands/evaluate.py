@@ -11,9 +11,10 @@ from pathlib import Path
 
 from ..cli import Parser
 from ..config import SamplingConfig, build
-from ..errors import UserError
+from ..errors import UserError, nearest
 
-OUTPUT_FILES = ("evaluation.json", "evaluation.md", "evaluation.png")
+OUTPUT_FILES = ("evaluation.json", "evaluation.md", "evaluation.png", "generations.jsonl")
+PARTS = ("reconstruction", "generation", "nelbo")  # as in evaluation.py, which is too heavy to import for --help
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,6 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     what.add_argument("--examples", metavar="FILE", help="sentences for the reconstruction part, one per line, instead of held-out targets")
     what.add_argument("--max_samples", type=_count, metavar="N", help="evaluate a random sample of this many rows (default: all)")
     what.add_argument("--mbr", type=_count, metavar="N", help="also choose the best of N samples by minimum Bayes risk (default: off)")
+    what.add_argument(
+        "--parts", type=_parts, metavar="NAMES", help=f"some of {','.join(PARTS)}, with commas (default: all; the score needs the first two)"
+    )
+    what.add_argument("--bertscore", metavar="MODEL", help="add BERTScore by this model, a directory or hub id (microsoft/deberta-xlarge-mnli)")
     what.add_argument("--output_dir", metavar="DIR", help="where the report goes (default: beside the checkpoint)")
     parser.add_settings(SamplingConfig, leave_out=("num_samples", "best_of"))
     given = parser.parse(sys.argv[1:] if argv is None else argv)
@@ -51,6 +56,14 @@ def _count(text: str) -> int:
     return value
 
 
+def _parts(text: str) -> tuple[str, ...]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in PARTS:
+            raise argparse.ArgumentTypeError(f"'{name}' is none of {', '.join(PARTS)}{nearest(name, PARTS)}")
+    return tuple(name for name in PARTS if name in names)
+
+
 def evaluate_checkpoint(
     checkpoint: Path,
     split: str = "test",
@@ -59,24 +72,25 @@ def evaluate_checkpoint(
     examples: str | None = None,
     max_samples: int | None = None,
     mbr: int = 1,
+    parts: Sequence[str] = PARTS,
+    bertscore: str | None = None,
     output_dir: str | None = None,
     quiet: bool = False,
     **sampling,
 ):
     """Evaluate one checkpoint, print the tables and write the report; returns the ``Evaluation``."""
-    from tqdm import tqdm
-
+    from ..bertscore import BertScorer
     from ..checkpoint import load_checkpoint
     from ..evaluation import evaluate
     from ..generation import DiffusionTextGenerator
     from ..model import pick_device
     from ..reading import read_file
-    from ..report import markdown, plot_evaluation
-    from ..storage import to_plain, versions, write_atomically
+    from ..storage import versions
 
     model = load_checkpoint(checkpoint)
     options = build(SamplingConfig, sampling, "--")
     model.to(pick_device(options.device))
+    scorer = BertScorer(bertscore, model.device) if bertscore else None
     notes: list[str] = []
     pairs = chosen_pairs(model.config, split, data_dir, test_file, max_samples, options.seed, notes)
     # an anchor belongs to the task's own data, and the grammar of the sample knows no other sentences than its own
@@ -88,6 +102,17 @@ def evaluate_checkpoint(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make {folder}: {error.strerror}; choose another --output_dir") from None
+    result = evaluate(DiffusionTextGenerator(model, options), pairs, mbr, sentences, progress_bars(), task, parts, scorer)
+    result.notes[:0] = notes
+    result.split, result.versions = split if test_file is None else str(test_file), versions()
+    show(result, checkpoint, write_report(result, checkpoint, folder), quiet)
+    return result
+
+
+def progress_bars():
+    """A callable (part, done, total) that draws one bar per part."""
+    from tqdm import tqdm
+
     bars: dict[str, tqdm] = {}
 
     def progress(part: str, done: int, total: int) -> None:
@@ -98,15 +123,24 @@ def evaluate_checkpoint(
         if done >= total:
             bar.close()
 
-    result = evaluate(DiffusionTextGenerator(model, options), pairs, mbr, sentences, progress, task)
-    result.notes[:0] = notes
-    result.split, result.versions = split if test_file is None else str(test_file), versions()
+    return progress
+
+
+def write_report(result, checkpoint: Path, folder: Path) -> list[Path]:
+    """JSON, Markdown, picture, and (if anything was generated) every text that was; the files written."""
+    from ..report import markdown, plot_evaluation
+    from ..storage import to_plain, write_atomically
+
+    paths = [folder / name for name in OUTPUT_FILES]
     plain = {**result.to_dict(), "checkpoint": str(checkpoint)}
-    write_atomically(folder / OUTPUT_FILES[0], lambda file: file.write((json.dumps(to_plain(plain), indent=2) + "\n").encode()))
-    write_atomically(folder / OUTPUT_FILES[1], lambda file: file.write(markdown(result, f"Evaluation of {checkpoint}").encode()))
-    plot_evaluation(result, folder / OUTPUT_FILES[2])
-    show(result, checkpoint, folder, quiet)
-    return result
+    write_atomically(paths[0], lambda file: file.write((json.dumps(to_plain(plain), indent=2) + "\n").encode()))
+    write_atomically(paths[1], lambda file: file.write(markdown(result, f"Evaluation of {checkpoint}").encode()))
+    plot_evaluation(result, paths[2])
+    if not result.generations:
+        return paths[:3]
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in result.generations)
+    write_atomically(paths[3], lambda file: file.write(lines.encode()))
+    return paths
 
 
 def chosen_pairs(config, split: str, data_dir: str | None, test_file: str | None, max_samples: int | None, seed: int, notes: list[str]):
@@ -135,7 +169,7 @@ def from_grammar(pairs) -> bool:
     return all(pair.source is not None and grammar.parse(pair.source) is not None for pair in pairs)
 
 
-def show(result, checkpoint: Path, folder: Path, quiet: bool) -> None:
+def show(result, checkpoint: Path, paths: list[Path], quiet: bool) -> None:
     """Print what matters; with ``quiet`` only the score."""
     from ..report import CONVENTION, nelbo_lines, score_lines, table
 
@@ -143,13 +177,14 @@ def show(result, checkpoint: Path, folder: Path, quiet: bool) -> None:
         print(f"\nCheckpoint {checkpoint}, task {result.task}, {result.pairs:,} examples of {result.split}")
         for note in result.notes:
             print(f"  {note}")
-        print("\nReconstruction (accuracy on corrupted places, no source)")
+        if result.reconstruction:
+            print("\nReconstruction (accuracy on corrupted places, no source)")
         for percent, row in result.reconstruction.items():
             print(f"  {percent} % corrupted: {row['accuracy']:.1f} % restored (commonest word piece: {row['floor']:.1f} %)")
             for example in row["examples"][:1]:
                 print(f"      {example['corrupted']}\n   -> {example['restored']}")
         if result.rows:
-            print(f"\nConditional generation\n{table(result.rows)}\n{CONVENTION}")
+            print(f"\nConditional generation\n{table(result.rows, ('bleu', 'rouge_l', 'bertscore', 'ibleu'))}\n{CONVENTION}")
             if "two_frames" in result.rows["model"]:
                 print(
                     f"valid %: paraphrases by the grammar; {result.rows['model']['two_frames']:.1f} % of the sources "
@@ -163,7 +198,7 @@ def show(result, checkpoint: Path, folder: Path, quiet: bool) -> None:
             print(f"NELBO\n{nelbo_lines(result.nelbo)}")
     if result.score:
         print(f"\nScore: {score_lines(result)}")
-    print(f"\nReport: {', '.join(str(folder / name) for name in OUTPUT_FILES)}")
+    print(f"\nReport: {', '.join(map(str, paths))}")
     if not quiet:
         print(f"Next:  {_next_command(result, checkpoint)}")
 

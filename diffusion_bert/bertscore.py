@@ -1,0 +1,97 @@
+"""BERTScore (Zhang et al. 2020, arXiv 1904.09675): how well the words of two texts match as contextual vectors.
+
+    R = mean_i max_j <x_i, y_j>      P = mean_j max_i <x_i, y_j>      F = 2PR / (P + R)
+
+x and y are the unit vectors of reference and hypothesis in one layer of a pretrained encoder; no idf weights, no rescaling. [CLS] and [SEP] may be
+matched but are not averaged over, as in the authors' package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .errors import UserError
+from .model import quiet_transformers
+from .tasks import require_hub
+
+# the layer that the authors found best; DiffuSeq's protocol uses deberta-xlarge-mnli
+LAYERS = {"deberta-xlarge-mnli": 40, "roberta-large": 17, "bert-base-uncased": 9, "bert-large-uncased": 18}
+BATCH = 64
+
+
+class BertScorer:
+    """Scores pairs of texts with a pretrained encoder from a local directory or the hub; other models than the named use their last layer.
+
+    Raises:
+        UserError: the model cannot be had.
+    """
+
+    def __init__(self, name: str, device: torch.device | str = "cpu"):
+        self.tokenizer, self.model = _load(name)
+        self.model.to(device).eval()
+        self.device = torch.device(device)
+        self.layer = min(LAYERS.get(name.rstrip("/").split("/")[-1], self.model.config.num_hidden_layers), self.model.config.num_hidden_layers)
+        self.name = f"{name}, layer {self.layer}"
+        self._kept: dict[str, tuple[Tensor, Tensor]] = {}  # references come again for every system
+
+    def score(self, references: Sequence[str], hypotheses: Sequence[str]) -> list[float]:
+        """F of each pair, in percent (100 = identical); 0 where a text is empty."""
+        self._kept |= self._embed({text for text in references if text not in self._kept})
+        written = self._embed({text for text in hypotheses if text not in self._kept}) | self._kept
+        return [100.0 * f_measure(*self._kept[reference], *written[hypothesis]) for reference, hypothesis in zip(references, hypotheses)]
+
+    @torch.no_grad()
+    def _embed(self, texts: set[str]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Unit vectors [L, D] of every text, and which of them count [L]."""
+        ordered = sorted(texts, key=lambda text: (len(text), text))
+        found = {}
+        for start in range(0, len(ordered), BATCH):
+            group = ordered[start : start + BATCH]
+            longest = min(512, getattr(self.model.config, "max_position_embeddings", 512) or 512)
+            encoded = self.tokenizer(group, padding=True, truncation=True, max_length=longest, return_tensors="pt", return_special_tokens_mask=True)
+            counts = encoded.pop("special_tokens_mask") == 0
+            states = self.model(**encoded.to(self.device), output_hidden_states=True).hidden_states[self.layer]
+            vectors = torch.nn.functional.normalize(states.float(), dim=-1).cpu()
+            for row, text in enumerate(group):
+                real = encoded["attention_mask"][row].bool().cpu()
+                found[text] = (vectors[row, real], counts[row][real])
+        return found
+
+
+def f_measure(x: Tensor, x_counts: Tensor, y: Tensor, y_counts: Tensor) -> float:
+    """F from unit vectors of the reference x [L, D] and the hypothesis y [M, D]; ``counts`` say which words are averaged over."""
+    if not bool(x_counts.any()) or not bool(y_counts.any()):
+        return 0.0
+    similar = x @ y.T  # [L, M]
+    recall, precision = similar.max(1).values[x_counts].mean(), similar.max(0).values[y_counts].mean()
+    total = float(precision + recall)
+    return 2 * float(precision) * float(recall) / total if total > 0 else 0.0
+
+
+def _load(name: str):
+    import transformers
+
+    is_local = Path(name).is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1
+    advice = "give --bertscore a directory with a model, or leave it out"
+    if is_local and not (Path(name) / "config.json").is_file():
+        raise UserError(f"bertscore is '{name}': no such model directory (config.json is missing); {advice}")
+    with quiet_transformers():
+        if not is_local:
+            try:
+                transformers.AutoConfig.from_pretrained(name, local_files_only=True)
+            except (OSError, ValueError):
+                require_hub(f"the BERTScore model '{name}'", advice)
+        try:
+            model, info = transformers.AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+        except Exception as error:  # broken files surface as errors of several libraries
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(f"cannot load the BERTScore model '{name}': {first[:160]}; {advice}") from None
+    missing = [key for key in info["missing_keys"] if "pooler" not in key]  # the pooler is not used
+    if missing:
+        raise UserError(f"the BERTScore model '{name}' lacks weights ({missing[0]}): random ones would mean nothing; {advice}")
+    return tokenizer, model
