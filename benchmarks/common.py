@@ -12,7 +12,8 @@ from collections.abc import Callable
 import torch
 
 from diffusion_bert.config import RunConfig
-from diffusion_bert.data import PAIR, Collator, EncodedPairs
+from diffusion_bert.data import PAIR, Collator
+from diffusion_bert.encoding import EncodedPairs
 from diffusion_bert.model import DiffusionModel, assemble, fit_schedule
 from diffusion_bert.schedule import NoiseSchedule
 from diffusion_bert.storage import versions
@@ -119,10 +120,10 @@ def ratio(slow: list[float], fast: list[float]) -> str:
     return f"{middle:.2f}x ({low:.2f}-{high:.2f})"
 
 
-def matmul_peak(device: torch.device, dtype: torch.dtype = torch.float32, size: int = 2048, rounds: int = 8) -> float:
+def matmul_peak(device: torch.device, dtype: torch.dtype = torch.float32, size: int = 2048, rounds: int = 4) -> float:
     """Floating-point operations per second of the best of some square matrix products."""
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     out = torch.empty(size, size, device=device, dtype=dtype)
     synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    seconds = time_in_turns({"matmul": lambda: torch.mm(a, b, out=out)}, rounds, 2, synchronize)["matmul"]
+    seconds = time_in_turns({"matmul": lambda: torch.mm(a, b, out=out)}, rounds, 1, synchronize)["matmul"]
     return 2 * size**3 / min(seconds)
