@@ -135,7 +135,7 @@ class BertDenoiser(nn.Module):
         seen = torch.arange(ids.shape[1], device=ids.device) < batch.source_length[:, None]  # [B, S]
         cache = DynamicCache()
         states = self._run(
-            self.mlm.bert.embeddings.word_embeddings(ids),
+            self._embed(ids),
             torch.zeros_like(ids),
             torch.arange(ids.shape[1], device=ids.device).expand_as(ids),
             seen[:, None, :].expand(-1, ids.shape[1], -1),
@@ -164,9 +164,15 @@ class BertDenoiser(nn.Module):
         states = self._run(embeddings, torch.ones_like(positions), positions, allowed, time, torch.ones_like(valid), cache)
         return states[:, : x_t.shape[1]]
 
-    def _embed(self, x_t: Tensor, guess: Guess | None) -> Tensor:
-        """Word embeddings of x_t, with the guess added at its places."""
-        embeddings = self.mlm.bert.embeddings.word_embeddings(x_t)
+    def _embed(self, ids: Tensor, guess: Guess | None = None) -> Tensor:
+        """Word embeddings [B, L, D], with the guess added at its places.
+
+        Where the vocabulary head shares the table, the gradient is as large as the table anyway: on a CPU that of the few words read is then
+        added to it row by row, instead of as a second table of mostly zeros.
+        """
+        table = self.mlm.bert.embeddings.word_embeddings
+        shared = table.weight is self.mlm.get_output_embeddings().weight
+        embeddings = F.embedding(ids, table.weight, table.padding_idx, sparse=shared and ids.device.type == "cpu")
         return embeddings if guess is None else self.self_conditioning(embeddings, guess)
 
     def expected_embedding(self, log_mu: Tensor) -> Tensor:

@@ -406,3 +406,21 @@ def test_gradients_reach_every_parameter(attention, timestep):
     (-log_mu[:, 5:].sum() + (lengths**2).sum()).backward()
     for name, parameter in denoiser.named_parameters():
         assert parameter.grad is not None and bool(parameter.grad.isfinite().all()), name
+
+
+@pytest.mark.parametrize("masked", (True, False))
+def test_shared_embeddings_get_the_whole_gradient(monkeypatch, masked):
+    """The table shared by embeddings and vocabulary head has a dense gradient, the sum of both uses, over two passes, also without a masked place."""
+    denoiser, batch = make_denoiser(), make_batch(mixed_rows())
+    x_t, table = noised(batch) if masked else batch.input_ids, denoiser.mlm.bert.embeddings.word_embeddings
+    gradients = []
+    for plain in (False, True):
+        if plain:
+            monkeypatch.setattr(denoiser, "_embed", lambda ids, guess: table(ids))
+        denoiser.zero_grad(set_to_none=True)
+        for _ in range(2):
+            log_mu, lengths = denoiser(batch, x_t, TAU)
+            (log_mu[:, UNK].sum() + lengths.square().sum()).backward()
+        gradients.append(table.weight.grad)
+    assert not gradients[0].is_sparse and bool(gradients[0].any())
+    close(gradients[0], gradients[1])
