@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import os
 import signal
 import sys
@@ -16,6 +17,8 @@ from .config import DataConfig, DiffusionConfig, ModelConfig, TrainingConfig, ch
 from .errors import UserError, nearest
 
 USER_ERROR = 2
+# what a full, broken or read-only disk says, wherever it is met (printing into a file is one such place)
+NOT_OUR_FAULT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
 class Parser(argparse.ArgumentParser):
@@ -85,9 +88,16 @@ def guarded(command: Callable[[Sequence[str] | None], int | None], argv: Sequenc
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends quietly
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
-        return command(argv) or 0
+        code = command(argv) or 0
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except OSError as error:
+        if error.errno not in NOT_OUR_FAULT:
+            raise
+        print(f"error: {error.strerror}{f': {error.filename}' if error.filename else ''}; free some space or choose another folder", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)

@@ -32,7 +32,7 @@ class ModelConfig:
 
     model_name_or_path: str = option("tiny", "hub id or local directory of a BERT, or a built-in size learned from scratch: tiny, mini, small")
     from_scratch: bool = option(False, "take only the architecture and vocabulary of model_name_or_path, with fresh weights")
-    vocab_size: int = option(8000, "word pieces to learn for a built-in size", low=100)
+    vocab_size: int = option(8000, "word pieces to learn for a built-in size", low=100, high=1_000_000)
     attention: str = option("isolated", "isolated: the source never sees the target; full: it does", ("isolated", "full"))
     copy_head: bool = option(True, "let the model point at words of the source")
     dropout: float | None = option(None, "dropout in the encoder; none: 0 from scratch, 0.1 for a pretrained BERT", low=0.0, high=0.9)
@@ -52,13 +52,13 @@ class DataConfig:
     max_samples: int | None = option(None, "train on a random sample of this many rows", low=1)
     symmetric: bool = option(False, "train every pair in both directions (paraphrase tasks only)")
     max_bad_rows: int = option(20, "stop when a file has more malformed rows than this", low=0)
-    max_length: int = option(128, "longest sequence in word pieces, source and target together", low=8)
+    max_length: int = option(128, "longest sequence in word pieces, source and target together", low=8, high=65_536)
     max_target_length: int = option(64, "longest target in word pieces", low=1)
     source_dropout: float = option(0.1, "share of examples trained without source (fill, mask, guidance)", low=0.0, high=1.0)
     continue_share: float = option(0.1, "share of examples trained as prefix -> rest (complete)", low=0.0, high=1.0)
     text_continue_share: float = option(0.5, "of plain texts, the share trained as prefix -> rest; the others without source", low=0.0, high=1.0)
     tokens_per_batch: int | None = option(None, "fill batches up to this many places (rows x width), with batch_size as the most rows", low=8)
-    num_workers: int = option(0, "processes that prepare batches", low=0)
+    num_workers: int = option(0, "processes that prepare batches", low=0, high=64)
 
 
 @dataclass

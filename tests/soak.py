@@ -31,8 +31,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 
 from commands import ROOT, compare_runs, read_records, small_flags, without_wall_clock, write_data  # noqa: E402
 
-# dropout on, two micro-batches a step, epochs that end inside; saves and log lines that do not coincide
-SETTINGS = {"batch_size": 4, "accumulation_steps": 2, "logging_steps": 2, "epochs": 99, "warmup_ratio": 0.2, "dropout": 0.1, "eval_steps": 7}
+# an average of the weights (and SMALL's dropout), two micro-batches a step, epochs that end inside; saves and log lines that do not coincide
+SETTINGS = {"batch_size": 4, "accumulation_steps": 2, "logging_steps": 2, "epochs": 99, "warmup_ratio": 0.2, "eval_steps": 7, "ema_decay": 0.9}
 FRESH_EVERY = 10  # so many starts per one in a fresh interpreter
 MOMENTS = ("training", "training", "training", "life")  # over what the moment of a kill is drawn, in turn
 
@@ -149,6 +149,8 @@ def soak(kills: int, steps: int, seed: int, folder: Path, say=print) -> Counter:
         flags = small_flags(data, output_dir=output, max_steps=steps, save_steps=1 + count["rounds"] % 3, **SETTINGS)
         while True:
             run = next(output.iterdir(), None) if output.is_dir() else None
+            if run is not None and (run / "training_results.json").exists():  # killed after its last deed
+                break
             resumes = run is not None and (run / "last.pt").exists()
             if run is not None and not resumes:  # killed before its first save: there is nothing to go on from
                 shutil.rmtree(output)
@@ -165,8 +167,6 @@ def soak(kills: int, steps: int, seed: int, folder: Path, say=print) -> Counter:
                 continue
             process.wait_until(lambda: False)
             assert process.code == 0, f"{script} ended with {process.code}:\n{process.log.read_text()}"
-            break
-        run = next(output.iterdir())
         assert not list(run.glob(".*")), f"left behind: {list(run.glob('.*'))}"
         assert (run / "training_results.json").is_file() and (run / "curves.png").is_file(), "the results are missing"
         problems = compare_runs(run, whole_run)
