@@ -34,6 +34,7 @@ from commands import ROOT, compare_runs, read_records, small_flags, without_wall
 # an average of the weights (and SMALL's dropout), two micro-batches a step, epochs that end inside; saves and log lines that do not coincide
 SETTINGS = {"batch_size": 4, "accumulation_steps": 2, "logging_steps": 2, "epochs": 99, "warmup_ratio": 0.2, "eval_steps": 7, "ema_decay": 0.9}
 FRESH_EVERY = 10  # so many starts per one in a fresh interpreter
+LIVES = 8  # the moment of a kill lies in the first of so many parts of an undisturbed training, counted from the resume
 MOMENTS = ("training", "training", "training", "life")  # over what the moment of a kill is drawn, in turn
 
 
@@ -181,9 +182,9 @@ def _kill(process: Process, rng: random.Random, moment: str, start_up: float, se
     if moment == "training":
         if not process.wait_until(lambda: process.says("Resuming ") or process.says("Run     ")):
             return False
-        end = time.monotonic() + rng.uniform(0, seconds / 3)
+        end = time.monotonic() + rng.uniform(0, seconds / LIVES)
     else:
-        end = time.monotonic() + rng.uniform(0, start_up + seconds / 2)
+        end = time.monotonic() + rng.uniform(0, start_up + seconds / LIVES)
     process.wait_until(lambda: time.monotonic() >= end)
     if process.poll() is not None:
         return False

@@ -117,7 +117,7 @@ def test_output_to_a_full_disk(capsys):
 
     assert guarded(printing, []) == 2 and capsys.readouterr().err.startswith("error: No space left on device")
     with pytest.raises(FileNotFoundError):
-        guarded(lambda argv: open("/nowhere/at/all"), [])
+        guarded(lambda argv: os.stat("/nowhere/at/all"), [])
 
 
 def test_a_full_temporary_folder(data_dir, tmp_path, monkeypatch):
