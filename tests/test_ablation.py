@@ -89,6 +89,24 @@ def test_differences_are_paired():
     assert ablation.difference(better, base, "nats") == "-0.500 (-0.500 to -0.500)"
 
 
+def test_interrupted(data, tmp_path, capsys, monkeypatch):
+    """Ctrl-C while the second row trains: exit code 130, the first row is kept, and no run directory is left."""
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    run_row = ablation.run_row
+
+    def stop_at_second(row, *arguments):
+        return run_row(row, *arguments) if row.name == "copy head" else None  # what a training answers that a signal has ended
+
+    monkeypatch.setattr(ablation, "run_row", stop_at_second)
+    assert ablation.main(flags(data, tmp_path, "--group", "copy")) == 130
+    assert "finished rows are kept" in capsys.readouterr().err
+    assert [record["row"] for record in ablation.read_results(tmp_path / "rows.jsonl").values()] == ["copy head"]
+    assert not list((tmp_path / "temporary").iterdir())
+
+
 def test_mistakes(data, tmp_path, capsys):
     """A setting that is none, or without a value, is one line and exit code 2; nothing is written."""
     for setting, expected in (("nonsense=1", "nonsense"), ("batch_size", "KEY=VALUE")):
