@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .errors import UserError
 from .model import quiet_transformers
-from .tasks import require_hub
+from .hub import require_hub
 
 # the layer that the authors found best; DiffuSeq's protocol uses deberta-xlarge-mnli
 LAYERS = {"deberta-xlarge-mnli": 40, "roberta-large": 17, "bert-base-uncased": 9, "bert-large-uncased": 18}

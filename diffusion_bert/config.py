@@ -49,6 +49,10 @@ class DataConfig:
     train_file: str | None = option(None, "your own data: .jsonl/.csv/.tsv with src and trg, or .txt with one text per line")
     valid_file: str | None = option(None, "validation data; without it a share of train_file is held out")
     test_file: str | None = option(None, "test data")
+    dataset_name: str | None = option(None, "a dataset of the Hugging Face hub, or a local folder with one, instead of files")
+    dataset_config: str | None = option(None, "configuration of dataset_name, where it has several")
+    source_column: str | None = option(None, "column of dataset_name with the sources; none: src or source")
+    target_column: str | None = option(None, "column of dataset_name with the targets; none: trg or target")
     max_samples: int | None = option(None, "train on a random sample of this many rows", low=1)
     symmetric: bool = option(False, "train every pair in both directions (paraphrase tasks only)")
     max_bad_rows: int = option(20, "stop when a file has more malformed rows than this", low=0)
@@ -59,6 +63,9 @@ class DataConfig:
     text_continue_share: float = option(0.5, "of plain texts, the share trained as prefix -> rest; the others without source", low=0.0, high=1.0)
     tokens_per_batch: int | None = option(None, "fill batches up to this many places (rows x width), with batch_size as the most rows", low=8)
     num_workers: int = option(0, "processes that prepare batches", low=0, high=64)
+    preprocessing_num_workers: int = option(0, "processes that tokenise large data; 0: this one, with the tokenizer's own threads", low=0, high=64)
+    cache_above_mb: int = option(64, "data above this size (MB) is read and tokenised once, and mapped from cache_dir", low=0)
+    cache_dir: str | None = option(None, "folder for that; none: $XDG_CACHE_HOME/diffusion_bert or ~/.cache/diffusion_bert; may be deleted")
 
 
 @dataclass
@@ -181,6 +188,11 @@ class RunConfig:
             raise UserError(f"tokens_per_batch is {data.tokens_per_batch} but max_length {data.max_length}: one example would not fit into a batch")
         if data.data_dir and data.train_file:
             raise UserError("--data_dir and --train_file both given: expected one of them; drop the other")
+        if data.dataset_name and (data.data_dir or data.train_file):
+            raise UserError("--dataset_name and --data_dir or --train_file both given: expected one of them; drop the other")
+        for name in ("dataset_config", "source_column", "target_column"):
+            if getattr(data, name) is not None and not data.dataset_name:
+                raise UserError(f"--{name} without --dataset_name: say which dataset is meant (files have columns src and trg)")
         if (data.valid_file or data.test_file) and not (data.train_file or data.data_dir):
             raise UserError("--valid_file/--test_file without --train_file or --data_dir: say where the training data is")
         if training.loss == "ce" and training.hybrid_lambda:

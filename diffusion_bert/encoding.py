@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
 import numpy as np
 
+from .cache import Cache, CacheUnwritable, EntryWriter, fingerprint
 from .config import DataConfig
+from .mapped_pairs import MappedPairs
 from .reading import Pair
 from .tasks import CONTINUE_PROMPT
 from .tokenization import TextTokenizer
@@ -101,14 +105,71 @@ def encode_block(pairs: Sequence[Pair], tokenizer: TextTokenizer, limits: Limits
 
 
 def encode_pairs(pairs: Sequence[Pair], tokenizer: TextTokenizer, config: DataConfig, prompt: str) -> EncodedPairs:
-    """Tokenise all pairs, in memory; what does not fit the limits is left out and counted in ``notes``, never cut."""
+    """Tokenise all pairs; what does not fit the limits is left out and counted in ``notes``, never cut.
+
+    Pairs that are mapped from the cache give arrays that are mapped from the cache.
+    """
     limits = Limits.of(tokenizer, config, prompt)
+    extra = []
+    if isinstance(pairs, MappedPairs):
+        try:
+            return _encode_mapped(pairs, tokenizer, limits, config)
+        except CacheUnwritable as error:
+            extra = [f"cannot write to the cache {error}; the word pieces are held in memory"]
     blocks = [encode_block(pairs[start : start + BLOCK], tokenizer, limits) for start in range(0, max(1, len(pairs)), BLOCK)]
     lengths = np.concatenate([block.lengths for block in blocks])
     return EncodedPairs(
         np.concatenate([block.ids for block in blocks]),
         np.concatenate([[0], np.cumsum(lengths.reshape(-1))]),
         np.concatenate([block.has_source for block in blocks]),
-        limits.notes(sum(block.left_out for block in blocks), len(pairs)),
+        [*extra, *limits.notes(sum(block.left_out for block in blocks), len(pairs))],
         np.flatnonzero(np.concatenate([block.keep for block in blocks])),
     )
+
+
+def _encode_mapped(pairs: MappedPairs, tokenizer: TextTokenizer, limits: Limits, config: DataConfig) -> EncodedPairs:
+    """The encoded form out of the cache, where it stands under a fingerprint of content, selection, tokenizer and limits."""
+
+    def build(writer: EntryWriter) -> dict:
+        left_out, end, start = np.zeros(3, dtype=np.int64), 0, 0
+        writer.append("offsets", np.zeros(1, dtype=np.int64))
+        for block in _blocks(pairs, tokenizer, limits, config.preprocessing_num_workers):
+            offsets = end + np.cumsum(block.lengths.reshape(-1))
+            end = int(offsets[-1]) if len(offsets) else end
+            writer.append("ids", block.ids)
+            writer.append("offsets", offsets)
+            writer.append("has_source", block.has_source)
+            writer.append("kept", start + np.flatnonzero(block.keep))
+            left_out += block.left_out
+            start += len(block.keep)
+        return {"left_out": left_out.tolist()}
+
+    entry = Cache(config.cache_dir).get(f"ids-{fingerprint(pairs.fingerprint, tokenizer.json, limits)}", build)
+    arrays = entry.arrays
+    notes = limits.notes(np.array(entry.meta["left_out"]), len(pairs))
+    return EncodedPairs(arrays["ids"], arrays["offsets"], arrays["has_source"], notes, arrays["kept"])
+
+
+def _blocks(pairs: MappedPairs, tokenizer: TextTokenizer, limits: Limits, processes: int) -> Iterator[Block]:
+    """Encoded blocks in order, made by this process or by several."""
+    slices = [slice(start, start + BLOCK) for start in range(0, len(pairs), BLOCK)]
+    if processes < 2:
+        yield from (encode_block(pairs[part], tokenizer, limits) for part in slices)
+        return
+    # spawned, not forked: the tokenizer's threads do not survive a fork
+    with multiprocessing.get_context("spawn").Pool(processes, _start_worker, (pairs, tokenizer.json, limits)) as pool:
+        yield from pool.imap(_work, slices)
+
+
+_worker: tuple[MappedPairs, TextTokenizer, Limits]  # of a worker process
+
+
+def _start_worker(pairs: MappedPairs, tokenizer_json: str, limits: Limits) -> None:
+    global _worker
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    _worker = (pairs, TextTokenizer(tokenizer_json), limits)
+
+
+def _work(part: slice) -> Block:
+    pairs, tokenizer, limits = _worker
+    return encode_block(pairs[part], tokenizer, limits)

@@ -16,8 +16,9 @@ from .config import BUILT_IN_SIZES, RunConfig
 from .denoiser import BertDenoiser
 from .diffusion import AbsorbingDiffusion
 from .errors import UserError
+from .hub import require_hub
 from .schedule import NoiseSchedule
-from .tasks import PROMPTS, TASKS, Task, require_hub
+from .tasks import PROMPTS, TASKS, Task
 from .tokenization import TextTokenizer
 from .word_frequency import count_tokens, informativeness
 

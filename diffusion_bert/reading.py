@@ -33,9 +33,10 @@ class ReadReport:
     max_bad_rows: int = 20
     pairs: list[Pair] = field(default_factory=list)
     bad_rows: list[str] = field(default_factory=list)
+    unit: str = "line"
 
     def complain(self, line: int, reason: str) -> None:
-        self.bad_rows.append(f"{self.path}, line {line}: {reason}")
+        self.bad_rows.append(f"{self.path}, {self.unit} {line}: {reason}")
         if len(self.bad_rows) > self.max_bad_rows:
             raise UserError(
                 f"{self.bad_rows[0]} - and {len(self.bad_rows) - 1} more malformed rows, over --max_bad_rows {self.max_bad_rows}; "
@@ -44,32 +45,40 @@ class ReadReport:
 
 
 def read_file(path: str | Path, max_bad_rows: int = 20) -> ReadReport:
-    """All rows of one file.
+    """All rows of one file; raises as ``stream_file`` does."""
+    report = ReadReport(Path(path), max_bad_rows)
+    report.pairs.extend(stream_file(report))
+    return report
+
+
+def stream_file(report: ReadReport) -> Iterator[Pair]:
+    """The rows of ``report.path`` one after the other; malformed ones are left out and told to the report.
 
     Raises:
         UserError: not there, unknown ending, not UTF-8, no usable row, missing columns, or more than ``max_bad_rows`` malformed rows.
     """
-    path = Path(path)
+    path = report.path
     if path.is_dir():
         raise UserError(f"{path} is a folder: expected a file; for a folder with train.jsonl use --data_dir")
     if path.suffix.lower() not in FORMATS:
         raise UserError(f"{path}: unknown file type '{path.suffix}': expected one of {', '.join(FORMATS)}")
-    report = ReadReport(path, max_bad_rows)
     reader = {".jsonl": _read_jsonl, ".txt": _read_txt}.get(path.suffix.lower(), _read_table)
+    usable = False
     try:
         # utf-8-sig drops a byte-order mark; newline="" leaves line ends to the csv module
         with open(path, encoding="utf-8-sig", newline="" if reader is _read_table else None) as lines:
-            report.pairs.extend(reader(lines, report))
+            for pair in reader(lines, report):
+                usable = True
+                yield pair
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; check the path") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check its permissions") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte 0x{error.object[error.start]:02x}); save it as UTF-8") from None
-    if not report.pairs:
+    if not usable:
         hint = f"; first problem: {report.bad_rows[0]}" if report.bad_rows else ""
         raise UserError(f"{path} holds no usable row{hint}: expected at least one")
-    return report
 
 
 def _read_txt(lines, report: ReadReport) -> Iterator[Pair]:
@@ -98,7 +107,7 @@ def _read_jsonl(lines, report: ReadReport) -> Iterator[Pair]:
             report.complain(number, f"expected an object with src and trg, got {type(row).__name__}")
             continue
         source, target = (next((row[name] for name in names if name in row), None) for names in (SOURCE_NAMES, TARGET_NAMES))
-        if (pair := _pair(source, target, report, number)) is not None:
+        if (pair := checked_pair(source, target, report, number)) is not None:
             yield pair
 
 
@@ -127,7 +136,7 @@ def _read_table(lines, report: ReadReport) -> Iterator[Pair]:
         if len(row) != len(header):
             report.complain(first, f"{len(row)} fields where the header has {len(header)}")
             continue
-        if (pair := _pair(row[columns[0]], row[columns[1]], report, first)) is not None:
+        if (pair := checked_pair(row[columns[0]], row[columns[1]], report, first)) is not None:
             yield pair
 
 
@@ -142,7 +151,7 @@ def unencodable(text: str) -> str:
     return ""
 
 
-def _pair(source, target, report: ReadReport, number: int) -> Pair | None:
+def checked_pair(source, target, report: ReadReport, number: int) -> Pair | None:
     """A pair of stripped strings, or None with the reason on record. An empty source is legal, an empty target teaches nothing."""
     for name, value in (("src", source), ("trg", target)):
         if not isinstance(value, str):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import http.client
-import os
 import random
-import threading
-import urllib.error
-import urllib.request
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
+from .cache import Cache, CacheUnwritable, file_digest, fingerprint
 from .config import DataConfig
 from .errors import UserError
-from .reading import Pair, read_file
+from .hub import VALIDATION_NAMES, HubRows, load_splits
+from .mapped_pairs import MappedPairs
+from .reading import Pair, ReadReport, stream_file
 
 CONTINUE_PROMPT = "continue:"
 
@@ -49,11 +50,11 @@ PROMPTS = tuple(dict.fromkeys([task.prompt for task in TASKS.values()] + [CONTIN
 
 @dataclass
 class Splits:
-    """Pairs of the three splits, and lines that tell what was left out or substituted."""
+    """Pairs of the three splits, in memory or mapped from a file, and lines that tell what was left out or substituted."""
 
-    train: list[Pair]
-    valid: list[Pair]
-    test: list[Pair]
+    train: Sequence[Pair]
+    valid: Sequence[Pair]
+    test: Sequence[Pair]
     notes: list[str] = field(default_factory=list)
 
 
@@ -70,6 +71,8 @@ def load_pairs(config: DataConfig, seed: int = 0) -> Splits:
         splits = _from_files(config, seed)
     elif config.data_dir:
         splits = _from_folder(config)
+    elif config.dataset_name:
+        splits = _from_dataset(config, seed)
     elif config.task_name == "sample":
         splits = _from_grammar()
     else:
@@ -78,25 +81,52 @@ def load_pairs(config: DataConfig, seed: int = 0) -> Splits:
         splits.notes.append(f"max_samples: {config.max_samples:,} of {len(splits.train):,} training rows, drawn with seed {seed}")
         splits.train = take_sample(splits.train, config.max_samples, seed)
     if config.symmetric:
-        turned = [Pair(pair.target, pair.source) for pair in splits.train if pair.source]
+        mapped = isinstance(splits.train, MappedPairs)
+        turned = splits.train.turned() if mapped else [Pair(pair.target, pair.source) for pair in splits.train if pair.source]
         splits.notes.append(f"symmetric: {len(turned):,} pairs are trained in the other direction as well")
         splits.train = splits.train + turned
     return splits
 
 
-def take_sample(pairs: list[Pair], size: int | None, seed: int) -> list[Pair]:
+def take_sample(pairs: Sequence[Pair], size: int | None, seed: int) -> Sequence[Pair]:
     """A seeded sample in the original order; all of them when there are no more than ``size``."""
     if size is None or size >= len(pairs):
         return pairs
-    return [pairs[index] for index in sorted(random.Random(seed).sample(range(len(pairs)), size))]
+    return take(pairs, sorted(random.Random(seed).sample(range(len(pairs)), size)))
 
 
-def read_pairs(path: str | Path, config: DataConfig, notes: list[str]) -> list[Pair]:
-    """The pairs of one file; malformed rows are left out and counted in ``notes``."""
-    report = read_file(path, config.max_bad_rows)
+def take(pairs: Sequence[Pair], places: Iterable[int]) -> Sequence[Pair]:
+    """The pairs at these places, in memory or mapped as they were."""
+    return pairs.take(np.asarray(places)) if isinstance(pairs, MappedPairs) else [pairs[place] for place in places]
+
+
+def read_pairs(path: str | Path, config: DataConfig, notes: list[str]) -> Sequence[Pair]:
+    """The pairs of one file; malformed rows are left out and counted in ``notes``. A large file is read into the cache and mapped."""
+    path = Path(path)
+    report = ReadReport(path, config.max_bad_rows)
+    large = path.is_file() and path.stat().st_size > config.cache_above_mb * 1e6
+    return _read(stream_file, report, config, notes, (lambda: (path.suffix.lower(), file_digest(path))) if large else None)
+
+
+def _read(stream, report: ReadReport, config: DataConfig, notes: list[str], content) -> Sequence[Pair]:
+    """``stream(report)`` as a list; or, if ``content`` gives what identifies it, by way of the cache."""
+    pairs = None
+    if content is not None:
+        try:
+            name = f"rows-{fingerprint(config.max_bad_rows, *content())}"
+            pairs = MappedPairs.write(Cache(config.cache_dir), name, stream(report), lambda: {"bad_rows": report.bad_rows, "path": str(report.path)})
+            meta = pairs.entry.meta  # the same content may have lain elsewhere
+            report.bad_rows = [str(report.path) + row.removeprefix(meta["path"]) for row in meta["bad_rows"]]
+        except CacheUnwritable as error:
+            notes.append(f"cannot write to the cache {error}; {report.path} is held in memory")
+            report.bad_rows.clear()
+        except OSError as error:
+            raise UserError(f"cannot read {report.path}: {error.strerror}; check its permissions") from None
+    if pairs is None:
+        pairs = list(stream(report))
     if report.bad_rows:
         notes.append(f"{len(report.bad_rows)} malformed rows left out, the first: {report.bad_rows[0]}")
-    return report.pairs
+    return pairs
 
 
 def _from_files(config: DataConfig, seed: int) -> Splits:
@@ -104,19 +134,34 @@ def _from_files(config: DataConfig, seed: int) -> Splits:
     train = read_pairs(config.train_file, config, notes)
     valid = read_pairs(config.valid_file, config, notes) if config.valid_file else []
     test = read_pairs(config.test_file, config, notes) if config.test_file else []
+    return _complete(train, valid, test, config.train_file, seed, notes)
+
+
+def _complete(train, valid, test, name: str, seed: int, notes: list[str]) -> Splits:
+    """The three splits, with held-out rows for a missing validation split and the validation split for a missing test split."""
     if not valid:
         train, valid = _hold_out(train, seed)
-        notes.append(f"{len(valid):,} rows of {config.train_file} held out for validation")
+        notes.append(f"{len(valid):,} rows of {name} held out for validation")
     return _with_test(Splits(train, valid, test, notes))
 
 
-def _hold_out(pairs: list[Pair], seed: int) -> tuple[list[Pair], list[Pair]]:
+def _hold_out(pairs: Sequence[Pair], seed: int) -> tuple[Sequence[Pair], list[Pair]]:
     """5 % (1 to 1,000 rows) for validation; identical rows stay on one side. A single distinct row has to serve for both."""
-    distinct = list(dict.fromkeys(pairs))
-    if len(distinct) < 2:
-        return pairs, distinct
-    chosen = set(random.Random(seed).sample(distinct, min(1000, max(1, len(distinct) // 20))))
-    return [pair for pair in pairs if pair not in chosen], [pair for pair in distinct if pair in chosen]
+    if isinstance(pairs, MappedPairs):
+        hashes = pairs.hashes
+        first = np.sort(np.unique(hashes, return_index=True)[1])  # where each distinct row stands first
+    else:
+        where = {pair: place for place, pair in reversed(list(enumerate(pairs)))}
+        hashes, first = None, np.sort(np.fromiter(where.values(), dtype=np.int64, count=len(where)))
+    if len(first) < 2:
+        return pairs, [pairs[place] for place in first]
+    size = min(1000, max(1, len(first) // 20))
+    chosen = first[sorted(random.Random(seed).sample(range(len(first)), size))]
+    valid = [pairs[int(place)] for place in chosen]
+    if hashes is not None:
+        return pairs.take(np.flatnonzero(~np.isin(hashes, hashes[chosen]))), valid
+    held = set(valid)
+    return [pair for pair in pairs if pair not in held], valid
 
 
 def _with_test(splits: Splits) -> Splits:
@@ -149,6 +194,25 @@ def _from_grammar() -> Splits:
     return Splits(*([Pair(*pair) for pair in grammar.pairs(name)] for name in ("train", "valid", "test")))
 
 
+def _from_dataset(config: DataConfig, seed: int) -> Splits:
+    """The splits of ``--dataset_name``: train (or the only one there is), validation and test."""
+    name, notes = config.dataset_name, []
+    advice = "check --dataset_name and --dataset_config, or pass --train_file or --data_dir"
+    loaded = load_splits(name, config.dataset_config, f"the dataset {name}", advice)
+
+    def rows(split: str) -> Sequence[Pair]:
+        source = HubRows(loaded[split], f"{name}/{split}", config.source_column, config.target_column)
+        report = ReadReport(Path(source.name), config.max_bad_rows, unit="row")
+        large = source.size > config.cache_above_mb * 1e6
+        return _read(source.stream, report, config, notes, (lambda: ("hub", source.fingerprint)) if large else None)
+
+    train = "train" if "train" in loaded else next(iter(loaded)) if len(loaded) == 1 else None
+    if train is None:
+        raise UserError(f"{name} has no split train: its splits are {', '.join(loaded)}; make files of them for --train_file and --valid_file")
+    valid = next((split for split in VALIDATION_NAMES if split in loaded), None)
+    return _complete(rows(train), rows(valid) if valid else [], rows("test") if "test" in loaded and train != "test" else [], name, seed, notes)
+
+
 def _from_hub(task: Task) -> Splits:
     """GLUE/QQP's positive pairs; its validation split is halved into valid and test, since the test labels are hidden."""
     if task.name == "custom":
@@ -159,44 +223,9 @@ def _from_hub(task: Task) -> Splits:
         )
     name, configuration, source, target = task.hub
     advice = "pass --data_dir with train.jsonl and valid.jsonl (src, trg), or try --task_name sample, which needs no download"
-    require_hub(f"the data of task {task.name} ({name})", advice)
-    import datasets
-
-    try:
-        loaded = datasets.load_dataset(name, configuration)
-    except Exception as error:  # the library lets errors of several network libraries through
-        raise UserError(f"cannot load {name} from the Hugging Face hub ({type(error).__name__}: {str(error)[:100]}); {advice}") from None
+    loaded = load_splits(name, configuration, f"the data of task {task.name} ({name})", advice)
     train, held_out = (
         [Pair(row[source].strip(), row[target].strip()) for row in loaded[split] if row["label"] == 1 and row[target].strip()]
         for split in ("train", "validation")
     )
     return Splits(train, held_out[0::2], held_out[1::2], ["GLUE validation pairs halved into valid and test (its test labels are hidden)"])
-
-
-def require_hub(what: str, advice: str, timeout: float = 4.0) -> None:
-    """Fail within ``timeout`` seconds when the hub cannot be reached; left alone the libraries retry for 23 s.
-
-    Files already in the local cache still load: set HF_HUB_OFFLINE=1.
-    """
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    answer: list[str] = []
-    # in a thread, because a name lookup that hangs knows no timeout
-    probe = threading.Thread(target=lambda: answer.append(_knock(endpoint, timeout)), daemon=True)
-    probe.start()
-    probe.join(timeout)
-    problem = answer[0] if answer else f"no answer within {timeout:g} s"
-    if problem:
-        raise UserError(f"cannot reach {endpoint} for {what} ({problem}); {advice}")
-
-
-def _knock(endpoint: str, timeout: float) -> str:
-    """Empty when the server answers at all, else the reason."""
-    try:
-        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=timeout).close()
-    except urllib.error.HTTPError:
-        return ""  # it answered
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return str(getattr(error, "reason", error)) or type(error).__name__
-    return ""

@@ -14,6 +14,7 @@ from .errors import UserError
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 BASIC_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789.,:;?!'\"()-&%$#/"
 MAX_ALPHABET = 500
+MAX_KNOWN = 500_000  # stretches of text whose ids are remembered
 
 
 class TextTokenizer:
@@ -33,6 +34,7 @@ class TextTokenizer:
         self.backend.no_truncation()
         self.backend.encode_special_tokens = True
         self.json = json_text
+        self._known: dict[str, list[int]] = {}  # ids of stretches between spaces
         missing = [token for token in SPECIAL_TOKENS if self.backend.token_to_id(token) is None]
         if missing or not isinstance(self.backend.model, models.WordPiece):
             reason = f"it lacks {', '.join(missing)}" if missing else f"its model is {type(self.backend.model).__name__}"
@@ -54,7 +56,11 @@ class TextTokenizer:
     def learn(cls, texts: Iterable[str], vocab_size: int) -> TextTokenizer:
         """Learn an uncased WordPiece vocabulary of at most ``vocab_size`` pieces from texts; the same texts always give the same one."""
         normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-        counts = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+        counts: Counter[str] = Counter()
+        # words end at every space, so each distinct stretch between spaces is split up once
+        for stretch, count in Counter(stretch for text in texts for stretch in text.split(" ")).items():
+            for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(stretch)):
+                counts[word] += count
         letters = Counter(BASIC_ALPHABET)
         for word, count in counts.items():
             for letter in word:
@@ -115,8 +121,27 @@ class TextTokenizer:
         """Ids without special tokens."""
         return self.backend.encode(text, add_special_tokens=False).ids
 
+    @cached_property
+    def splits_at_spaces(self) -> bool:
+        """Whether a text's ids are those of its stretches between spaces, one after the other: so it is with BERT's own rules."""
+        added = self.backend.get_added_tokens_decoder().values()  # a special one is ordinary text here, another might hold a space
+        normalizer, splitter = self.backend.normalizer, self.backend.pre_tokenizer
+        is_bert = isinstance(normalizer, normalizers.BertNormalizer) and isinstance(splitter, pre_tokenizers.BertPreTokenizer)
+        return is_bert and all(token.special for token in added)
+
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of many texts, in parallel."""
+        """Ids of many texts; each distinct stretch between spaces is looked up in the vocabulary once, and what is new in parallel."""
+        if not self.splits_at_spaces:
+            return self._encode_batch(texts)
+        rows = [text.split(" ") for text in texts]
+        if len(self._known) > MAX_KNOWN:
+            self._known.clear()
+        new = list({stretch for row in rows for stretch in row} - self._known.keys())
+        self._known.update(zip(new, self._encode_batch(new)))
+        known = self._known
+        return [[index for stretch in row for index in known[stretch]] for row in rows]
+
+    def _encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:

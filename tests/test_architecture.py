@@ -14,7 +14,8 @@ from diffusion_bert.config import RunConfig, load_preset
 
 PACKAGE = ROOT / "diffusion_bert"
 FLOORS = (
-    "errors config schedule word_frequency metrics text casing score layout grammar reading heads ema self_conditioning softmax_statistics",
+    "errors config schedule word_frequency metrics text casing score layout grammar reading heads ema self_conditioning softmax_statistics "
+    "cache hub mapped_pairs",
     "tokenization diffusion tasks denoiser storage",
     "data encoding model objective samplers",
     "checkpoint decoding bertscore",
@@ -83,7 +84,7 @@ def test_no_circles():
 
 def test_pure_rooms_are_free_of_torch():
     """Settings, metrics, texts, reading, grammar and the flags' parser start fast: no torch, at the top of the file."""
-    for name in ("errors", "config", "metrics", "text", "score", "reading", "grammar", "tasks", "cli"):
+    for name in ("errors", "config", "metrics", "text", "score", "reading", "grammar", "tasks", "cli", "cache", "hub", "mapped_pairs"):
         tree = ast.parse((PACKAGE / f"{name}.py").read_text())
         top = {alias.name.split(".")[0] for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
         top |= {node.module.split(".")[0] for node in tree.body if isinstance(node, ast.ImportFrom) and node.module and not node.level}

@@ -13,9 +13,10 @@ from tiny import refusal, tiny_config
 from diffusion_bert.config import TASKS as TASK_NAMES
 from diffusion_bert.config import DataConfig
 from diffusion_bert.grammar import Grammar
+from diffusion_bert.hub import require_hub
 from diffusion_bert.model import build_model
 from diffusion_bert.reading import Pair
-from diffusion_bert.tasks import CONTINUE_PROMPT, PROMPTS, TASKS, load_pairs, require_hub, take_sample
+from diffusion_bert.tasks import CONTINUE_PROMPT, PROMPTS, TASKS, load_pairs, take_sample
 
 ROWS = [Pair(f"source {number}", f"target {number}") for number in range(60)]
 

@@ -7,8 +7,10 @@ import sys
 
 import pytest
 import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny import grammar_texts, refusal, save_bert, tiny_tokenizer
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from diffusion_bert.tokenization import SPECIAL_TOKENS, TextTokenizer
 
@@ -127,3 +129,53 @@ def test_missing_specials_are_named():
     """A WordPiece vocabulary without [MASK] is refused by name."""
     backend = Tokenizer(models.WordPiece({"[UNK]": 0, "[PAD]": 1, "[CLS]": 2, "[SEP]": 3}, unk_token="[UNK]"))
     assert "lacks [MASK]" in refusal(TextTokenizer, backend.to_str())
+
+
+STRETCHES = st.text(
+    st.sampled_from("aeKq ?.[]\t\n\r\x1c\x85\u00a0\u2028\u200b\u0301\u00c5\u03a3\u1e9e\u0130\u6f22\u00ad#\U0001f600")
+    | st.characters(exclude_categories=["Cs"])
+)
+
+
+@given(st.lists(STRETCHES, max_size=8))
+@settings(max_examples=300, deadline=None)
+def test_encoding_many_is_encoding_each(texts):
+    """Stretch by stretch or whole, with any spaces, accents, signs and controls: the same ids."""
+    tokenizer = tiny_tokenizer()
+    assert tokenizer.splits_at_spaces
+    assert tokenizer.encode_many(texts) == [tokenizer.encode(text) for text in texts]
+
+
+@given(st.lists(STRETCHES, min_size=1, max_size=8))
+@settings(max_examples=300, deadline=None)
+def test_words_are_counted_as_if_in_whole_texts(texts):
+    """BERT's rules split a text between its spaces as they split the whole: what ``learn`` counts rests on this."""
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+
+    def words(text: str) -> list[str]:
+        return [word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))]
+
+    for text in texts:
+        assert words(text) == [word for stretch in text.split(" ") for word in words(stretch)]
+
+
+def test_other_rules_are_not_split_at_spaces():
+    """A tokenizer with other rules, or with an added token that holds a space, is asked for whole texts."""
+    words = [*SPECIAL_TOKENS, "new", "york", "k"]
+    backend = Tokenizer.from_str(TextTokenizer.from_vocabulary(words).json)
+    backend.add_tokens(["new york"])
+    tokenizer = TextTokenizer(backend.to_str())
+    assert not tokenizer.splits_at_spaces and tokenizer.encode_many(["new york", "york"]) == [[8], [6]]
+    backend = Tokenizer.from_str(TextTokenizer.from_vocabulary(words).json)
+    backend.normalizer = normalizers.Replace("new york", "k")
+    tokenizer = TextTokenizer(backend.to_str())
+    assert not tokenizer.splits_at_spaces and tokenizer.encode_many(["new york"]) == [[7]]
+
+
+def test_what_is_remembered_is_bounded(monkeypatch):
+    """Past the bound the memory starts afresh, and the ids stay the same."""
+    monkeypatch.setattr("diffusion_bert.tokenization.MAX_KNOWN", 3)
+    tokenizer = TextTokenizer(tiny_tokenizer().json)
+    for text in ("how can i", "learn to cook", "in the garden", "how can"):
+        assert tokenizer.encode_many([text]) == [tokenizer.encode(text)]
+        assert len(tokenizer._known) <= 6

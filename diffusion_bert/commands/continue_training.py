@@ -40,7 +40,9 @@ CUSTOM = (
 )
 # settings that say how long and where, not what: a child starts from the defaults instead of the parent's limits
 NOT_INHERITED = ("epochs", "max_steps", "max_minutes", "patience", "dry_run", "lr_factor")
-DATA_SOURCE = ("data_dir", "train_file", "valid_file", "test_file", "max_samples")
+DATA_SOURCE = (
+    "data_dir", "train_file", "valid_file", "test_file", "max_samples", "dataset_name", "dataset_config", "source_column", "target_column",
+)  # fmt: skip
 # architecture, vocabulary and the size of the length head
 BELONGS_TO_WEIGHTS = (*(f.name for f in dataclasses.fields(ModelConfig)), "max_target_length")
 AUTO_PAIRS = 500
@@ -140,7 +142,7 @@ def restart_command(settings: dict) -> str:
     """The command that trains on the same data from scratch, one built-in size up."""
     larger = {"tiny": "mini", "mini": "small"}.get(settings["model_name_or_path"], settings["model_name_or_path"])
     parts = ["python run_conditional_training.py", f"--task_name {settings['task_name']}"]
-    parts += [f"--{name} {shlex.quote(settings[name])}" for name in DATA_SOURCE[:4] if settings.get(name)]
+    parts += [f"--{name} {shlex.quote(settings[name])}" for name in DATA_SOURCE if name != "max_samples" and settings.get(name)]
     return " ".join([*parts, f"--model_name_or_path {shlex.quote(larger)}", "--epochs 10"])
 
 
@@ -173,9 +175,9 @@ def child_config(parent: Path, given: dict) -> RunConfig:
     changes = settings_of(given)
     if own_lr:
         changes.pop("lr_factor", None)  # a learning rate that was asked for is meant as it stands
-    if {"task_name", "data_dir", "train_file"} & set(changes):
+    if {"task_name", "data_dir", "train_file", "dataset_name"} & set(changes):
         for name in DATA_SOURCE:
             base.pop(name, None)
-    if changes.get("task_name") == "custom" and "train_file" in changes:
+    if changes.get("task_name") == "custom" and {"train_file", "dataset_name"} & set(changes):
         changes.pop("task_name")  # own data keeps the parent's prompt, and so its skill
     return RunConfig.from_flat({**base, **changes})

@@ -94,7 +94,7 @@ def evaluate_checkpoint(
     notes: list[str] = []
     pairs = chosen_pairs(model.config, split, data_dir, test_file, max_samples, options.seed, notes)
     # an anchor belongs to the task's own data, and the grammar of the sample knows no other sentences than its own
-    own_data = model.config.data.train_file or (model.task.name == "sample" and not from_grammar(pairs))
+    own_data = model.config.data.train_file or model.config.data.dataset_name or (model.task.name == "sample" and not from_grammar(pairs))
     task = "custom" if own_data else model.task.name
     sentences = [pair.target for pair in read_file(examples).pairs] if examples else None
     folder = Path(output_dir) if output_dir else checkpoint.parent
@@ -154,7 +154,7 @@ def chosen_pairs(config, split: str, data_dir: str | None, test_file: str | None
     else:
         data = dataclasses.replace(config.data, max_samples=None)
         if data_dir:
-            data = dataclasses.replace(data, data_dir=data_dir, train_file=None, valid_file=None, test_file=None)
+            data = dataclasses.replace(data, data_dir=data_dir, train_file=None, valid_file=None, test_file=None, dataset_name=None)
         splits = load_pairs(data, config.training.seed)
         notes += splits.notes
         pairs = splits.valid if split == "valid" else splits.test

@@ -6,6 +6,7 @@ import hashlib
 import shlex
 import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,13 @@ from ..errors import UserError
 from ..model import DiffusionModel, build_model, check_positions, fit_schedule
 from ..objective import estimate_nelbo
 from ..reading import Pair
-from ..tasks import Splits, load_pairs
+from ..tasks import Splits, load_pairs, take
 from ..training import VALIDATION_EXAMPLES, Trainer
 from ..training_state import TrainingData, TrainingResult
 from .console import ConsoleReporter
 
 DRY_RUN_EXAMPLES, DRY_RUN_STEPS = 64, 3
+VOCABULARY_PAIRS = 200_000
 
 
 def train_run(config: RunConfig, parent: Path | None = None, keep: bool = True) -> int:
@@ -35,7 +37,7 @@ def train_run(config: RunConfig, parent: Path | None = None, keep: bool = True) 
         return _dry_run(config, parent)
     splits = load_pairs(config.data, config.training.seed)
     if parent is None:
-        model = build_model(config, (text for pair in splits.train for text in pair if text), config.training.seed)
+        model = build_model(config, vocabulary_texts(splits.train), config.training.seed)
     else:
         model = load_checkpoint(parent)
         check_positions(config, model.denoiser.bert_config)
@@ -68,6 +70,12 @@ def resume_run(last: Path, device: str | None) -> int:
     trainer = Trainer(model, data, run, ConsoleReporter(model, splits.valid), resume=training)
     print(f"Resuming {run.path} at step {trainer.state.step:,} of {trainer.total_steps:,}")
     return finish(trainer, splits)
+
+
+def vocabulary_texts(pairs: Sequence[Pair]) -> Iterator[str]:
+    """The texts a built-in size learns its vocabulary from: those of at most ``VOCABULARY_PAIRS`` pairs, evenly spread."""
+    few = pairs if len(pairs) <= VOCABULARY_PAIRS else take(pairs, spread_choice(len(pairs), VOCABULARY_PAIRS))
+    return (text for pair in few for text in pair if text)
 
 
 def prepare(model: DiffusionModel, splits: Splits, fit: bool) -> tuple[EncodedPairs, TrainingData]:

@@ -1,0 +1,124 @@
+"""Rows of datasets on the Hugging Face hub, or of a local folder that holds one, through the ``datasets`` library."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from .cache import fingerprint
+from .errors import UserError, nearest
+from .reading import SOURCE_NAMES, TARGET_NAMES, Pair, ReadReport, checked_pair
+
+VALIDATION_NAMES = ("validation", "valid", "dev", "val")
+
+
+def load_splits(name: str, configuration: str | None, what: str, advice: str):
+    """All splits of a dataset; a local folder needs no network.
+
+    Raises:
+        UserError: no network (within seconds), no such dataset, or one that needs a loading script.
+    """
+    if not Path(name).exists():
+        require_hub(what, advice)
+    import datasets
+
+    bars = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        return datasets.load_dataset(name, configuration)
+    except Exception as error:  # the library lets errors of several network libraries through
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"cannot load {name} ({type(error).__name__}: {reason}); {advice}") from None
+    finally:
+        if not bars:
+            datasets.enable_progress_bars()
+
+
+class HubRows:
+    """One split as pairs, with the checks that files get.
+
+    Args:
+        split: a ``datasets.Dataset``.
+        name: what messages call it.
+        source_column, target_column: None looks for src or source, trg or target; without any such source column the rows are plain texts.
+    """
+
+    def __init__(self, split, name: str, source_column: str | None, target_column: str | None):
+        self.name = name
+        self.source = _find(split.column_names, source_column, SOURCE_NAMES, name, "source_column", target_column is not None)
+        self.target = _find(split.column_names, target_column, TARGET_NAMES, name, "target_column")
+        self.split = split.select_columns([column for column in dict.fromkeys((self.source, self.target)) if column])
+
+    @property
+    def size(self) -> int:
+        """Bytes of the two columns."""
+        return self.split.data.nbytes
+
+    @property
+    def fingerprint(self) -> str:
+        """Of columns and content; the library's own is not asked, since it may stay the same when the content changes."""
+        digest = hashlib.sha256()
+        for table in self.split.with_format("arrow").iter(batch_size=10_000):
+            for batch in table.to_batches():
+                digest.update(batch.serialize())
+        return fingerprint(self.source, self.target, digest.digest())
+
+    def stream(self, report: ReadReport) -> Iterator[Pair]:
+        """The pairs; malformed rows are left out and told to the report."""
+        usable, number = False, 0
+        for rows in self.split.iter(batch_size=1000):
+            for index, target in enumerate(rows[self.target]):
+                number += 1
+                # a text without a source passes the same checks as a pair with an empty one
+                pair = checked_pair(rows[self.source][index] if self.source else "", target, report, number)
+                if pair is not None:
+                    usable = True
+                    yield pair if self.source else Pair(None, pair.target)
+        if not usable:
+            hint = f"; first problem: {report.bad_rows[0]}" if report.bad_rows else ""
+            raise UserError(f"{self.name} holds no usable row{hint}: expected at least one")
+
+
+def _find(columns: list[str], wanted: str | None, usual: tuple[str, ...], name: str, option: str, may_lack: bool = False) -> str | None:
+    found = wanted if wanted is not None else next((column for column in usual if column in columns), None)
+    if found is None and may_lack:
+        return None
+    if found not in columns:
+        what = f"no column '{wanted}'{nearest(wanted, columns)}" if wanted is not None else f"no column {' or '.join(usual)}"
+        raise UserError(f"{name} has {what}: its columns are {', '.join(columns)[:200]}; name one with --{option}")
+    return found
+
+
+def require_hub(what: str, advice: str, timeout: float = 4.0) -> None:
+    """Fail within ``timeout`` seconds when the hub cannot be reached; left alone the libraries retry for 23 s.
+
+    Files already in the local cache still load: set HF_HUB_OFFLINE=1.
+    """
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    answer: list[str] = []
+    # in a thread, because a name lookup that hangs knows no timeout
+    probe = threading.Thread(target=lambda: answer.append(_knock(endpoint, timeout)), daemon=True)
+    probe.start()
+    probe.join(timeout)
+    problem = answer[0] if answer else f"no answer within {timeout:g} s"
+    if problem:
+        raise UserError(f"cannot reach {endpoint} for {what} ({problem}); {advice}")
+
+
+def _knock(endpoint: str, timeout: float) -> str:
+    """Empty when the server answers at all, else the reason."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=timeout).close()
+    except urllib.error.HTTPError:
+        return ""  # it answered
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return str(getattr(error, "reason", error)) or type(error).__name__
+    return ""
