@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
-from .model import quiet_transformers
 from .hub import require_hub
+from .model import quiet_transformers
 
 # the layer that the authors found best; DiffuSeq's protocol uses deberta-xlarge-mnli
 LAYERS = {"deberta-xlarge-mnli": 40, "roberta-large": 17, "bert-base-uncased": 9, "bert-large-uncased": 18}
