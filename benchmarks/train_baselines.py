@@ -33,7 +33,15 @@ def hugging_face_loss(model, batch, mask_id: int) -> Tensor:
 
 
 def mdlm_loss(model, batch, mask_id: int) -> Tensor:
-    """MDLM (arXiv 2406.07524), continuous time, SUBS: log-probabilities at every place, clean places carried over, weight 1/t."""
+    """MDLM (arXiv 2406.07524) as one cross-entropy over all places with weight 1/t at the masked ones (the form in dllm)."""
+    x_t, masked, t = noised(batch, mask_id)
+    logits = model(x_t, attention_mask=batch.valid).logits.float()
+    nll = F.cross_entropy(logits.flatten(0, 1), batch.input_ids.flatten(), reduction="none").view(x_t.shape)
+    return (nll * masked / t.clamp(min=1e-3)[:, None]).sum() / batch.target_mask.sum()
+
+
+def mdlm_subs_loss(model, batch, mask_id: int) -> Tensor:
+    """MDLM as in the authors' code (SUBS): a table of log-probabilities for every place, clean places carried over, weight 1/t."""
     x_t, masked, t = noised(batch, mask_id)
     logits = model(x_t, attention_mask=batch.valid).logits.float()
     logits[..., mask_id] = -1e6

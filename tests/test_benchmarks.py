@@ -26,7 +26,7 @@ def test_train_step_runs(capsys):
     assert train_step.main([*SMALL_STEP, "--no_memory"]) == 0
     out = capsys.readouterr().out
     rows = [line for line in out.splitlines() if line.startswith("| ") and "places/s" not in line]
-    assert len(rows) == 6 and "| ours: Trainer.step |" in rows[0] and "1.00x" in rows[0]
+    assert len(rows) == 7 and "| ours: Trainer.step |" in rows[0] and "1.00x" in rows[0]
     assert "batch 4 x 24" in out and "torch" in out and "2048 x 2048" in out
 
 
@@ -77,7 +77,11 @@ def test_baselines_agree_where_they_must():
     logits[..., mask_id] = float("-inf")
     nll = F.cross_entropy(logits.transpose(1, 2), batch.input_ids, reduction="none")
     expected = (nll * masked / t[:, None]).sum() / batch.target_mask.sum()
-    assert float(mdlm.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+    torch.manual_seed(4)
+    subs = train_baselines.mdlm_subs_loss(model, batch, mask_id)
+    assert float(subs.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+    # the plain form leaves [MASK] its mass
+    assert float(mdlm.detach()) == pytest.approx(float(expected.detach()), rel=0.1) and float(mdlm.detach()) > float(subs.detach())
 
 
 def test_the_original_loss_by_hand():
