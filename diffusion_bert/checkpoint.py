@@ -176,6 +176,17 @@ class RunDirectory:
     last = property(lambda self: self.path / "last.pt")
     metrics = property(lambda self: self.path / "metrics.jsonl")
 
+    def epoch(self, number: int) -> Path:
+        """The checkpoint kept of an epoch (--keep_checkpoints)."""
+        return self.path / f"epoch_{number}.pt"
+
+    def remove_epochs(self, until: int) -> None:
+        """Remove the checkpoints of epochs up to and including ``until``."""
+        for path in self.path.glob("epoch_*.pt"):
+            number = path.stem.removeprefix("epoch_")
+            if number.isdigit() and int(number) <= until:
+                path.unlink(missing_ok=True)
+
     @classmethod
     def create(cls, config: RunConfig) -> RunDirectory:
         """runs/model_name_<model>_taskname_<task>_lr_<lr>_seed_<seed>_numsteps_<T>_wordfreqlambda_<lambda>_<NNN>/"""

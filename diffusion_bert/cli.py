@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import errno
 import os
@@ -14,6 +15,7 @@ from typing import Any, get_args, get_type_hints
 
 from . import __version__
 from .config import DataConfig, DiffusionConfig, ModelConfig, TrainingConfig, check_value, load_preset, load_settings
+from .distributed import may_speak, process_count, process_rank
 from .errors import UserError, nearest
 
 USER_ERROR = 2
@@ -83,7 +85,14 @@ def converter(f: dataclasses.Field, hint: Any, origin: str = "") -> Callable[[st
 
 
 def guarded(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
-    """Run a command: its own exit code, or 2 with one line on stderr for a user's mistake, 130 for Ctrl-C."""
+    """Run a command: its own exit code, or 2 with one line on stderr for a user's mistake, 130 for Ctrl-C.
+
+    Under torchrun only the first process writes to stdout, and of an error that several meet only one tells.
+    """
+    if process_count() > 1:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch comments on every connection that another process closes
+    if process_rank() > 0:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if hasattr(signal, "SIGPIPE") and argv is None:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends quietly
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -92,16 +101,22 @@ def guarded(command: Callable[[Sequence[str] | None], int | None], argv: Sequenc
         sys.stdout.flush()
         return code
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
+        code, message = USER_ERROR, f"error: {error}"
     except OSError as error:
         if error.errno not in NOT_OUR_FAULT:
             raise
-        print(f"error: {error.strerror}{f': {error.filename}' if error.filename else ''}; free some space or choose another folder", file=sys.stderr)
-        return USER_ERROR
+        where = f": {error.filename}" if error.filename else ""
+        code, message = USER_ERROR, f"error: {error.strerror}{where}; free some space or choose another folder"
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+        code, message = 128 + signal.SIGINT, "\ninterrupted"
+    if may_speak():
+        print(message, file=sys.stderr)
+    if process_count() > 1:
+        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)  # the others may hang in a sum that this process no longer joins; nothing here may wait for them
+    return code
 
 
 def training_parser(description: str, presets: Sequence[str], leave_out: Sequence[str] = (), with_model: bool = True) -> Parser:
@@ -132,6 +147,8 @@ def settings_of(given: dict[str, Any]) -> dict[str, Any]:
 
 def ask(question: str, default: str = "") -> str:
     """One line from the terminal (or the pipe); an empty answer is the default."""
+    if process_count() > 1:
+        raise UserError("several processes cannot share one menu: give --preset NAME or flags")
     try:
         answer = input(f"{question}{f' [{default}]' if default else ''}: ").strip()
     except EOFError:

@@ -35,6 +35,15 @@ class NelboTerms:
         if self.surrogate is None:
             self.surrogate = self.cross_entropy
 
+    @classmethod
+    def zero(cls, device: torch.device | str = "cpu") -> NelboTerms:
+        """The sums over no example."""
+        return cls(*torch.zeros(len(fields(cls)), dtype=torch.float64, device=device))
+
+    def stacked(self) -> Tensor:
+        """All terms as one tensor without a gradient, in the order of the fields, float64; ``NelboTerms(*stacked)`` undoes it."""
+        return torch.stack([getattr(self, f.name).detach().double() for f in fields(self)])
+
     def __add__(self, other: NelboTerms) -> NelboTerms:
         return NelboTerms(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
@@ -156,21 +165,25 @@ def estimate_nelbo(
     time_correction: bool = True,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    share: tuple[int, int] = (0, 1),
 ) -> NelboTerms:
     """The one yardstick: T = 1000, fixed noise, the same for every run on the same examples and batches.
 
     A self-conditioned network is measured with two passes, the nearest thing to a sampler's step that needs no step before it.
+    ``share`` (k, n) takes every n-th batch from the k-th on, with the noise it has among all of them: the n shares add up to the whole.
     """
     was_training = denoiser.training
     denoiser.eval()
     generator = torch.Generator().manual_seed(seed)
-    total: NelboTerms | None = None
-    for batch in batches:
+    two_pass = denoiser.self_conditioning is not None
+    total = NelboTerms.zero(device)
+    for number, batch in enumerate(batches):
         t = sample_times(len(batch), T_EVAL, generator)
-        batch = batch.to(device)
-        t = t.to(device)
-        x_t = diffusion.q_sample(batch.input_ids, t.double() / T_EVAL, batch.target_mask, generator)
-        terms = nelbo_terms(denoiser, diffusion, batch, x_t, t, T_EVAL, time_correction, two_pass=denoiser.self_conditioning is not None)
-        total = terms if total is None else total + terms
+        uniform = torch.rand(batch.input_ids.shape, generator=generator, dtype=torch.float64)
+        if number % share[1] != share[0]:
+            continue
+        batch, t, uniform = batch.to(device), t.to(device), uniform.to(device)
+        x_t = diffusion.q_sample(batch.input_ids, t.double() / T_EVAL, batch.target_mask, uniform=uniform)
+        total = total + nelbo_terms(denoiser, diffusion, batch, x_t, t, T_EVAL, time_correction, two_pass=two_pass)
     denoiser.train(was_training)
     return total

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from .config import TrainingConfig
 from .data import Collator, EncodedPairs
 from .layout import Batch
 
@@ -41,6 +42,7 @@ class TrainingState:
     finished: bool = False
     stopped_by: str = ""  # why it finished
     window: dict = field(default_factory=dict)  # sums since the last logged line
+    group_size: int = 0  # batches per optimizer step, over all processes; a resume keeps it
 
 
 @dataclass
@@ -61,6 +63,44 @@ class TrainingData:
     valid_words: int
     collator: Collator
     fingerprint: str
+
+
+def make_optimizer(module: torch.nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW in which matrices decay, biases and norms do not."""
+    parameters = list(module.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=parameters[0].device.type in ("cpu", "cuda"))
+
+
+def stop_reason(state: TrainingState, training: TrainingConfig, total_steps: int, signal_number: int | None) -> str | None:
+    """Why training ends after this step, or None."""
+    if state.step >= total_steps:
+        return "max_steps" if training.max_steps is not None and state.step >= training.max_steps else "epochs"
+    if training.max_minutes is not None and state.seconds >= 60 * training.max_minutes:
+        return "max_minutes"
+    if training.patience is not None and state.bad_validations >= training.patience:
+        return "patience"
+    return None if signal_number is None else "interrupted"
+
+
+def warmup_then_decay(done: float, warmup: float, total_steps: int) -> float:
+    """Factor of the learning rate when the share ``done`` of training is over: a linear rise over the share ``warmup``, then linearly to zero."""
+    if done < warmup:
+        return (done + 1 / total_steps) / (warmup + 1 / total_steps)
+    return (1 - done) / (1 - warmup) if warmup < 1 else 1.0
+
+
+def memory_advice(device: torch.device, batch_size: int, accumulation_steps: int) -> str:
+    """What to do about too little memory; the advised numbers keep the examples per optimizer step (the next even number of them)."""
+    if batch_size == 1:
+        return f"out of memory on {device} at batch size 1: lower --max_length or --vocab_size, take a smaller model, or --device cpu"
+    return (
+        f"out of memory on {device} at batch size {batch_size}: try --batch_size {(batch_size + 1) // 2} "
+        f"--accumulation_steps {2 * accumulation_steps}, which trains on as many examples per step, or --device cpu"
+    )
 
 
 def random_state(device: torch.device) -> dict:

@@ -68,6 +68,11 @@ def start(script: str, *argv, **settings) -> subprocess.Popen:
     return subprocess.Popen(command, text=True, encoding="utf-8", env={**os.environ, "PYTHONUTF8": "1"}, **{**streams, **settings})
 
 
+def only_run(output: Path) -> Path | None:
+    """The first run directory below a folder, if there is one yet."""
+    return next(output.iterdir(), None) if output.is_dir() else None
+
+
 def read_records(run_directory: Path) -> list[dict]:
     """metrics.jsonl, strictly."""
     return [json.loads(line) for line in (run_directory / "metrics.jsonl").read_text().splitlines()]

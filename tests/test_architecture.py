@@ -15,11 +15,13 @@ from diffusion_bert.config import RunConfig, load_preset
 PACKAGE = ROOT / "diffusion_bert"
 FLOORS = (
     "errors config schedule word_frequency metrics text casing score layout grammar reading heads ema self_conditioning softmax_statistics "
-    "cache hub mapped_pairs",
+    "cache hub mapped_pairs noise distributed",
     "tokenization diffusion tasks denoiser storage",
     "data encoding model objective samplers",
     "checkpoint decoding bertscore",
-    "training_state training infilling generation",
+    "training_state training_batches infilling generation",
+    "training_log",
+    "training",
     "systems evaluation",
     "report cli repl commands",
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import ROOT, compare_runs, new_trainer, read_records, run, small_flags, start, without_wall_clock, write_data
+from commands import ROOT, compare_runs, new_trainer, only_run, read_records, run, small_flags, start, without_wall_clock, write_data
 
 from diffusion_bert.checkpoint import RunDirectory, read_payload
 from diffusion_bert.training_state import Reporter
@@ -123,10 +123,6 @@ def wait_for(condition, process, seconds: float = 120) -> None:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.005)
-
-
-def only_run(output: Path) -> Path | None:
-    return next(output.iterdir(), None) if output.is_dir() else None
 
 
 def records_so_far(output: Path) -> int:

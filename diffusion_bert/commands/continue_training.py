@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..cli import ask_settings, choose, settings_of, training_parser
 from ..config import ModelConfig, RunConfig, load_preset
+from ..distributed import join
 from ..errors import UserError
 from .train import FOR_CONTINUING
 
@@ -72,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parent = find_parent(checkpoint, model_dir, given.get("output_dir", "runs"))
     if auto:
         child_config(parent, dict(given))  # refuses wrong flags before an evaluation that takes minutes
-        given["preset"] = choose_by_verdict(parent, given.get("device", "auto"), keep=not given.get("dry_run", False))
+        device, keep = given.get("device", "auto"), not given.get("dry_run", False)
+        given["preset"] = join(device).on_main(lambda: choose_by_verdict(parent, device, keep))
     elif not given:
         given = ask_for_settings(parent)
     config = child_config(parent, given)

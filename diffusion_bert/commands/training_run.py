@@ -14,6 +14,7 @@ import numpy as np
 from ..checkpoint import RunDirectory, load_checkpoint, read_payload, restore, training_part
 from ..config import RunConfig
 from ..data import Collator, describe, fixed_batches, spread_choice
+from ..distributed import Processes, join, leave
 from ..encoding import EncodedPairs, encode_pairs
 from ..errors import UserError
 from ..model import DiffusionModel, build_model, check_positions, fit_schedule
@@ -21,7 +22,7 @@ from ..objective import estimate_nelbo
 from ..reading import Pair
 from ..tasks import Splits, load_pairs, take
 from ..training import VALIDATION_EXAMPLES, Trainer
-from ..training_state import TrainingData, TrainingResult
+from ..training_state import Reporter, TrainingData, TrainingResult
 from .console import ConsoleReporter
 
 DRY_RUN_EXAMPLES, DRY_RUN_STEPS = 64, 3
@@ -35,6 +36,7 @@ def train_run(config: RunConfig, parent: Path | None = None, keep: bool = True) 
     """
     if config.training.dry_run:
         return _dry_run(config, parent)
+    processes = join(config.training.device)
     splits = load_pairs(config.data, config.training.seed)
     if parent is None:
         model = build_model(config, vocabulary_texts(splits.train), config.training.seed)
@@ -46,12 +48,33 @@ def train_run(config: RunConfig, parent: Path | None = None, keep: bool = True) 
         model.schedule.name = config.diffusion.schedule
     train, data = prepare(model, splits, fit=parent is None)
     Trainer(model, data, RunDirectory("unused"))  # refuses what cannot work before a directory is made
-    run = RunDirectory.create(config)
-    run.write_config(config)
+    run = processes.on_main(lambda: _new_run(config))
+    trainer = Trainer(model, data, run, _reporter(processes, model, splits), processes=processes)
     _announce(model, splits, train)
+    print(f"Batch   {effective_batch(trainer)}")
     if keep:
         print(f"Run     {run.path}")
-    return finish(Trainer(model, data, run, ConsoleReporter(model, splits.valid)), splits, keep)
+    return finish(trainer, splits, keep)
+
+
+def _new_run(config: RunConfig) -> RunDirectory:
+    run = RunDirectory.create(config)
+    run.write_config(config)
+    return run
+
+
+def _reporter(processes: Processes, model: DiffusionModel, splits: Splits) -> Reporter:
+    return ConsoleReporter(model, splits.valid) if processes.is_main else Reporter()
+
+
+def effective_batch(trainer: Trainer) -> str:
+    """How many examples an optimizer step sees, and what they are made of."""
+    size, group, processes = trainer.training.batch_size, trainer.state.group_size, trainer.processes.size
+    limit = trainer.config.data.tokens_per_batch
+    unit, size = ("examples", size) if limit is None else ("places", limit)
+    parts = f"{size:,} x {group} = " if group > 1 else ""
+    made_of = f", {group} batches dealt out to {processes} processes" if processes > 1 else ", accumulated" if group > 1 else ""
+    return f"{parts}{'' if limit is None else 'at most '}{size * group:,} {unit} per optimizer step{made_of}"
 
 
 def resume_run(last: Path, device: str | None) -> int:
@@ -64,11 +87,13 @@ def resume_run(last: Path, device: str | None) -> int:
     model = restore(payload, str(last))
     if device is not None:
         model.config.training.device = device
+    processes = join(model.config.training.device)
     splits = load_pairs(model.config.data, model.config.training.seed)
     _, data = prepare(model, splits, fit=False)
     run = RunDirectory(last.parent)
-    trainer = Trainer(model, data, run, ConsoleReporter(model, splits.valid), resume=training)
+    trainer = Trainer(model, data, run, _reporter(processes, model, splits), resume=training, processes=processes)
     print(f"Resuming {run.path} at step {trainer.state.step:,} of {trainer.total_steps:,}")
+    print(f"Batch   {effective_batch(trainer)}")
     return finish(trainer, splits)
 
 
@@ -105,6 +130,9 @@ def finish(trainer: Trainer, splits: Splits, keep: bool = True) -> int:
 
     run, config = trainer.run, trainer.config
     result: TrainingResult = trainer.fit()
+    leave()
+    if not trainer.processes.is_main:
+        return 128 + int(result.signal) if result.reason == "interrupted" else 0
     plot_curves(run.read_metrics(), run.path / "curves.png")
     if result.reason == "interrupted":
         print(f"\nInterrupted at step {result.state.step:,}")
