@@ -90,8 +90,8 @@ def test_resumed_to_the_bit(data, tmp_path):
     first = new_trainer(data, tmp_path / "part", ema_decay=0.9, **SETTINGS)
     step = first.step
 
-    def stop_after_three(group):
-        step(group)
+    def stop_after_three(*share):
+        step(*share)
         first.stop_signal = 2 if first.state.step == 3 else None
 
     first.step = stop_after_three

@@ -212,8 +212,8 @@ def test_resumed_to_the_bit(data, tmp_path):
     whole.fit()
     step = first.step
 
-    def stop_after_three(group):
-        step(group)
+    def stop_after_three(*share):
+        step(*share)
         first.stop_signal = 2 if first.state.step == 3 else None
 
     first.step = stop_after_three
