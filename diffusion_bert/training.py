@@ -74,8 +74,7 @@ class Trainer:
 
     def _meet(self) -> None:
         """All processes start from the same data and weights, with gradients that are summed in one go."""
-        fingerprints = self.processes.gather([float(int(self.data.fingerprint[:12], 16))])
-        if any(other != fingerprints[0] for other in fingerprints):
+        if self.processes.broadcast(self.data.fingerprint) != self.data.fingerprint:
             raise UserError("the processes read different training data: give every node the same files")
         self.processes.same_(parameter.data for parameter in self.model.denoiser.parameters())
         # a step of self-conditioning leaves some weights without a gradient: zero in every process, not none in some
