@@ -1,0 +1,213 @@
+#!/usr/bin/env python3
+"""How training scales with the data: time to the first step, memory, disk, padding and speed from 1,000 to 2,000,000 pairs.
+
+    python benchmarks/scaling.py --rows 1000 10000 100000            # without the large file
+    python benchmarks/scaling.py                                     # with it; needs about 1 GB of disk below --folder
+    python benchmarks/scaling.py --rows 2000000 --cache_above_mb 0 --processes 2
+
+The pairs are made here (seeded): a source of 5 to 20 made-up words after Zipf's law, and a target with the same words in another order, some
+replaced. Every size runs as a process of its own, twice: cold (nothing in the cache) and warm. It goes the way of the training script: read,
+hold out a validation split, learn a vocabulary, tokenise, count words, ``Trainer.fit``. "first step" is the time from the start of that process,
+imports included, to the end of the first optimizer step. "anonymous" is the highest RssAnon of /proc/self/status, looked at 50 times a second:
+memory that the kernel cannot drop, unlike the pages of a mapped file ("mapped" is the highest RssFile, which includes the libraries). Systems
+without /proc give the highest resident size of all kinds instead. Afterwards, in one process, all sizes of at most --in_turns rows train in turns
+A B C A B C, so that the machine's moods fall on all alike: word pieces per second (padding not counted) and the ratio to the smallest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+START = time.perf_counter()
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np  # noqa: E402
+
+from benchmarks.common import machine, positive, ratio, time_in_turns  # noqa: E402
+from diffusion_bert.checkpoint import RunDirectory  # noqa: E402
+from diffusion_bert.commands.training_run import prepare, vocabulary_texts  # noqa: E402
+from diffusion_bert.config import RunConfig  # noqa: E402
+from diffusion_bert.data import EpochBatches  # noqa: E402
+from diffusion_bert.model import build_model  # noqa: E402
+from diffusion_bert.tasks import load_pairs  # noqa: E402
+from diffusion_bert.training import Trainer  # noqa: E402
+from diffusion_bert.training_state import Reporter  # noqa: E402
+
+WORDS = 1500
+
+
+def arguments(argv=None) -> argparse.Namespace:
+    """The flags."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--rows", type=positive, nargs="+", default=[1000, 10_000, 100_000, 2_000_000], help="sizes of the training file")
+    parser.add_argument("--model", default="mini", help="built-in size (default mini)")
+    parser.add_argument("--batch_size", type=positive, default=64)
+    parser.add_argument("--steps", type=positive, default=20, help="optimizer steps of each process (default 20)")
+    parser.add_argument("--rounds", type=positive, default=30, help="timed steps of each size in turns (default 30)")
+    parser.add_argument("--in_turns", type=positive, default=100_000, help="largest size that takes part in the turns (default 100000)")
+    parser.add_argument("--cache_above_mb", type=int, default=RunConfig.from_flat({}).data.cache_above_mb, help="as in training")
+    parser.add_argument("--processes", type=int, default=0, help="preprocessing_num_workers, as in training (default 0)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", help="where data, cache and runs go (default: a temporary folder); removed at the end")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def write_pairs(path: Path, rows: int, seed: int) -> None:
+    """``rows`` made-up pairs as .jsonl, a block at a time."""
+    letters = random.Random(seed)
+    words = np.array(sorted({"".join(letters.choices("abcdefghijklmnoprstuvwyz", k=2 + number % 7)) for number in range(2 * WORDS)})[:WORDS])
+    rng = np.random.default_rng(seed)
+    rng.shuffle(words)
+    weights = 1 / np.arange(1, len(words) + 1)
+    with open(path, "w", encoding="utf-8") as file:
+        for start in range(0, rows, 10_000):
+            lengths = rng.integers(5, 21, size=min(10_000, rows - start))
+            drawn = rng.choice(words, size=int(lengths.sum()), p=weights / weights.sum())
+            for source in np.split(drawn, np.cumsum(lengths)[:-1]):
+                target = rng.permutation(source)
+                target[0] = words[rng.integers(len(words))]
+                file.write(f'{{"src": "{" ".join(source)}?", "trg": "{" ".join(target)}."}}\n')
+
+
+def new_trainer(options: argparse.Namespace, path: str, folder: Path, reporter: Reporter | None = None) -> Trainer:
+    """The trainer that the training script would make for this file."""
+    config = RunConfig.from_flat(
+        {
+            "task_name": "custom", "train_file": path, "model_name_or_path": options.model, "vocab_size": 4000, "max_length": 96,
+            "max_target_length": 40, "batch_size": options.batch_size, "max_steps": options.steps, "epochs": 100, "seed": options.seed,
+            "device": options.device, "output_dir": str(folder / "runs"), "cache_dir": str(folder / "cache"),
+            "cache_above_mb": options.cache_above_mb, "preprocessing_num_workers": options.processes,
+        }
+    )  # fmt: skip
+    splits = load_pairs(config.data, options.seed)
+    model = build_model(config, vocabulary_texts(splits.train), options.seed)
+    _, data = prepare(model, splits, fit=True)
+    return Trainer(model, data, RunDirectory.create(config), reporter)
+
+
+class Memory:
+    """The highest anonymous and mapped resident size since the start, in MB."""
+
+    def __init__(self):
+        self.anonymous = self.mapped = 0.0
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            self.look()
+            time.sleep(0.02)
+
+    def look(self) -> None:
+        try:
+            with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+                values = {name: rest.split()[0] for name, _, rest in (line.partition(":") for line in file) if rest.strip()}
+            anonymous, mapped = int(values["RssAnon"]) / 1024, int(values["RssFile"]) / 1024
+        except (OSError, KeyError):
+            import resource
+
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            anonymous, mapped = peak / (1024 if sys.platform != "darwin" else 1024**2), 0.0
+        self.anonymous, self.mapped = max(self.anonymous, anonymous), max(self.mapped, mapped)
+
+
+class FirstStep(Reporter):
+    """Remembers when the first step was done."""
+
+    seconds = None
+
+    def step(self, step: int, progress: float, values: dict) -> None:
+        if self.seconds is None:
+            self.seconds = time.perf_counter() - START
+
+
+def padding(trainer: Trainer, batches: int = 400) -> float:
+    """Share of padding in the first batches of epoch 0."""
+    epoch = EpochBatches(trainer.data.train, trainer.data.collator, trainer.config.data, trainer.training.batch_size, trainer.training.seed, 0)
+    valid = [batch.valid for batch in (epoch[number] for number in range(min(batches, len(epoch))))]
+    return 1 - sum(int(mask.sum()) for mask in valid) / sum(mask.numel() for mask in valid)
+
+
+def child(options: argparse.Namespace) -> None:
+    """One training; prints one line of JSON."""
+    memory, first = Memory(), FirstStep()
+    trainer = new_trainer(options, options.child, Path(options.folder), first)
+    ready = time.perf_counter() - START
+    trainer.fit()
+    memory.look()
+    print(json.dumps({"ready": ready, "first": first.seconds, "anonymous": memory.anonymous, "mapped": memory.mapped, "padding": padding(trainer)}))
+
+
+def in_turns(options: argparse.Namespace, files: dict[int, Path], folder: Path) -> None:
+    """Steps of several sizes in turns: speed and its ratio to the smallest size."""
+    counted: dict[int, int] = dict.fromkeys(files, 0)
+
+    def stepper(rows: int):
+        trainer = new_trainer(options, str(files[rows]), folder)
+        trainer.started = time.monotonic()
+        numbers = iter(range(10**9))
+
+        def step() -> None:
+            epoch, number = divmod(next(numbers), len(trainer._epoch_batches(0)))
+            batch = trainer._epoch_batches(epoch)[number]
+            counted[rows] += int(batch.valid.sum())
+            trainer.step([batch])
+
+        return step
+
+    seconds = time_in_turns({str(rows): stepper(rows) for rows in files}, options.rounds, warmup=2)
+    names = list(seconds)
+    print(f"\n{'rows':>10} {'word pieces/s':>14}   speed, smallest size = 1 (quartiles over the turns)")
+    per_step = {name: [value / counted[int(name)] for value in seconds[name]] for name in names}
+    for name in names:
+        speed = counted[int(name)] * options.rounds / (options.rounds + 2) / sum(seconds[name])
+        print(f"{int(name):>10,} {speed:>14,.0f}   {ratio(per_step[names[0]], per_step[name])}")
+
+
+def main(argv=None) -> None:
+    """Write the files, run the processes, print the tables."""
+    options = arguments(argv)
+    if options.child:
+        return child(options)
+    print(f"{machine()}\nmodel {options.model}, batch {options.batch_size}, seed {options.seed}, data over {options.cache_above_mb} MB mapped")
+    print(f"{'rows':>10} {'file MB':>8} {'cache':>6} {'ready s':>8} {'first step s':>13} {'anonymous MB':>13} {'mapped MB':>10} {'padding %':>10}")
+    if options.folder:
+        Path(options.folder).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="scaling_", dir=options.folder) as name:
+        folder, files = Path(name), {}
+        for rows in sorted(options.rows):
+            path = files[rows] = folder / f"{rows}.jsonl"
+            write_pairs(path, rows, options.seed)
+            size = path.stat().st_size / 1e6
+            kept = [
+                f"--{flag}={getattr(options, flag)}" for flag in ("model", "batch_size", "steps", "cache_above_mb", "processes", "device", "seed")
+            ]
+            for state in ("cold", "warm"):
+                command = [sys.executable, __file__, *kept, "--folder", str(folder), "--child", str(path)]
+                done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+                if done.returncode:
+                    sys.exit(f"{rows:,} rows, {state}: {done.stderr.strip()[-2000:]}")
+                found = json.loads(done.stdout.splitlines()[-1])
+                cache = state if size > options.cache_above_mb else "none"
+                print(
+                    f"{rows:>10,} {size:>8,.1f} {cache:>6} {found['ready']:>8.1f} {found['first']:>13.1f} "
+                    f"{found['anonymous']:>13,.0f} {found['mapped']:>10,.0f} {100 * found['padding']:>10.1f}",
+                    flush=True,
+                )
+        small = {rows: path for rows, path in files.items() if rows <= options.in_turns}
+        if small:
+            in_turns(options, small, folder)
+
+
+if __name__ == "__main__":
+    main()
