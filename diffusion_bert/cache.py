@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ class Cache:
             shutil.rmtree(folder, ignore_errors=True)
         except OSError:
             pass  # not there
-        temporary = self.folder / f".{name}.{os.getpid()}.tmp"
+        temporary = self.folder / f".{name}.{uuid.uuid4().hex[:12]}.tmp"
         writer = None
         try:
             shutil.rmtree(temporary, ignore_errors=True)
