@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from diffusion_bert.cli import Parser, guarded  # noqa: E402
 from diffusion_bert.config import SAMPLERS, SamplingConfig, build  # noqa: E402
 from diffusion_bert.errors import UserError, nearest  # noqa: E402
+from diffusion_bert.finding import checkpoint_file  # noqa: E402
 
 STEPS = (1, 2, 4, 8, 16, 32)
 MORE_STEPS = {"ancestral": (64,)}
@@ -49,6 +50,7 @@ def main(argv=None) -> int:
     checkpoint, test_file, sources, samplers, steps, output_dir = (given.pop(name, None) for name in names)
     options = build(SamplingConfig, {"length_beam": 1, **given}, "--")
     settings = chosen_settings(samplers, steps)
+    checkpoint = checkpoint_file(checkpoint)
     folder = Path(output_dir or "sweep")
     folder.mkdir(parents=True, exist_ok=True)
     records = sweep(checkpoint, test_file, sources or 300, settings, options, folder / "sweep.jsonl")
@@ -77,12 +79,11 @@ def chosen_settings(samplers: str | None, steps: str | None) -> list[tuple[str, 
 def sweep(checkpoint, test_file, sources: int, settings, options: SamplingConfig, path: Path) -> list[dict]:
     """One record per setting, in order; those already in the file (same checkpoint, sources and options) are not measured again."""
     from benchmarks.common import machine
-    from diffusion_bert.checkpoint import latest_checkpoint, load_checkpoint
+    from diffusion_bert.checkpoint import load_checkpoint
     from diffusion_bert.commands.evaluate import chosen_pairs
     from diffusion_bert.generation import DiffusionTextGenerator
     from diffusion_bert.model import pick_device
 
-    checkpoint = Path(checkpoint or latest_checkpoint())
     model = load_checkpoint(checkpoint).to(pick_device(options.device))
     notes: list[str] = []
     pairs = [pair for pair in chosen_pairs(model.config, "test", None, test_file, sources, options.seed, notes) if pair.source]

@@ -19,6 +19,7 @@ import torch
 
 from .config import RunConfig
 from .errors import UserError
+from .finding import checkpoint_file
 from .model import DiffusionModel, assemble
 from .schedule import NoiseSchedule
 from .storage import to_plain, versions, weights_digest, write_atomically
@@ -71,11 +72,7 @@ def read_payload(path: str | Path) -> dict:
     """
     import pickle
 
-    path = Path(path)
-    if path.is_dir():
-        raise UserError(f"{path} is a folder: expected a checkpoint file such as {path / 'best_model.pt'}")
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint; train one with run_conditional_training.py")
+    path = checkpoint_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch comments on foreign pickles
@@ -248,15 +245,3 @@ class RunDirectory:
 
         text = yaml.safe_dump(config.to_flat(), sort_keys=False)
         write_atomically(self.path / "config.yaml", lambda file: file.write(text.encode()))
-
-
-def latest_checkpoint(output_dir: str | Path = "runs", name: str = "best_model.pt") -> Path:
-    """The most recently written checkpoint of that name below ``output_dir``.
-
-    Raises:
-        UserError: there is none.
-    """
-    found = sorted(Path(output_dir).glob(f"*/{name}"), key=lambda path: (path.stat().st_mtime_ns, path.parent.name))
-    if not found:
-        raise UserError(f"no trained model ({name}) below {output_dir}: train one with run_conditional_training.py, or name one with --checkpoint")
-    return found[-1]

@@ -14,11 +14,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .casing import sentence_case
-from .checkpoint import latest_checkpoint, load_checkpoint
+from .checkpoint import load_checkpoint
 from .config import SamplingConfig, build
 from .data import CONTINUE, PAIR, Collator
 from .decoding import Decoded, blank_canvas, decode, length_log_probs, spread_lengths
 from .errors import UserError, nearest
+from .finding import checkpoint_file
 from .infilling import mask_text, splice, tokenize_masked
 from .model import DiffusionModel, pick_device
 from .reading import unencodable
@@ -44,7 +45,7 @@ class DiffusionTextGenerator:
     def from_checkpoint(cls, path: str | Path | None = None, device: str = "auto", **options) -> DiffusionTextGenerator:
         """Load a checkpoint file (default: the newest best_model.pt below runs/)."""
         checked = checked_options({**options, "device": device})
-        return cls(load_checkpoint(path if path is not None else latest_checkpoint()).to(pick_device(device)), checked)
+        return cls(load_checkpoint(checkpoint_file(path)).to(pick_device(device)), checked)
 
     # ---- the three skills -----------------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,6 @@ from diffusion_bert.checkpoint import (
     FORMAT,
     FORMAT_VERSION,
     RunDirectory,
-    latest_checkpoint,
     load_checkpoint,
     read_payload,
     save_checkpoint,
@@ -30,6 +29,7 @@ from diffusion_bert.checkpoint import (
     write_atomically,
 )
 from diffusion_bert.errors import UserError
+from diffusion_bert.finding import latest_checkpoint
 from diffusion_bert.generation import DiffusionTextGenerator
 
 PLAIN = (bool, int, float, str, bytes, type(None), list, tuple, dict)

@@ -11,9 +11,10 @@ import torch
 import yaml
 from commands import read_records, run
 
-from diffusion_bert.checkpoint import latest_checkpoint, load_checkpoint, read_payload
+from diffusion_bert.checkpoint import load_checkpoint, read_payload
 from diffusion_bert.commands.continue_training import child_config, inherited
 from diffusion_bert.errors import UserError
+from diffusion_bert.finding import latest_checkpoint
 
 QUICK = ("--device", "cpu", "--max_steps", "2")
 

@@ -50,6 +50,18 @@ def test_nothing_heavy_for_help():
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
+def test_nothing_heavy_for_a_wrong_path(tmp_path):
+    """A checkpoint that is not there, and none at all, are refused before torch is imported."""
+    code = f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); os.chdir({str(tmp_path)!r})\n" + "".join(
+        f"import {script}\nassert {script}.main({argv}) == 2\n"
+        for script in SCRIPTS[1:]
+        for argv in (["--checkpoint", "nowhere.pt"], ["--seed", "1"])
+    )
+    code += "print(sorted({'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1:] == ["[]"] and done.stderr.count("no such checkpoint") == 3, done.stderr
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_version(script):
     """--version tells the package's version."""

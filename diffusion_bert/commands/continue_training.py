@@ -15,6 +15,7 @@ from ..cli import ask_settings, choose, settings_of, training_parser
 from ..config import ModelConfig, RunConfig, load_preset
 from ..distributed import join
 from ..errors import UserError
+from ..finding import checkpoint_file, latest_checkpoint
 from .train import FOR_CONTINUING
 
 PRESETS = FOR_CONTINUING
@@ -87,24 +88,21 @@ def _resume(checkpoint: str | None, model_dir: str | None, given: dict) -> int:
     extra = sorted(set(given) - {"device", "output_dir"})
     if extra:
         raise UserError(f"--resume goes on with the run's own settings: drop --{extra[0]}, or train on in a new run without --resume")
-    from ..checkpoint import latest_checkpoint
-    from .training_run import resume_run
-
     if model_dir:
         last = Path(model_dir) / "last.pt"
         if not last.is_file():
             raise UserError(f"{model_dir} holds no last.pt: expected the directory of an interrupted run")
     else:
-        last = Path(checkpoint) if checkpoint else latest_checkpoint(given.get("output_dir", "runs"), "last.pt")
+        last = checkpoint_file(checkpoint) if checkpoint else latest_checkpoint(given.get("output_dir", "runs"), "last.pt")
+    from .training_run import resume_run
+
     return resume_run(last, given.get("device"))
 
 
 def find_parent(checkpoint: str | None, model_dir: str | None, output_dir: str) -> Path:
     """The checkpoint to train on from."""
-    from ..checkpoint import latest_checkpoint
-
     if checkpoint:
-        return Path(checkpoint)
+        return checkpoint_file(checkpoint)
     if model_dir:
         path = Path(model_dir) / "best_model.pt"
         if not path.is_file():

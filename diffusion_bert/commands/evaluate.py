@@ -12,6 +12,7 @@ from pathlib import Path
 from ..cli import Parser
 from ..config import SamplingConfig, build
 from ..errors import UserError, nearest
+from ..finding import checkpoint_file
 
 OUTPUT_FILES = ("evaluation.json", "evaluation.md", "evaluation.png", "generations.jsonl")
 PARTS = ("reconstruction", "generation", "nelbo")  # as in evaluation.py, which is too heavy to import for --help
@@ -39,10 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse(sys.argv[1:] if argv is None else argv)
     if given.get("split", "test") not in ("valid", "test"):
         raise UserError(f"split is '{given['split']}': expected valid or test")
-    from ..checkpoint import latest_checkpoint
-
-    checkpoint = Path(given.pop("checkpoint", None) or latest_checkpoint())
-    evaluate_checkpoint(checkpoint, **given)
+    evaluate_checkpoint(checkpoint_file(given.pop("checkpoint", None)), **given)
     return 0
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from ..cli import Parser
 from ..config import SamplingConfig, build
+from ..finding import checkpoint_file
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,12 +20,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse(sys.argv[1:] if argv is None else argv)
     checkpoint = given.pop("checkpoint", None)
     options = build(SamplingConfig, given, "--")
-    from ..checkpoint import latest_checkpoint, load_checkpoint
+    path = checkpoint_file(checkpoint)
+    from ..checkpoint import load_checkpoint
     from ..generation import DiffusionTextGenerator
     from ..model import pick_device
     from ..repl import PROMPT, Repl
 
-    path = Path(checkpoint) if checkpoint else latest_checkpoint()
     model = load_checkpoint(path).to(pick_device(options.device))
     print(f"{path} ({model.task.name}, {model.parameter_count / 1e6:.1f}M parameters). Type help for the commands, quit to leave.")
     if sys.stdin.isatty():

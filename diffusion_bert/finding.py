@@ -1,0 +1,35 @@
+"""Where checkpoints lie. Without torch, so that a wrong path is refused at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .errors import UserError
+
+
+def checkpoint_file(path: str | Path | None, output_dir: str | Path = "runs") -> Path:
+    """The path of an existing file; None stands for the newest best_model.pt below ``output_dir``.
+
+    Raises:
+        UserError: no such file, or a folder.
+    """
+    if path is None:
+        return latest_checkpoint(output_dir)
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: expected a checkpoint file such as {path / 'best_model.pt'}")
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint; train one with run_conditional_training.py")
+    return path
+
+
+def latest_checkpoint(output_dir: str | Path = "runs", name: str = "best_model.pt") -> Path:
+    """The most recently written checkpoint of that name below ``output_dir``.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = sorted(Path(output_dir).glob(f"*/{name}"), key=lambda path: (path.stat().st_mtime_ns, path.parent.name))
+    if not found:
+        raise UserError(f"no trained model ({name}) below {output_dir}: train one with run_conditional_training.py, or name one with --checkpoint")
+    return found[-1]
