@@ -85,7 +85,7 @@ def make_step(variant: str, options: argparse.Namespace, device: torch.device):
     )  # fmt: skip
     collator = Collator(model.tokenizer, PROMPT)
     pairs = synthetic_pairs(model, options.batch_size, options.length, options.seed)
-    data = TrainingData(pairs, [], 1, collator, "")
+    data = TrainingData(pairs, [], 1, collator, "0" * 64)
     trainer = Trainer(model, data, RunDirectory("unused"))
     batch = trainer._epoch_batches(0)[0]
     if batch.input_ids.shape != (options.batch_size, options.length):
