@@ -101,6 +101,16 @@ class NoiseSchedule:
         m_s, m_t = self.mask_probability(tau_s, ids), self.mask_probability(tau_t, ids)
         return (m_t - m_s) / m_t
 
+    def commonest(self, like: Tensor) -> Tensor:
+        """Ids shaped like ``like`` of the type with the smallest h, which is revealed fastest at all times: rate_v falls as h_v rises, since
+        x cos x < sin x on (0, pi). So its r is the largest of all."""
+        index = 0 if self.informativeness is None else int(self.informativeness.argmin())
+        return torch.full_like(like, index, dtype=torch.long)
+
+    def largest_reveal_probability(self, tau_s: Tensor, tau_t: Tensor) -> Tensor:
+        """max_v r(v), shaped like the times."""
+        return self.reveal_probability(tau_s, tau_t, self.commonest(tau_t))
+
     def reveal_rate(self, u: Tensor, ids: Tensor | None = None) -> Tensor:
         """rate_v = m'(v) / m(v) per unit of u, the limit of r(v) / (u_t - u_s); u in (0, 1]. Shapes as in mask_probability."""
         u, warp = self._aligned(u.to(torch.float64), ids)

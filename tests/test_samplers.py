@@ -22,7 +22,8 @@ from helpers import (
 
 from diffusion_bert.diffusion import AbsorbingDiffusion
 from diffusion_bert.samplers import SAMPLERS, SamplerOptions, sample_ancestral, sample_confidence
-from diffusion_bert.samplers.common import draw, rank_within_rows, word_distribution
+from diffusion_bert.samplers.common import rank_within_rows
+from diffusion_bert.samplers.words import draw, word_distribution
 from diffusion_bert.schedule import SCHEDULES, NoiseSchedule
 from diffusion_bert.word_frequency import informativeness
 

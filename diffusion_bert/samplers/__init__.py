@@ -6,7 +6,21 @@ sampler(denoise, x_t, schedule, mask_id, tau, options, generator, callback) -> S
 from .ancestral import sample_ancestral
 from .common import Denoise, SampleOutput, SamplerOptions
 from .confidence import sample_confidence
+from .entropy import sample_entropy
+from .first_hitting import sample_first_hitting
+from .remask import sample_remask
+from .repetition import Repeats
+from .words import guide
 
-SAMPLERS = {"ancestral": sample_ancestral, "confidence": sample_confidence}
+SAMPLERS = {
+    "ancestral": sample_ancestral,
+    "first_hitting": sample_first_hitting,
+    "confidence": sample_confidence,
+    "entropy": sample_entropy,
+    "remask": sample_remask,
+}
 
-__all__ = ["SAMPLERS", "Denoise", "SampleOutput", "SamplerOptions", "sample_ancestral", "sample_confidence"]
+__all__ = [
+    "SAMPLERS", "Denoise", "Repeats", "SampleOutput", "SamplerOptions", "guide", "sample_ancestral", "sample_confidence", "sample_entropy",
+    "sample_first_hitting", "sample_remask",
+]  # fmt: skip

@@ -1,36 +1,46 @@
-"""What all samplers share: their options, their result, the word distribution and exact draws.
+"""What all samplers share: their options, their result, and the state of a run, so that each file is left with its one algorithm.
 
-Shapes: B rows, T places of the target canvas, N masked places in row-major order, V vocabulary.
+Shapes: B rows, T places of the target canvas, N places looked at in row-major order, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-PLACES_AT_ONCE = 512
-FEW_WORDS = 128  # usually enough for top_p
-# (x_t [B, T], tau [B], rows [B]) -> log mu [N, V] at the masked places of x_t, in row-major order. ``rows`` are the places of
-# these sequences in the batch the sampler was started with: finished ones are no longer sent.
+from .words import WordOptions, draw_words, uniform_noise
+
+if TYPE_CHECKING:
+    from .repetition import Repeats
+
+# (x_t [B, T], tau [B], rows [B]) -> log mu [N, V] at the masked places of x_t, in row-major order; the sampler may write into it.
+# ``rows`` are the places of these sequences in the batch the sampler was started with: others are not sent.
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
+Callback = Callable[[int, Tensor], None]
 
 
 @dataclass
-class SamplerOptions:
-    """steps: most denoiser calls per row. temperature 0 = likeliest word. top_k 0 and top_p 1 = off."""
+class SamplerOptions(WordOptions):
+    """steps: most denoiser calls per row. The others belong to one sampler each; see there.
+
+    repeats: what may not be written next to itself; None leaves the samplers exact.
+    """
 
     steps: int = 16
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
+    margin: bool = False
+    gamma: float = 0.1
+    remask_cap: float = 0.04
+    remask_order: str = "confidence"
+    repeats: Repeats | None = None
 
 
 @dataclass
 class SampleOutput:
-    """x_0 [B, T]: the finished canvas. nfe [B]: denoiser calls each row took part in.
+    """x_0 [B, T]: the finished canvas. nfe [B]: calls of ``denoise`` each row took part in.
 
     log_prob [B]: sum of log mu (before temperature) of each word at the moment it was revealed; candidates are ranked by it.
     """
@@ -40,57 +50,104 @@ class SampleOutput:
     log_prob: Tensor
 
 
-def draw_words(log_mu: Tensor, options: SamplerOptions, generator: torch.Generator | None = None) -> Tensor:
-    """One word per place [N] from mu', a few hundred places at a time: float64 over 30,000 words is large."""
-    return torch.cat([draw(word_distribution(part, options), generator) for part in log_mu.split(PLACES_AT_ONCE)])
+@dataclass
+class Places:
+    """Some masked places and what the denoiser says of them: rows and columns [N] in the canvas, log_mu [N, V]."""
+
+    rows: Tensor
+    columns: Tensor
+    log_mu: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def select(self, chosen: Tensor) -> Places:
+        """Those places only; ``chosen`` [N] bool."""
+        return self if bool(chosen.all()) else Places(self.rows[chosen], self.columns[chosen], self.log_mu[chosen])
+
+    def log_prob(self, words: Tensor) -> Tensor:
+        """log mu of one word per place, [N]."""
+        return self.log_mu.gather(-1, words[:, None]).squeeze(-1)
 
 
-def word_distribution(log_mu: Tensor, options: SamplerOptions) -> Tensor:
-    """log mu' [N, V] float64: log mu -> temperature -> top_k -> top_p -> renormalised. Temperature 0 leaves the likeliest word alone."""
-    if options.temperature == 0:
-        best = torch.full(log_mu.shape, float("-inf"), dtype=torch.float64, device=log_mu.device)
-        return best.scatter_(-1, log_mu.argmax(-1, keepdim=True), 0.0)
-    log_mu = log_mu.double() / options.temperature
-    if 0 < options.top_k < log_mu.shape[-1]:
-        smallest = log_mu.topk(options.top_k).values[:, -1:]
-        log_mu = log_mu.masked_fill(log_mu < smallest, float("-inf"))
-    log_mu = torch.log_softmax(log_mu, dim=-1)
-    if options.top_p < 1:
-        ordered, order = log_mu.topk(min(FEW_WORDS, log_mu.shape[-1]))
-        if bool((ordered.exp().sum(-1) < options.top_p).any()):  # a flat distribution: all words have to be sorted
-            ordered, order = log_mu.sort(descending=True)
-        before = ordered.exp().cumsum(-1) - ordered.exp()  # mass of the words ahead of each
-        ordered = ordered.masked_fill((before >= options.top_p) & (before > 0), float("-inf"))
-        nothing = torch.full_like(log_mu, float("-inf"))
-        log_mu = torch.log_softmax(nothing.scatter(-1, order, ordered), dim=-1)
-    return log_mu
+class Run:
+    """One run of a sampler: the canvas ``x_t`` [B, T] as it is now, the times ``tau`` [B] at which its rows started, and what is counted."""
 
+    def __init__(
+        self, denoise: Denoise, x_t: Tensor, mask_id: int, tau: Tensor, options: SamplerOptions, generator: torch.Generator | None, callback: Callback | None
+    ):  # fmt: skip
+        self.denoise, self.mask_id, self.options, self.generator, self.callback = denoise, mask_id, options, generator, callback
+        self.x_t = x_t.clone()
+        self.tau = tau.to(torch.float64)
+        self.nfe = torch.zeros(len(x_t), dtype=torch.long, device=x_t.device)
+        self.log_prob = torch.zeros(x_t.shape, dtype=torch.float64, device=x_t.device)  # of the word at each place, when it was revealed
+        self.steps_done = 0
 
-def draw(log_mu: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """One word per row [N] by inverting the cumulative distribution in float64.
+    @property
+    def masked(self) -> Tensor:
+        """[B, T] places still to be written."""
+        return self.x_t == self.mask_id
 
-    (The usual Gumbel trick in float32 silently lowers the temperature: its noise is cut off, arXiv 2409.02908.)
-    """
-    cumulative = log_mu.double().exp().cumsum(-1)
-    uniform = torch.rand(len(log_mu), 1, generator=generator, dtype=torch.float64).to(log_mu.device)
-    index = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).squeeze(-1)
-    # rounding may land on the very end; step back to the last word that has mass
-    last = log_mu.shape[-1] - 1 - log_mu.isfinite().flip(-1).int().argmax(-1)
-    return torch.minimum(index, last)
+    def uniform(self, *size: int) -> Tensor:
+        """Uniform numbers in float64."""
+        return uniform_noise(size, self.generator, self.x_t.device)
 
+    def look(self, wanted: Tensor, tau_t: Tensor) -> Places:
+        """Call the denoiser for the rows with a place in ``wanted`` [B, T], at times tau_t [B]; log mu of the wanted places.
 
-def uniform_noise(size: int, generator: torch.Generator | None, device) -> Tensor:
-    """Uniform numbers [size] in float64, drawn on the CPU so that a seed means the same everywhere."""
-    return torch.rand(size, generator=generator, dtype=torch.float64).to(device)
+        With ``repeats`` the words that may not stand there lose their mass.
+        """
+        rows = wanted.any(-1).nonzero().squeeze(-1)
+        canvas = self.x_t[rows]
+        log_mu = self.denoise(canvas, tau_t[rows], rows)
+        self.nfe[rows] += 1
+        local, columns = (canvas == self.mask_id).nonzero(as_tuple=True)
+        places = Places(rows[local], columns, log_mu)
+        return self._forbid(places.select(wanted[places.rows, columns]))
 
+    def draw(self, places: Places) -> Tensor:
+        """A word for every place, [N] from mu'."""
+        return draw_words(places.log_mu, self.options, self.generator)
 
-def masked_places(x_t: Tensor, mask_id: int) -> tuple[Tensor, Tensor]:
-    """Rows and columns [N] of the masked places, in row-major order."""
-    return (x_t == mask_id).nonzero(as_tuple=True)
+    def reveal(self, places: Places, words: Tensor, chosen: Tensor, last: bool = False) -> None:
+        """Write ``words`` [N] at the ``chosen`` places [N].
+
+        With ``repeats``, of equal words that may not stand together only the most probable is written: the other place stays masked until a
+        later call can see its neighbour. When this is the ``last`` call, it is drawn anew at once, without the word beside it.
+        """
+        log_prob = places.log_prob(words)
+        repeats = self.options.repeats
+        allowed = chosen if repeats is None else chosen & ~repeats.clash(self.x_t, places.rows, places.columns, words, chosen, log_prob)
+        rows, columns = places.rows[allowed], places.columns[allowed]
+        self.x_t[rows, columns] = words[allowed]
+        self.log_prob[rows, columns] = log_prob[allowed].double()
+        left = chosen & ~allowed
+        if last and bool(left.any()):  # the most probable one of each row is always allowed: this ends
+            rest = self._forbid(places.select(left))
+            self.reveal(rest, self.draw(rest), torch.ones_like(rest.rows, dtype=torch.bool), last)
+
+    def remask(self, chosen: Tensor) -> None:
+        """Put [MASK] back at the places ``chosen`` [B, T]."""
+        self.x_t[chosen] = self.mask_id
+        self.log_prob[chosen] = 0.0
+
+    def tell(self) -> None:
+        """End of a step: the callback gets (step, x_t)."""
+        if self.callback is not None:
+            self.callback(self.steps_done, self.x_t)
+        self.steps_done += 1
+
+    def output(self) -> SampleOutput:
+        return SampleOutput(self.x_t, self.nfe, self.log_prob.sum(-1))
+
+    def _forbid(self, places: Places) -> Places:
+        if self.options.repeats is not None and len(places):
+            self.options.repeats.forbid(self.x_t, places.rows, places.columns, places.log_mu, self.mask_id)
+        return places
 
 
 def rank_within_rows(score: Tensor, rows: Tensor) -> Tensor:
-    """Rank of each place among those of its own row, 0 = highest score; ties keep their order. score and rows [N], rows ascending."""
+    """Rank of each place among those of its own row (or any other group), 0 = highest score; ties keep their order. score and rows [N]."""
     order = torch.argsort(score, descending=True, stable=True)
     order = order[torch.argsort(rows[order], stable=True)]  # grouped by row, best first
     counts = torch.bincount(rows, minlength=int(rows.max()) + 1 if len(rows) else 0)

@@ -1,0 +1,69 @@
+"""Second thoughts: words already written may be masked again and written anew."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..schedule import NoiseSchedule
+from .common import Callback, Denoise, Places, Run, SampleOutput, SamplerOptions, rank_within_rows
+from .confidence import confidence_of, masked_share
+
+
+@torch.no_grad()
+def sample_remask(
+    denoise: Denoise,
+    x_t: Tensor,
+    schedule: NoiseSchedule,
+    mask_id: int,
+    tau: Tensor,
+    options: SamplerOptions,
+    generator: torch.Generator | None = None,
+    callback: Callback | None = None,
+) -> SampleOutput:
+    """Remasking (ReMDM-cap, Wang et al. 2025, arXiv 2503.00307) on the grid of ``sample_ancestral``, composed with one of two orders.
+
+    A word v written in this run goes back to [MASK] with probability
+
+        sigma_t(v) = min(cap, (1 - alpha_s(v)) / alpha_t(v))
+
+    and in exchange more is revealed. ``ancestral``: a masked place shows v with mu'_v (alpha_s - (1 - sigma) alpha_t)(v) / (1 - alpha_t(v)), which
+    keeps the marginals of the forward process. ``confidence``: the most confident places, so many that after the step as many are masked as in
+    ``sample_confidence``. sigma = 0 (cap 0) is the base sampler; at s = 0 nothing is masked again. What the user gave stays. Arguments as in
+    ``sample_ancestral``.
+    """
+    run = Run(denoise, x_t, mask_id, tau, options, generator, callback)
+    ours = run.masked
+    total = ours.sum(-1)
+    for step in range(options.steps, 0, -1):
+        tau_t, tau_s = run.tau * step / options.steps, run.tau * (step - 1) / options.steps
+        sigma = remask_probability(schedule, tau_s, tau_t, x_t=run.x_t, cap=options.remask_cap)
+        again = ours & ~run.masked & (run.uniform(*x_t.shape) < sigma)
+        if bool(run.masked.any()):
+            places = run.look(run.masked, tau_t)
+            words = run.draw(places)
+            if options.remask_order == "ancestral":
+                chosen = run.uniform(len(places)) < reveal_probability(schedule, tau_s, tau_t, places, words, options.remask_cap)
+            else:
+                masked_now, masked_then = run.masked.sum(-1), masked_share(schedule, run.tau, step - 1, options.steps, total)
+                count = (masked_now + again.sum(-1) - masked_then).clamp(min=1)
+                chosen = rank_within_rows(confidence_of(places, words, options), places.rows) < count[places.rows]
+            run.reveal(places, words, chosen, last=step == 1)
+        run.remask(again)
+        run.tell()
+    return run.output()
+
+
+def remask_probability(schedule: NoiseSchedule, tau_s: Tensor, tau_t: Tensor, x_t: Tensor, cap: float) -> Tensor:
+    """sigma_t(v) = min(cap, (1 - alpha_s(v)) / alpha_t(v)) for the words x_t [B, T] (or [N]); times [B] (or [N])."""
+    while tau_s.ndim < x_t.ndim:
+        tau_s, tau_t = tau_s[..., None], tau_t[..., None]
+    alpha_t = 1 - schedule.mask_probability(tau_t, x_t)
+    return (schedule.mask_probability(tau_s, x_t) / alpha_t).clamp(max=cap)  # at alpha_t = 0: infinity, hence the cap
+
+
+def reveal_probability(schedule: NoiseSchedule, tau_s: Tensor, tau_t: Tensor, places: Places, words: Tensor, cap: float) -> Tensor:
+    """(alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t) = r + sigma alpha_t / (1 - alpha_t) for the words [N]; times [B]."""
+    tau_s, tau_t = tau_s[places.rows], tau_t[places.rows]
+    m_t = schedule.mask_probability(tau_t, words)
+    return schedule.reveal_probability(tau_s, tau_t, words) + remask_probability(schedule, tau_s, tau_t, words, cap) * (1 - m_t) / m_t

@@ -1,0 +1,116 @@
+"""From log mu to words: the order specials -> guidance -> temperature -> top_k -> top_p -> renormalise = mu', and exact draws from mu'.
+
+Shapes: N places, V vocabulary. Draws invert the cumulative distribution with float64 uniform numbers. (The usual Gumbel trick in float32
+silently lowers the temperature: its noise is cut off, arXiv 2409.02908.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ELEMENTS_AT_ONCE = 2**20  # of log mu: a part that stays in the processor's cache
+FEW_WORDS = 128  # usually enough for top_p
+BLOCK = 64  # words whose mass is summed before one of them is drawn
+COLDEST = 1e-30  # below it a temperature counts as 0
+
+
+@dataclass
+class WordOptions:
+    """temperature 0 = likeliest word. top_k 0 and top_p 1 = off."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+def guide(log_mu: Tensor, log_mu_free: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598): log mu <- l_u + (1 + w)(l - l_u), renormalised.
+
+    log_mu l [N, V] with the source and log_mu_free l_u [N, V] without it; scale w = 0 gives l. Words without mass in l stay without.
+    """
+    push = torch.where(log_mu.isfinite() & log_mu_free.isfinite(), log_mu - log_mu_free, 0.0)
+    return torch.log_softmax(log_mu + scale * push, dim=-1)
+
+
+def word_distribution(log_mu: Tensor, options: WordOptions) -> Tensor:
+    """log mu' [N, V] float64: log mu -> temperature -> top_k -> top_p -> renormalised. Temperature 0 leaves the likeliest word alone.
+
+    The definition; :func:`draw_words` has the same law and does less.
+    """
+    if options.temperature < COLDEST:
+        best = torch.full(log_mu.shape, float("-inf"), dtype=torch.float64, device=log_mu.device)
+        return best.scatter_(-1, log_mu.argmax(-1, keepdim=True), 0.0)
+    log_mu = log_mu.double() / options.temperature
+    if 0 < options.top_k < log_mu.shape[-1]:
+        smallest = log_mu.topk(options.top_k).values[:, -1:]
+        log_mu = log_mu.masked_fill(log_mu < smallest, float("-inf"))
+    log_mu = torch.log_softmax(log_mu, dim=-1)
+    if options.top_p < 1:
+        ordered, order = log_mu.topk(min(FEW_WORDS, log_mu.shape[-1]))
+        if bool((ordered.exp().sum(-1) < options.top_p).any()):  # a flat distribution: all words have to be sorted
+            ordered, order = log_mu.sort(descending=True)
+        before = ordered.exp().cumsum(-1) - ordered.exp()  # mass of the words ahead of each
+        ordered = ordered.masked_fill((before >= options.top_p) & (before > 0), float("-inf"))
+        nothing = torch.full_like(log_mu, float("-inf"))
+        log_mu = torch.log_softmax(nothing.scatter(-1, order, ordered), dim=-1)
+    return log_mu
+
+
+def draw_words(log_mu: Tensor, options: WordOptions, generator: torch.Generator | None = None) -> Tensor:
+    """One word per place [N] from mu', exactly up to the rounding of log mu itself; log mu need not be normalised."""
+    rows = max(1, ELEMENTS_AT_ONCE // log_mu.shape[-1])
+    return torch.cat([_draw_part(part, options, generator) for part in log_mu.split(rows)])
+
+
+def _draw_part(log_mu: Tensor, options: WordOptions, generator: torch.Generator | None) -> Tensor:
+    if options.temperature < COLDEST:
+        return log_mu.argmax(-1)
+    if 0 < options.top_k < log_mu.shape[-1]:  # the rest of the work is on k words
+        ordered, order = log_mu.topk(options.top_k)
+        choice = draw(word_distribution(ordered, dataclasses.replace(options, top_k=0)), generator)
+        return order.gather(-1, choice[:, None]).squeeze(-1)
+    mass = (log_mu - log_mu.amax(-1, keepdim=True)).div_(options.temperature).exp_()
+    words = draw_by_blocks(mass, generator)
+    if options.top_p < 1:
+        # A word is outside the nucleus when the likelier ones have top_p between them. Those few places are drawn anew from the nucleus:
+        # mu + (1 - M) mu / M = mu / M for words of the nucleus, whose mass is M. Nobody has to sort the other places.
+        before = torch.where(mass > mass.gather(-1, words[:, None]), mass, 0.0).sum(-1)
+        outside = (before >= options.top_p * mass.sum(-1)) & (before > 0)
+        if bool(outside.any()):
+            words[outside] = draw(word_distribution(log_mu[outside], options), generator)
+    return words
+
+
+def draw(log_mu: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """One word per row [N] from log mu [N, V]."""
+    return _invert(log_mu.double().exp(), generator)
+
+
+def draw_by_blocks(mass: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """One word per row [N] in proportion to ``mass`` [N, V]: first a block of words by its total, then a word of the block."""
+    whole = mass.shape[-1] // BLOCK * BLOCK
+    totals = [mass[:, :whole].unflatten(-1, (-1, BLOCK)).sum(-1)] if whole else []
+    totals += [mass[:, whole:].sum(-1, keepdim=True)] if whole < mass.shape[-1] else []
+    block = _invert(torch.cat(totals, dim=-1).double(), generator)
+    words = block[:, None] * BLOCK + torch.arange(BLOCK, device=mass.device)
+    inside = mass.gather(-1, words.clamp(max=mass.shape[-1] - 1)).double() * (words < mass.shape[-1])
+    return block * BLOCK + _invert(inside, generator)
+
+
+def _invert(mass: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Index [N] drawn in proportion to ``mass`` [N, K] float64, by inverting its cumulative sum."""
+    cumulative = mass.cumsum(-1)
+    uniform = uniform_noise(len(mass), generator, mass.device)[:, None]
+    index = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).squeeze(-1)
+    # rounding may land on the very end; step back to the last one that has mass
+    last = mass.shape[-1] - 1 - (mass > 0).flip(-1).int().argmax(-1)
+    return torch.minimum(index, last)
+
+
+def uniform_noise(size: int | tuple[int, ...], generator: torch.Generator | None, device) -> Tensor:
+    """Uniform numbers in float64, drawn on the CPU so that a seed means the same everywhere."""
+    return torch.rand(size, generator=generator, dtype=torch.float64).to(device)
