@@ -15,15 +15,16 @@ from .errors import UserError, nearest
 
 BUILT_IN_SIZES = ("tiny", "mini", "small")
 TASKS = ("sample", "qqp", "QT", "wiki_alignment", "CC", "custom")
-SAMPLERS = ("ancestral", "confidence")
+SAMPLERS = ("ancestral", "first_hitting", "confidence", "entropy", "remask")
 SCHEDULES = ("mutual", "cosine")
+LENGTHS = ("short", "same", "long")
 MAX_LAMBDA = 1 / math.pi
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 
 
-def option(default: Any, help: str, choices: tuple | None = None, low: float | None = None, high: float | None = None):
-    """A field with its help line, allowed values and inclusive bounds."""
-    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
+def option(default: Any, help: str, choices: tuple | None = None, low: float | None = None, high: float | None = None, or_count: bool = False):
+    """A field with its help line, allowed values and inclusive bounds; ``or_count``: besides its choices a whole number from 1 on, kept as text."""
+    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high, "or_count": or_count})
 
 
 @dataclass
@@ -115,11 +116,25 @@ class SamplingConfig:
     """sampling"""
 
     sampler: str = option("confidence", "how places are revealed", SAMPLERS)
-    num_steps: int = option(32, "most denoiser calls per candidate", low=1, high=100_000)
+    num_steps: int = option(32, "most denoiser calls per candidate (first_hitting: one per word piece)", low=1, high=100_000)
     num_samples: int = option(3, "candidates per text", low=1, high=1000)
     temperature: float = option(0.7, "0 takes the likeliest word, 1 the model's own distribution", low=0.0, high=100.0)
     top_k: int = option(0, "draw from the k likeliest words only; 0 = all", low=0)
     top_p: float = option(0.95, "draw from the likeliest words that make up this share", low=0.0, high=1.0)
+    guidance_scale: float = option(0.0, "push away from what would be written without a source; 0 = off, 2 is strong", low=0.0, high=100.0)
+    no_repeat: str = option(
+        "content", "no word beside itself (adjacent); also no content word more often than in the source (content)", ("off", "adjacent", "content")
+    )
+    margin: bool = option(False, "confidence is the lead of the likeliest word over the next (samplers confidence and remask)")
+    gamma: float = option(0.1, "entropy bound of sampler entropy, in nats: 0 reveals one by one, larger more at once", low=0.0)
+    remask_cap: float = option(0.04, "sampler remask: largest probability per step that a word is masked again", low=0.0, high=1.0)
+    remask_order: str = option("confidence", "sampler remask: which sampler it is built on", ("confidence", "ancestral"))
+    length: str | None = option(
+        None,
+        "word pieces of a generated sentence: a number, or beside its source short, same or long; none: the model chooses",
+        LENGTHS,
+        or_count=True,
+    )
     length_beam: int = option(5, "how many of the likeliest lengths the candidates share", low=1)
     best_of: int = option(3, "write this many times as many candidates and keep those the model finds likeliest", low=1, high=100)
     batch_size: int = option(128, "candidates denoised together", low=1)
@@ -230,10 +245,17 @@ def check_value(f: dataclasses.Field, hint: Any, value: Any, origin: str = "sett
             pass
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value) if abs(value) < 1e300 else math.inf
+    meta = f.metadata
+    if meta["or_count"]:
+        value = str(value) if type(value) is int else value
+        if isinstance(value, str) and value.isascii() and value.isdigit() and int(value) >= 1:
+            return str(int(value))
+        if isinstance(value, str) and value not in meta["choices"]:
+            expected = f"{', '.join(meta['choices'])} or a whole number of at least 1"
+            raise UserError(f"{where} is '{value}': expected {expected}{nearest(value, meta['choices'])}")
     if type(value) is not kind:
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
         raise UserError(f"{where} is {value!r}: expected {names[kind]}")
-    meta = f.metadata
     if meta["choices"] and value not in meta["choices"]:
         raise UserError(f"{where} is '{value}': expected one of {', '.join(meta['choices'])}{nearest(value, meta['choices'])}")
     if kind is float and not math.isfinite(value):

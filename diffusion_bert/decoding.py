@@ -5,6 +5,7 @@ A canvas is a target in which the places to be written hold [MASK]. Many canvase
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,13 +13,16 @@ import torch
 from torch import Tensor
 
 from .config import SamplingConfig
-from .data import Collator
+from .data import CONTINUE, NO_SOURCE, PAIR, Collator
+from .errors import UserError
 from .layout import Batch
 from .model import DiffusionModel
 from .samplers import SAMPLERS, SamplerOptions
 from .self_conditioning import Guess
+from .steering import FREE, NEW_WORD, Denoise, repetition_rules
 
-FREE, NEW_WORD, CONTINUATION = 0, 1, 2  # what may stand at a place: anything, no ##piece, only a ##piece
+FORGETFUL = ("confidence", "entropy")  # samplers that reveal something in every row at every call: nothing to remember
+RELATIVE_LENGTHS = {"short": 2 / 3, "same": 1.0, "long": 4 / 3}  # of the source
 
 
 @dataclass
@@ -78,17 +82,21 @@ def decode(
 
     ``progress`` is called with the number of canvases finished by each batch. The same seed, canvases and batch size give the same words.
     """
+    guided = options.guidance_scale > 0 and any(canvas.skill == PAIR for canvas in canvases)
+    if guided and model.config.data.source_dropout == 0:
+        raise UserError("guidance_scale needs a model that was also trained without sources: this one had --source_dropout 0; set it to 0")
     order = sorted(range(len(canvases)), key=lambda index: (len(canvases[index].words) + len(canvases[index].source), index))
     results: list[Decoded | None] = [None] * len(canvases)
-    settings = SamplerOptions(options.num_steps, options.temperature, options.top_k, options.top_p)
+    shared = {f.name: getattr(options, f.name) for f in dataclasses.fields(SamplerOptions) if hasattr(options, f.name)}
     for number, start in enumerate(range(0, len(order), options.batch_size)):
         chosen = order[start : start + options.batch_size]
         group = [canvases[index] for index in chosen]
         generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
-        x_t, denoise = prepare(model, group, collator, time_correction)
+        x_t, denoise = prepare(model, group, collator, time_correction, options.guidance_scale, options.sampler not in FORGETFUL)
         tau = torch.tensor([canvas.tau for canvas in group], dtype=torch.float64, device=x_t.device)
+        settings = SamplerOptions(**shared, steps=options.num_steps, repeats=_rules(model, group, options.no_repeat))
         output = SAMPLERS[options.sampler](denoise, x_t, model.schedule, model.tokenizer.mask_id, tau, settings, generator)
-        ids, nfe, log_prob = output.x_0.tolist(), output.nfe.tolist(), output.log_prob.tolist()
+        ids, nfe, log_prob = output.x_0.tolist(), denoise.nfe.tolist(), output.log_prob.tolist()
         for row, index in enumerate(chosen):
             length = len(canvases[index].words)
             results[index] = Decoded(ids[row][:length], nfe[row], (log_prob[row] + canvases[index].log_length) / (length + 1))
@@ -98,36 +106,43 @@ def decode(
 
 
 @torch.no_grad()
-def prepare(model: DiffusionModel, group: Sequence[Canvas], collator: Collator, time_correction: bool = True):
-    """The canvas tensor x_t [B, T] of a group (words, [SEP], padding) and its ``denoise`` callable (samplers.common.Denoise)."""
+def prepare(
+    model: DiffusionModel,
+    group: Sequence[Canvas],
+    collator: Collator,
+    time_correction: bool = True,
+    guidance_scale: float = 0.0,
+    remember: bool = False,
+) -> tuple[Tensor, Denoise]:
+    """The canvas tensor x_t [B, T] of a group (words, [SEP], padding) and its ``denoise``, for the options see steering.Denoise.
+
+    Guidance is for pairs: a text that is filled or continued has no source to be guided by.
+    """
     tokenizer, device = model.tokenizer, model.device
     width = max(len(canvas.words) for canvas in group) + 1
     x_t = torch.full((len(group), width), tokenizer.pad_id)
-    constraints = torch.zeros(len(group), width, dtype=torch.long)
+    constraints = torch.full((len(group), width), FREE)
     for row, canvas in enumerate(group):
         x_t[row, : len(canvas.words)] = torch.tensor(canvas.words)
         x_t[row, len(canvas.words)] = tokenizer.sep_id
         if canvas.constraints is not None:
             constraints[row, : len(canvas.words)] = torch.tensor(canvas.constraints)
-    x_t, constraints = x_t.to(device), constraints.to(device)
-    lengths = torch.tensor([len(canvas.words) for canvas in group], device=device)
+    guided = torch.tensor([canvas.skill == PAIR for canvas in group], device=device)
+    known = list(group)
+    if guidance_scale and bool(guided.any()):
+        known += [dataclasses.replace(canvas, skill=NO_SOURCE, source=[]) for canvas in group]
+    lengths = torch.tensor([len(canvas.words) for canvas in known], device=device)
     predict = _cached_predictor if model.denoiser.attention == "isolated" else _full_predictor
-    log_mu_of = _remembering(model, predict(model, group, collator, lengths), x_t)
-    vocab_size = model.denoiser.bert_config.vocab_size
-    unwritable = torch.tensor(tokenizer.unwritable_ids, device=device)
-    continuation = torch.zeros(vocab_size, dtype=torch.bool, device=device)
-    continuation[: tokenizer.vocab_size] = tokenizer.continuation.to(device)
+    network = _remembering(model, predict(model, known, collator, lengths), x_t.new_zeros(len(known), width))
+    corrected = time_correction and model.config.diffusion.time_correction
+    return x_t.to(device), Denoise(model, network, constraints.to(device), corrected, guidance_scale, guided, remember)
 
-    def denoise(canvas: Tensor, tau: Tensor, active: Tensor) -> Tensor:
-        rows, columns = (canvas == tokenizer.mask_id).nonzero(as_tuple=True)
-        log_mu = log_mu_of(canvas, tau, active, rows, columns)
-        if time_correction and model.config.diffusion.time_correction:
-            log_mu = model.diffusion.correct_for_time(log_mu, tau[rows])
-        log_mu[:, unwritable] = float("-inf")
-        kind = constraints[active[rows], columns][:, None]
-        return log_mu.masked_fill(((kind == NEW_WORD) & continuation) | ((kind == CONTINUATION) & ~continuation), float("-inf"))
 
-    return x_t, denoise
+def _rules(model: DiffusionModel, group: Sequence[Canvas], mode: str):
+    """The rules on repetition for a group; between the words a user typed only what stands side by side is minded."""
+    written = [canvas.skill != NO_SOURCE for canvas in group]
+    before = [canvas.source[-1] if canvas.skill == CONTINUE and len(canvas.source) else -1 for canvas in group]
+    return repetition_rules(model, mode, [canvas.source for canvas in group], written, before)
 
 
 def _remembering(model: DiffusionModel, log_mu_of, x_t: Tensor):
@@ -184,3 +199,13 @@ def spread_lengths(log_probs: Tensor, count: int, beam: int) -> list[int]:
     """Lengths for ``count`` candidates of one source: the ``beam`` likeliest in turn, best first. log_probs [max_target_length]."""
     best = [int(index) + 1 for index in log_probs.topk(min(beam, int(log_probs.isfinite().sum()))).indices]
     return [best[number % len(best)] for number in range(count)]
+
+
+def requested_length(length: str, source_length: int, limit: int) -> int:
+    """Word pieces that the option ``length`` asks for, beside a source of ``source_length``; refused beyond ``limit``."""
+    relative = RELATIVE_LENGTHS.get(length)
+    pieces = int(length) if relative is None else max(1, round(relative * source_length))
+    if pieces > limit:
+        asked = f"length is {length}" + (f", here {pieces} word pieces" if relative else "")
+        raise UserError(f"{asked}: expected at most {limit} for this model and this text; ask for less")
+    return pieces

@@ -17,7 +17,7 @@ from .casing import sentence_case
 from .checkpoint import load_checkpoint
 from .config import SamplingConfig, build
 from .data import CONTINUE, PAIR, Collator
-from .decoding import Decoded, blank_canvas, decode, length_log_probs, spread_lengths
+from .decoding import Decoded, blank_canvas, decode, length_log_probs, requested_length, spread_lengths
 from .errors import UserError, nearest
 from .finding import checkpoint_file
 from .infilling import mask_text, splice, tokenize_masked
@@ -140,13 +140,15 @@ class DiffusionTextGenerator:
     def generate_ids(
         self, examples: Sequence[tuple[int, Sequence[int]]], options: SamplingConfig, counts: Sequence[int], seed: int, progress=None
     ) -> list[list[Decoded]]:
-        """Raw candidates for (skill, source) examples, ``counts[i]`` for the i-th, over the likeliest lengths; no distinctness asked for."""
+        """Raw candidates for (skill, source) examples, ``counts[i]`` for the i-th, over the likeliest lengths, or of the one asked for."""
         log_probs = length_log_probs(self.model, examples, self.collator)
-        canvases = [
-            blank_canvas(skill, source, length, self.tokenizer.mask_id, float(row[length - 1]))
-            for (skill, source), row, count in zip(examples, log_probs, counts)
-            for length in spread_lengths(row, count, options.length_beam)
-        ]
+        canvases = []
+        for (skill, source), row, count in zip(examples, log_probs, counts):
+            if options.length is None:
+                lengths = spread_lengths(row, count, options.length_beam)
+            else:
+                lengths = [requested_length(options.length, len(source), int(row.isfinite().sum()))] * count
+            canvases += [blank_canvas(skill, source, length, self.tokenizer.mask_id, float(row[length - 1])) for length in lengths]
         outputs = iter(decode(self.model, canvases, options, self.collator, seed, progress=progress))
         return [[next(outputs) for _ in range(count)] for count in counts]
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 
 from .data import NO_SOURCE
-from .decoding import CONTINUATION, FREE, NEW_WORD, Canvas
+from .decoding import Canvas
 from .schedule import NoiseSchedule
+from .steering import CONTINUATION, FREE, NEW_WORD
 from .text import MASK
 from .tokenization import TextTokenizer
 

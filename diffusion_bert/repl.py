@@ -13,7 +13,7 @@ from .generation import DiffusionTextGenerator
 from .text import MASK, strip_enclosing_quotes
 
 PROMPT = "Enter command: "
-SETTABLE = ("num_samples", "num_steps", "sampler", "temperature", "top_k", "top_p", "length_beam", "best_of", "batch_size", "seed")
+SETTABLE = tuple(f.name for f in dataclasses.fields(SamplingConfig) if f.name != "device")
 HELP = """Commands
   para <text>           say it anew: {product}
   fill <text>           mask about a third of the words and write them anew (or fill the [MASK]s, if there are any)

@@ -246,7 +246,7 @@ CASES = [
     ("missing test file", EVALUATE, "--checkpoint {run}/best_model.pt --test_file {f}/nowhere.jsonl", "no such file"),
     ("missing examples", EVALUATE, "--checkpoint {run}/best_model.pt --examples {f}/nowhere.txt", "no such file"),
     ("missing data", EVALUATE, "--checkpoint {run}/best_model.pt --data_dir {f}/nowhere", "no such folder"),
-    ("unknown sampler", EVALUATE, "--checkpoint {run}/best_model.pt --sampler best", "ancestral, confidence"),
+    ("unknown sampler", EVALUATE, "--checkpoint {run}/best_model.pt --sampler best", "ancestral, first_hitting, confidence"),
     ("negative temperature", EVALUATE, "--checkpoint {run}/best_model.pt --temperature -1", "temperature at least 0"),
     ("top_p over one", EVALUATE, "--checkpoint {run}/best_model.pt --top_p 1.5", "top_p at most 1"),
     ("evaluation on CUDA", EVALUATE, "--checkpoint {run}/best_model.pt --device cuda", "no CUDA"),

@@ -268,6 +268,15 @@ def test_half_characters_are_refused(skill):
         ("sampler", "confident", "did you mean 'confidence'"),
         ("num_steps", 0, "at least 1"),
         ("seed", -1, "at least 0"),
+        ("guidance_scale", -0.1, "at least 0"),
+        ("no_repeat", "word", "off, adjacent, content"),
+        ("gamma", -1, "at least 0"),
+        ("remask_cap", 1.1, "at most 1"),
+        ("remask_order", "entropy", "confidence, ancestral"),
+        ("margin", 1, "true or false"),
+        ("length", "0", "whole number of at least 1"),
+        ("length", True, "expected"),
+        ("length", 2.5, "expected"),
     ],
 )
 def test_wrong_options_are_refused(skill, option, value, expected):
@@ -279,7 +288,21 @@ def test_wrong_options_are_refused(skill, option, value, expected):
 @each_skill
 @pytest.mark.parametrize(
     "options",
-    [{"top_p": 0.0}, {"top_k": 1}, {"temperature": 100.0}, {"sampler": "ancestral"}, {"length_beam": 500}, {"num_steps": 1000}, {"seed": 2**32 - 1}],
+    [
+        {"top_p": 0.0},
+        {"top_k": 1},
+        {"temperature": 100.0},
+        {"sampler": "ancestral"},
+        {"length_beam": 500},
+        {"num_steps": 1000},
+        {"seed": 2**32 - 1},
+        {"sampler": "entropy", "gamma": 1e300},
+        {"sampler": "remask", "remask_cap": 1.0, "remask_order": "ancestral"},
+        {"guidance_scale": 100.0},
+        {"sampler": "first_hitting", "no_repeat": "off"},
+        {"length": 24},
+        {"length": "short", "margin": True},
+    ],
 )
 def test_extreme_options_work(skill, options):
     """The ends of the options' ranges are legal in fact."""

@@ -117,7 +117,21 @@ def test_an_endless_sentence_is_refused_with_the_limit(session, command):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("temperature", "0.5"), ("num_steps", "4"), ("top_k", "7"), ("top_p", "0.8"), ("num_samples", "2"), ("sampler", "ancestral"), ("seed", "5")],
+    [
+        ("temperature", "0.5"),
+        ("num_steps", "4"),
+        ("top_k", "7"),
+        ("top_p", "0.8"),
+        ("num_samples", "2"),
+        ("sampler", "ancestral"),
+        ("seed", "5"),
+        ("guidance_scale", "1.5"),
+        ("no_repeat", "off"),
+        ("length", "12"),
+        ("length", "short"),
+        ("margin", "True"),
+        ("gamma", "0.5"),
+    ],
 )
 def test_set_and_show(session, option, value):
     """set changes an option, show shows it and the model."""
@@ -146,11 +160,14 @@ def test_options_take_effect(session):
         ("set num_steps 0", "at least 1"),
         ("set num_steps 2.5", "whole number"),
         ("set top_p 1.01", "at most 1"),
-        ("set sampler best", "expected one of ancestral, confidence"),
+        ("set sampler best", "expected one of ancestral, first_hitting, confidence"),
         ("set temprature 1", "did you mean 'temperature'?"),
         ("set", "unknown option"),
         ("set device cuda", "unknown option 'device'"),
         ("set seed -1", "at least 0"),
+        ("set length 0", "short, same, long or a whole number of at least 1"),
+        ("set no_repeat yes", "expected one of off, adjacent, content"),
+        ("set guidance_scale -1", "at least 0"),
         ("set num_samples 99999999999999999999", "at most 1000"),
     ],
 )

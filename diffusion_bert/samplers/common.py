@@ -74,8 +74,15 @@ class Run:
     """One run of a sampler: the canvas ``x_t`` [B, T] as it is now, the times ``tau`` [B] at which its rows started, and what is counted."""
 
     def __init__(
-        self, denoise: Denoise, x_t: Tensor, mask_id: int, tau: Tensor, options: SamplerOptions, generator: torch.Generator | None, callback: Callback | None
-    ):  # fmt: skip
+        self,
+        denoise: Denoise,
+        x_t: Tensor,
+        mask_id: int,
+        tau: Tensor,
+        options: SamplerOptions,
+        generator: torch.Generator | None,
+        callback: Callback | None,
+    ):
         self.denoise, self.mask_id, self.options, self.generator, self.callback = denoise, mask_id, options, generator, callback
         self.x_t = x_t.clone()
         self.tau = tau.to(torch.float64)

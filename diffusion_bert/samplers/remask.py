@@ -28,9 +28,9 @@ def sample_remask(
         sigma_t(v) = min(cap, (1 - alpha_s(v)) / alpha_t(v))
 
     and in exchange more is revealed. ``ancestral``: a masked place shows v with mu'_v (alpha_s - (1 - sigma) alpha_t)(v) / (1 - alpha_t(v)), which
-    keeps the marginals of the forward process. ``confidence``: the most confident places, so many that after the step as many are masked as in
-    ``sample_confidence``. sigma = 0 (cap 0) is the base sampler; at s = 0 nothing is masked again. What the user gave stays. Arguments as in
-    ``sample_ancestral``.
+    keeps the marginals of the forward process. ``confidence``: the most confident places, so many that after the step as many are masked
+    as in ``sample_confidence``; no more than these go back. sigma = 0 (cap 0) is the base sampler; at s = 0 nothing is masked again.
+    What the user gave stays. Arguments as in ``sample_ancestral``.
     """
     run = Run(denoise, x_t, mask_id, tau, options, generator, callback)
     ours = run.masked
@@ -39,14 +39,16 @@ def sample_remask(
         tau_t, tau_s = run.tau * step / options.steps, run.tau * (step - 1) / options.steps
         sigma = remask_probability(schedule, tau_s, tau_t, x_t=run.x_t, cap=options.remask_cap)
         again = ours & ~run.masked & (run.uniform(*x_t.shape) < sigma)
+        masked_then = masked_share(schedule, run.tau, step - 1, options.steps, total)
+        if options.remask_order == "confidence":
+            again &= run.uniform(*x_t.shape).masked_fill(~again, 2.0).argsort(-1).argsort(-1) < masked_then[:, None]
         if bool(run.masked.any()):
             places = run.look(run.masked, tau_t)
             words = run.draw(places)
             if options.remask_order == "ancestral":
                 chosen = run.uniform(len(places)) < reveal_probability(schedule, tau_s, tau_t, places, words, options.remask_cap)
             else:
-                masked_now, masked_then = run.masked.sum(-1), masked_share(schedule, run.tau, step - 1, options.steps, total)
-                count = (masked_now + again.sum(-1) - masked_then).clamp(min=1)
+                count = (run.masked.sum(-1) + again.sum(-1) - masked_then).clamp(min=1)
                 chosen = rank_within_rows(confidence_of(places, words, options), places.rows) < count[places.rows]
             run.reveal(places, words, chosen, last=step == 1)
         run.remask(again)

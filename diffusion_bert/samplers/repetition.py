@@ -15,19 +15,21 @@ from .common import rank_within_rows
 class Repeats:
     """What may not be repeated, for the rows of one run; words are word pieces.
 
-    A word never stands directly beside itself, unless the source has it so. With ``content`` a content word stands in the whole sentence
-    at most as often as in the source, and once if it is not there.
+    A word never stands directly beside itself, unless the source has it so. In the rows ``counted`` a content word, moreover, stands in the
+    sentence at most as often as in the source, and once if it is not there.
 
-    source_ids [B, S]: the source of each row, padded with -1.
+    source_ids [B, S]: the source of each row, S >= 2, padded with -1.
     repeatable [V] bool: pieces that may stand beside themselves.
-    content [V] bool: pieces that are counted over the sentence, or None.
-    before [B]: the word before the first place (a text that is continued), or -1.
+    content [V] bool: pieces that are counted over the sentence.
+    counted [B] bool: rows in which they are.
+    before [B]: the word before the first place (of a text that is continued), or -1.
     """
 
     source_ids: Tensor
     repeatable: Tensor
-    content: Tensor | None = None
-    before: Tensor | None = None
+    content: Tensor
+    counted: Tensor
+    before: Tensor
 
     def __post_init__(self):
         twice = self.source_ids[:, 1:] == self.source_ids[:, :-1]
@@ -38,13 +40,13 @@ class Repeats:
 
         A place where nothing else is possible keeps its words.
         """
-        before = torch.full_like(rows, mask_id) if self.before is None else torch.where(self.before < 0, mask_id, self.before)[rows]
+        before = torch.where(self.before < 0, mask_id, self.before)[rows]
         left = torch.where(columns > 0, x_t[rows, (columns - 1).clamp(min=0)], before)
         right = F.pad(x_t, (0, 1), value=mask_id)[rows, columns + 1]
         words = torch.stack([left, right], dim=-1)  # [N, 2]
         words = torch.where(self._bound(rows, words), words, mask_id)
-        if self.content is not None:
-            full = self.content[x_t] & ((x_t[:, :, None] == x_t[:, None, :]).sum(-1) >= self._limit(x_t))  # [B, T]
+        if bool(self.counted.any()):
+            full = self.counted[:, None] & self.content[x_t] & ((x_t[:, :, None] == x_t[:, None, :]).sum(-1) >= self._limit(x_t))  # [B, T]
             words = torch.cat([words, torch.where(full, x_t, mask_id)[rows]], dim=-1)
         mass = log_mu.gather(-1, words)  # [MASK] has none: it stands for "nothing to forbid"
         log_mu.scatter_(-1, words, float("-inf"))
@@ -67,8 +69,8 @@ class Repeats:
         left = (new[rows, at - 1] == words) & (value[rows, at - 1] >= score)
         right = (new[rows, at + 1] == words) & (value[rows, at + 1] > score)
         clash = chosen & beside & (left | right)
-        if self.content is not None:
-            counted = (chosen & self.content[words]).nonzero().squeeze(-1)
+        if bool(self.counted.any()):
+            counted = (chosen & self.counted[rows] & self.content[words]).nonzero().squeeze(-1)
             r, w = rows[counted], words[counted]
             rank = rank_within_rows(score[counted], torch.unique(r * len(self.content) + w, return_inverse=True)[1])
             standing = (x_t[r] == w[:, None]).sum(-1)
@@ -85,4 +87,3 @@ class Repeats:
         """[B, K] how often these words may stand in a sentence; rows: of which sources (default: all)."""
         source = self.source_ids if rows is None else self.source_ids[rows]
         return (source[:, None, :] == words[:, :, None]).sum(-1).clamp(min=1)
-
