@@ -14,8 +14,8 @@ from diffusion_bert.config import RunConfig, load_preset
 
 PACKAGE = ROOT / "diffusion_bert"
 FLOORS = (
-    "errors finding config schedule word_frequency metrics text casing score layout grammar reading heads ema self_conditioning softmax_statistics "
-    "cache hub mapped_pairs noise distributed",
+    "errors finding presets config schedule word_frequency metrics text casing score layout grammar reading heads ema "
+    "self_conditioning softmax_statistics cache hub mapped_pairs noise distributed",
     "tokenization diffusion tasks denoiser storage",
     "data encoding model objective samplers",
     "checkpoint steering bertscore",
