@@ -165,7 +165,8 @@ def test_a_call_gets_what_the_last_one_expected(attention):
 @each_attention
 @pytest.mark.parametrize("sampler", ["confidence", "ancestral"])
 def test_no_extra_calls(attention, sampler, monkeypatch):
-    """Self-conditioned or not, decoding takes the same number of passes; with a zero projection it writes the same words."""
+    """Self-conditioned or not, decoding takes the same number of passes (ancestral: without it, answers about unchanged rows are remembered);
+    with a zero projection it writes the same words."""
     words, passes = [], []
     for on in (False, True):
         model = new_model(attention=attention, self_conditioning=on)
@@ -176,7 +177,11 @@ def test_no_extra_calls(attention, sampler, monkeypatch):
         outputs = decode(model, group, SamplingConfig(sampler=sampler, num_steps=4), collator)
         words.append([output.ids for output in outputs])
         passes.append((len(count), [output.nfe for output in outputs]))
-    assert words[0] == words[1] and passes[0] == passes[1]
+    assert words[0] == words[1] and passes[1][0] <= passes[0][0] + 4
+    if sampler == "confidence":
+        assert passes[0] == passes[1]
+    else:
+        assert all(plain <= conditioned <= 4 for plain, conditioned in zip(passes[0][1], passes[1][1]))
 
 
 # ---- training and checkpoints -----------------------------------------------------------------------------------------------------------
