@@ -5,13 +5,14 @@
     python benchmarks/scaling.py                                     # with it; needs about 1 GB of disk below --folder
     python benchmarks/scaling.py --rows 2000000 --cache_above_mb 0 --processes 2
 
-The pairs are made here (seeded): a source of 5 to 20 made-up words after Zipf's law, and a target with the same words in another order, some
+The pairs are made here (seeded): a source of 5 to 20 made-up words after Zipf's law, and a target with the same words turned round, one
 replaced. Every size runs as a process of its own, twice: cold (nothing in the cache) and warm. It goes the way of the training script: read,
 hold out a validation split, learn a vocabulary, tokenise, count words, ``Trainer.fit``. "first step" is the time from the start of that process,
-imports included, to the end of the first optimizer step. "anonymous" is the highest RssAnon of /proc/self/status, looked at 50 times a second:
-memory that the kernel cannot drop, unlike the pages of a mapped file ("mapped" is the highest RssFile, which includes the libraries). Systems
-without /proc give the highest resident size of all kinds instead. Afterwards, in one process, all sizes of at most --in_turns rows train in turns
-A B C A B C, so that the machine's moods fall on all alike: word pieces per second (padding not counted) and the ratio to the smallest.
+imports included, to the end of the first optimizer step; "CPU s" is the processor time of that (all threads; it says more on a busy machine).
+"anonymous" is the highest RssAnon of /proc/self/status, looked at 50 times a second: memory that the kernel cannot drop, unlike the pages of a
+mapped file ("mapped" is the highest RssFile, which includes the libraries). Systems without /proc give the highest resident size of all kinds.
+Afterwards, in one process, all sizes of at most --in_turns rows train in turns A B C A B C, so that the machine's moods fall on all alike: word
+pieces per second (padding not counted) and the ratio to the smallest.
 """
 
 from __future__ import annotations
@@ -66,17 +67,19 @@ def arguments(argv=None) -> argparse.Namespace:
 def write_pairs(path: Path, rows: int, seed: int) -> None:
     """``rows`` made-up pairs as .jsonl, a block at a time."""
     letters = random.Random(seed)
-    words = np.array(sorted({"".join(letters.choices("abcdefghijklmnoprstuvwyz", k=2 + number % 7)) for number in range(2 * WORDS)})[:WORDS])
+    words = sorted({"".join(letters.choices("abcdefghijklmnoprstuvwyz", k=2 + number % 7)) for number in range(2 * WORDS)})
+    words = letters.sample(words, WORDS)
     rng = np.random.default_rng(seed)
-    rng.shuffle(words)
     weights = 1 / np.arange(1, len(words) + 1)
     with open(path, "w", encoding="utf-8") as file:
         for start in range(0, rows, 10_000):
             lengths = rng.integers(5, 21, size=min(10_000, rows - start))
-            drawn = rng.choice(words, size=int(lengths.sum()), p=weights / weights.sum())
-            for source in np.split(drawn, np.cumsum(lengths)[:-1]):
-                target = rng.permutation(source)
-                target[0] = words[rng.integers(len(words))]
+            drawn = [words[index] for index in rng.choice(len(words), size=int(lengths.sum()), p=weights / weights.sum()).tolist()]
+            end = 0
+            for length, turn, other in zip(lengths.tolist(), rng.integers(1, 20, size=len(lengths)).tolist(), drawn):
+                source, end = drawn[end : end + length], end + length
+                first = turn % length
+                target = [other, *source[first + 1 :], *source[:first]]
                 file.write(f'{{"src": "{" ".join(source)}?", "trg": "{" ".join(target)}."}}\n')
 
 
@@ -124,11 +127,11 @@ class Memory:
 class FirstStep(Reporter):
     """Remembers when the first step was done."""
 
-    seconds = None
+    seconds = cpu = None
 
     def step(self, step: int, progress: float, values: dict) -> None:
         if self.seconds is None:
-            self.seconds = time.perf_counter() - START
+            self.seconds, self.cpu = time.perf_counter() - START, time.process_time()
 
 
 def padding(trainer: Trainer, batches: int = 400) -> float:
@@ -145,7 +148,8 @@ def child(options: argparse.Namespace) -> None:
     ready = time.perf_counter() - START
     trainer.fit()
     memory.look()
-    print(json.dumps({"ready": ready, "first": first.seconds, "anonymous": memory.anonymous, "mapped": memory.mapped, "padding": padding(trainer)}))
+    found = {"ready": ready, "first": first.seconds, "cpu": first.cpu, "anonymous": memory.anonymous, "mapped": memory.mapped}
+    print(json.dumps({**found, "padding": padding(trainer)}))
 
 
 def in_turns(options: argparse.Namespace, files: dict[int, Path], folder: Path) -> None:
@@ -180,7 +184,18 @@ def main(argv=None) -> None:
     if options.child:
         return child(options)
     print(f"{machine()}\nmodel {options.model}, batch {options.batch_size}, seed {options.seed}, data over {options.cache_above_mb} MB mapped")
-    print(f"{'rows':>10} {'file MB':>8} {'cache':>6} {'ready s':>8} {'first step s':>13} {'anonymous MB':>13} {'mapped MB':>10} {'padding %':>10}")
+    columns = {
+        "rows": 10,
+        "file MB": 8,
+        "cache": 6,
+        "ready s": 8,
+        "first step s": 13,
+        "CPU s": 7,
+        "anonymous MB": 13,
+        "mapped MB": 10,
+        "padding %": 10,
+    }
+    print(" ".join(f"{name:>{width}}" for name, width in columns.items()))
     if options.folder:
         Path(options.folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="scaling_", dir=options.folder) as name:
@@ -200,7 +215,7 @@ def main(argv=None) -> None:
                 found = json.loads(done.stdout.splitlines()[-1])
                 cache = state if size > options.cache_above_mb else "none"
                 print(
-                    f"{rows:>10,} {size:>8,.1f} {cache:>6} {found['ready']:>8.1f} {found['first']:>13.1f} "
+                    f"{rows:>10,} {size:>8,.1f} {cache:>6} {found['ready']:>8.1f} {found['first']:>13.1f} {found['cpu']:>7.1f} "
                     f"{found['anonymous']:>13,.0f} {found['mapped']:>10,.0f} {100 * found['padding']:>10.1f}",
                     flush=True,
                 )
