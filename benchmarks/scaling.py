@@ -195,7 +195,7 @@ def main(argv=None) -> None:
         "mapped MB": 10,
         "padding %": 10,
     }
-    print(" ".join(f"{name:>{width}}" for name, width in columns.items()))
+    print(" ".join(f"{name:>{width}}" for name, width in columns.items()) + f"{'padding %':>11}")
     if options.folder:
         Path(options.folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="scaling_", dir=options.folder) as name:
