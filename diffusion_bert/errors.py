@@ -1,11 +1,14 @@
 """The one exception that stands for a mistake of the user: printed as a single line, exit code 2, no traceback."""
 
+LONGEST = 600
+
 
 class UserError(Exception):
-    """What came, what was expected, what to do; one line of text."""
+    """What came, what was expected, what to do; one line of text. Where what came is very long, its middle is left out."""
 
     def __init__(self, message: str):
-        super().__init__(" ".join(str(message).split()))
+        text = " ".join(str(message).split())
+        super().__init__(text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 + 5 :]}")
 
 
 def nearest(name: str, known) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from commands import run
+from tiny import save_bert
 
 TRAIN, CONTINUE, EVALUATE, TALK = "run_conditional_training", "continue_training", "evaluate_trained_model", "interactive_generation"
 
@@ -46,6 +47,13 @@ def write_broken_checkpoints(folder: Path, good: Path) -> None:
         pickle.dump({"format": "diffusion-bert", "x": Malicious(folder / "ran_2")}, file)
     with zipfile.ZipFile(folder / "zip.pt", "w") as archive:
         archive.writestr("a.txt", "b")
+    torch.save({"bert.embeddings.word_embeddings.weight": torch.zeros(4, 2), "cls.predictions.bias": torch.zeros(4)}, folder / "pytorch_model.bin")
+    torch.save({**payload, "training": {"state": 1}}, folder / "bad_training.pt")
+    smaller = {**payload["architecture"], "vocab_size": 100}
+    torch.save({**payload, "architecture": smaller}, folder / "small_vocabulary.pt")
+    torch.save({**payload, "architecture": {**payload["architecture"], "hidden_size": 64}}, folder / "narrow.pt")
+    torch.save({**payload, "config": {**payload["config"], "copy_head": False}}, folder / "other_heads.pt")
+    torch.save({**payload, "token_counts": payload["token_counts"][:5], "informativeness": payload["informativeness"][:5]}, folder / "short_table.pt")
 
 
 def write_broken_data(folder: Path) -> None:
@@ -66,6 +74,32 @@ def write_broken_data(folder: Path) -> None:
     (folder / "data.docx").write_text("no")
     (folder / "good.jsonl").write_text(f"{row}\n" * 5)
     (folder / "long.jsonl").write_text(json.dumps({"src": "word " * 300, "trg": "word " * 300}) + "\n")
+    for name, rows in (
+        ("null", '{"src": null, "trg": null}'),
+        ("numbers", '{"src": 1, "trg": 2}'),
+        ("nested", '{"src": ["a"], "trg": {"b": 1}}'),
+        ("strings", '"a"'),
+        ("no_keys", '{"question": "a", "answer": "b"}'),
+        ("json_array", '[{"src": "a", "trg": "b"}, {"src": "c", "trg": "d"}]'),
+        ("zero_bytes", '{"src": "a\\u0000", "trg": "b"}'),
+        ("half_emoji", '{"src": "a", "trg": "\\ud83d"}'),
+        ("deep", "[" * 100_000),
+        ("huge_number", '{"src": ' + "9" * 5000 + ', "trg": "b"}'),
+        ("five_megabytes", '{"src": "a", "trg": "' + "incomprehensibilities " * 240_000 + '"}'),
+        ("only_cr", "{oops\r{oops\r"),
+    ):
+        (folder / f"{name}.jsonl").write_text(rows + "\n")
+    (folder / "binary.jsonl").write_bytes(bytes(range(256)) * 20)
+    (folder / "binary.csv").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
+    (folder / "utf16_bom.txt").write_bytes("\ufeffhello\n".encode("utf-16-le"))
+    (folder / "utf32.txt").write_bytes("hello\n".encode("utf-32"))
+    (folder / "header_only.csv").write_text("src,trg\n")
+    (folder / "one_column.csv").write_text("src\na\nb\n")
+    (folder / "semicolons.csv").write_text("src;trg\na;b\n")
+    (folder / "spaces.txt").write_text(" \u3000\t\n\u00a0\n")
+    (folder / "ragged.csv").write_text("src,trg\n" + "a,b,c\n" * 30)
+    (folder / "empty.csv").write_text("")
+    (folder / "bom_only.csv").write_bytes(b"\xef\xbb\xbf")
     (folder / "no_valid").mkdir()
     (folder / "no_valid" / "train.jsonl").write_text(f"{row}\n")
 
@@ -85,6 +119,20 @@ def write_broken_settings(folder: Path) -> None:
         ("null", "epochs: null\n"),
         ("nested", "training:\n  epochs: 3\n"),
         ("number_key", "1: 2\n"),
+        ("word", "quick_demo\n"),
+        ("comment", "# nothing yet\n"),
+        ("float_for_int", "batch_size: 16.0\n"),
+        ("true_for_int", "epochs: true\n"),
+        ("yaml_nan", "lr: .nan\n"),
+        ("yaml_inf", "lr: .inf\n"),
+        ("list_value", "epochs: [1, 2]\n"),
+        ("open_bracket", "epochs: [1\n"),
+        ("duplicate_anchor", "epochs: *nowhere\n"),
+        ("two_documents", "epochs: 1\n---\nepochs: 2\n"),
+        ("sampling_key", "temperature: 1.0\n"),
+        ("conflict", "data_dir: a\ntrain_file: b.jsonl\n"),
+        ("empty_string", "data_dir: ''\n"),
+        ("lambda", "word_freq_lambda: 0.9\n"),
     ):
         (folder / f"{name}.yaml").write_text(text)
     (folder / "utf16.yaml").write_bytes("epochs: 1\n".encode("utf-16"))
@@ -96,6 +144,10 @@ def write_broken_settings(folder: Path) -> None:
     ):
         (folder / name).mkdir()
         (folder / name / "config.json").write_text(text)
+    save_bert(folder / "malicious_bert")
+    for path in (folder / "malicious_bert").glob("*.safetensors"):
+        path.unlink()
+    torch.save({"bert.embeddings.word_embeddings.weight": Malicious(folder / "ran_4")}, folder / "malicious_bert" / "pytorch_model.bin")
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +263,98 @@ CASES = [
     ("stray word", TRAIN, "quick_demo", "unknown argument 'quick_demo'"),
     ("output folder is a file", TRAIN, "--data_dir {data} --output_dir {f}/good.jsonl", "good.jsonl --output_dir"),
     ("output folder with an impossible name", TRAIN, "--data_dir {data} --output_dir {out}/" + "x" * 300, "--output_dir"),
-    # ---- checkpoints, through three scripts
+    ("vocabulary beyond all bounds", TRAIN, "--vocab_size 99999999999999999999999", "vocab_size at most 1000000"),
+    ("sequences beyond all bounds", TRAIN, "--max_length 99999999999999999999", "max_length at most 65536"),
+    ("a million workers", TRAIN, "--num_workers 1000000", "num_workers at most 64"),
+    ("workers in words", TRAIN, "--num_workers two", "num_workers is 'two' whole number"),
+    ("hexadecimal epochs", TRAIN, "--epochs 0x10", "epochs is '0x10' whole number"),
+    ("empty epochs", TRAIN, "--epochs=", "epochs is '' whole number"),
+    ("epochs none", TRAIN, "--epochs none", "epochs is 'none' whole number"),
+    ("minus infinity", TRAIN, "--weight_decay=-inf", "weight_decay finite"),
+    ("minutes nan", TRAIN, "--max_minutes nan", "max_minutes is nan finite"),
+    ("minutes inf", TRAIN, "--max_minutes inf", "max_minutes is inf finite"),
+    ("negative weight decay", TRAIN, "--weight_decay -1", "weight_decay at least 0"),
+    ("negative clipping", TRAIN, "--max_grad_norm -1", "max_grad_norm at least 0"),
+    ("negative hybrid", TRAIN, "--loss nelbo --hybrid_lambda -1", "hybrid_lambda at least 0"),
+    ("negative bad rows", TRAIN, "--max_bad_rows -1", "max_bad_rows at least 0"),
+    ("zero targets", TRAIN, "--max_target_length 0", "max_target_length at least 1"),
+    ("zero logging_steps", TRAIN, "--logging_steps 0", "logging_steps at least 1"),
+    ("zero demonstration_steps", TRAIN, "--demonstration_steps 0", "demonstration_steps at least 1"),
+    ("average of everything", TRAIN, "--ema_decay 1", "ema_decay below 1"),
+    ("too much smoothing", TRAIN, "--label_smoothing 1.5", "label_smoothing at most 0.9"),
+    ("source dropout over one", TRAIN, "--source_dropout 1.1", "source_dropout at most 1"),
+    ("unknown schedule", TRAIN, "--schedule linear", "schedule is 'linear' mutual, cosine"),
+    ("unknown precision", TRAIN, "--precision fp16", "precision is 'fp16' auto, fp32, bf16"),
+    ("unknown time conditioning", TRAIN, "--timestep yes", "timestep is 'yes' none, prefix, layerwise"),
+    ("boolean in words", TRAIN, "--copy_head perhaps", "copy_head is 'perhaps' true or false"),
+    ("upper-case device", TRAIN, "--data_dir {data} --device CPU", "device is 'CPU' cpu"),
+    ("Apple's device", TRAIN, "--data_dir {data} --device mps", "device is 'mps' cpu, cuda"),
+    ("empty model", TRAIN, "--model_name_or_path=", "model_name_or_path is empty"),
+    ("empty output", TRAIN, "--output_dir=", "output_dir is empty"),
+    ("output below a file", TRAIN, "--data_dir {data} --output_dir {f}/good.jsonl/below", "good.jsonl/below --output_dir"),
+    ("null fields", TRAIN, "--train_file {f}/null.jsonl", "no usable row src is missing"),
+    ("number fields", TRAIN, "--train_file {f}/numbers.jsonl", "no usable row src is int expected text"),
+    ("nested fields", TRAIN, "--train_file {f}/nested.jsonl", "no usable row src is list"),
+    ("rows that are strings", TRAIN, "--train_file {f}/strings.jsonl", "expected an object str"),
+    ("other keys", TRAIN, "--train_file {f}/no_keys.jsonl", "no usable row src"),
+    ("a JSON array", TRAIN, "--train_file {f}/json_array.jsonl", "expected an object"),
+    ("zero bytes", TRAIN, "--train_file {f}/zero_bytes.jsonl", "zero byte"),
+    ("half a character", TRAIN, "--train_file {f}/half_emoji.jsonl", "half of a character"),
+    ("JSON without an end", TRAIN, "--train_file {f}/deep.jsonl", "no usable row deep.jsonl, line 1"),
+    ("a number of 5,000 digits", TRAIN, "--train_file {f}/huge_number.jsonl", "huge_number.jsonl, line 1"),
+    ("a line of 5 MB", TRAIN, "--train_file {f}/five_megabytes.jsonl", "no training example fits --max_length"),
+    ("lines that end in CR", TRAIN, "--train_file {f}/only_cr.jsonl --max_bad_rows 0", "only_cr.jsonl, line 1 not JSON"),
+    ("binary rows", TRAIN, "--train_file {f}/binary.jsonl", "binary.jsonl UTF-8"),
+    ("a picture as a table", TRAIN, "--train_file {f}/binary.csv", "binary.csv UTF-8"),
+    ("UTF-16 text", TRAIN, "--train_file {f}/utf16_bom.txt", "UTF-8"),
+    ("UTF-32 text", TRAIN, "--train_file {f}/utf32.txt", "UTF-8"),
+    ("a header alone", TRAIN, "--train_file {f}/header_only.csv", "no usable row"),
+    ("one column", TRAIN, "--train_file {f}/one_column.csv", "columns are src expected src and trg"),
+    ("semicolons", TRAIN, "--train_file {f}/semicolons.csv", "src;trg src and trg"),
+    ("all sorts of blanks", TRAIN, "--train_file {f}/spaces.txt", "no usable row"),
+    ("ragged rows", TRAIN, "--train_file {f}/ragged.csv", "3 fields 2 --max_bad_rows"),
+    ("empty table", TRAIN, "--train_file {f}/empty.csv", "columns are missing"),
+    ("nothing but a byte-order mark", TRAIN, "--train_file {f}/bom_only.csv", "columns are missing"),
+    ("one preset word", TRAIN, "--config {f}/word.yaml", "str key: value"),
+    ("comments alone", TRAIN, "--config {f}/comment.yaml", "nothing key: value"),
+    ("16.0 for a whole number", TRAIN, "--config {f}/float_for_int.yaml", "batch_size is 16.0 whole number"),
+    ("true for a whole number", TRAIN, "--config {f}/true_for_int.yaml", "epochs is True whole number"),
+    ("YAML's nan", TRAIN, "--config {f}/yaml_nan.yaml", "lr is nan finite"),
+    ("YAML's infinity", TRAIN, "--config {f}/yaml_inf.yaml", "lr is inf finite"),
+    ("a list for a number", TRAIN, "--config {f}/list_value.yaml", "epochs is [1, 2] whole number"),
+    ("open bracket", TRAIN, "--config {f}/open_bracket.yaml", "open_bracket.yaml, line 2 not valid YAML"),
+    ("unknown alias", TRAIN, "--config {f}/duplicate_anchor.yaml", "line 1 not valid YAML"),
+    ("two documents", TRAIN, "--config {f}/two_documents.yaml", "two_documents.yaml, line 2 not valid YAML"),
+    ("key of another command", TRAIN, "--config {f}/sampling_key.yaml", "unknown setting 'temperature'"),
+    ("conflict in a file", TRAIN, "--config {f}/conflict.yaml", "--data_dir and --train_file both given"),
+    ("empty text in a file", TRAIN, "--config {f}/empty_string.yaml", "data_dir is empty"),
+    ("lambda in a file", TRAIN, "--config {f}/lambda.yaml", "0.9 0.318"),
+    ("preset with a path", TRAIN, "--preset configs/quick_demo", "no preset did you mean 'quick_demo'"),
+    ("empty preset", TRAIN, "--preset=", "no preset '' expected one of"),
+    ("preset for continuing", TRAIN, "--preset fine_tuning", "for continue_training.py"),
+    # ---- checkpoints, through four scripts
+    ("weights of transformers", EVALUATE, "--checkpoint {f}/pytorch_model.bin", "pytorch_model.bin no DiffusionBERT checkpoint"),
+    ("weights of transformers to talk to", TALK, "--checkpoint {f}/pytorch_model.bin", "no DiffusionBERT checkpoint"),
+    ("weights of transformers as a parent", CONTINUE, "--checkpoint {f}/pytorch_model.bin --epochs 1", "no DiffusionBERT checkpoint"),
+    ("weights of transformers as a model", TRAIN, "--data_dir {data} --model_name_or_path {f}/pytorch_model.bin", "pytorch_model.bin config.json"),
+    ("checkpoint as a model", TRAIN, "--data_dir {data} --model_name_or_path {run}", "config.json"),
+    ("malicious data", TRAIN, "--train_file {f}/malicious.pt", "unknown file type '.pt'"),
+    ("malicious settings", TRAIN, "--config {f}/malicious_old.pt", "malicious_old.pt"),
+    ("malicious model", TRAIN, "--data_dir {data} --model_name_or_path {f}/malicious_bert", "malicious_bert"),
+    ("small vocabulary inside", EVALUATE, "--checkpoint {f}/small_vocabulary.pt", "word pieces only 100"),
+    ("another width", EVALUATE, "--checkpoint {f}/narrow.pt", "weights do not fit the architecture 128 64"),
+    ("another width to talk to", TALK, "--checkpoint {f}/narrow.pt", "weights do not fit the architecture"),
+    ("other heads", EVALUATE, "--checkpoint {f}/other_heads.pt", "weights do not fit the architecture copy_head"),
+    ("short table", EVALUATE, "--checkpoint {f}/short_table.pt", "informativeness"),
+    ("newer format to talk to", TALK, "--checkpoint {f}/newer.pt", "format 99 update"),
+    ("newer format of a parent", CONTINUE, "--checkpoint {f}/newer.pt --epochs 1", "format 99 update"),
+    ("flipped bits to talk to", TALK, "--checkpoint {f}/flipped.pt", "damaged"),
+    ("flipped bits of a parent", CONTINUE, "--checkpoint {f}/flipped.pt --epochs 1", "damaged"),
+    ("half a parent", CONTINUE, "--checkpoint {f}/truncated.pt --epochs 1", "incomplete"),
+    ("half a checkpoint to resume", CONTINUE, "--checkpoint {f}/truncated.pt --resume", "incomplete"),
+    ("damaged training state", CONTINUE, "--checkpoint {f}/bad_training.pt --resume", "damaged training state"),
+    ("empty checkpoint to talk to", TALK, "--checkpoint {f}/empty.pt", "empty.pt"),
+    ("folder to talk to", TALK, "--checkpoint {run}", "is a folder best_model.pt"),
     ("missing checkpoint", EVALUATE, "--checkpoint {f}/nowhere.pt", "nowhere.pt no such checkpoint"),
     ("folder as checkpoint", EVALUATE, "--checkpoint {run}", "is a folder best_model.pt"),
     ("text as checkpoint", EVALUATE, "--checkpoint {f}/text.pt", "text.pt not a"),
@@ -251,7 +394,20 @@ CASES = [
     ("top_p over one", EVALUATE, "--checkpoint {run}/best_model.pt --top_p 1.5", "top_p at most 1"),
     ("evaluation on CUDA", EVALUATE, "--checkpoint {run}/best_model.pt --device cuda", "no CUDA"),
     ("report into a file", EVALUATE, "--checkpoint {run}/best_model.pt --output_dir {f}/good.jsonl --max_samples 1", "good.jsonl --output_dir"),
+    ("evaluation seed", EVALUATE, "--checkpoint {run}/best_model.pt --seed -1", "seed at least 0"),
+    ("evaluation steps", EVALUATE, "--checkpoint {run}/best_model.pt --num_steps 1e3", "num_steps is '1e3' whole number"),
+    ("length beam of none", EVALUATE, "--checkpoint {run}/best_model.pt --length_beam 0", "length_beam at least 1"),
+    ("negative top_p", EVALUATE, "--checkpoint {run}/best_model.pt --top_p -0.1", "top_p at least 0"),
+    ("binary test file", EVALUATE, "--checkpoint {run}/best_model.pt --test_file {f}/binary.jsonl", "UTF-8"),
+    ("empty test file", EVALUATE, "--checkpoint {run}/best_model.pt --test_file {f}/empty.jsonl", "no usable row"),
+    ("folder as examples", EVALUATE, "--checkpoint {run}/best_model.pt --examples {f}", "is a folder"),
+    ("blank examples", EVALUATE, "--checkpoint {run}/best_model.pt --examples {f}/blank.txt", "no usable row"),
+    ("report below a file", EVALUATE, "--checkpoint {run}/best_model.pt --max_samples 1 --output_dir {f}/good.jsonl/x", "good.jsonl/x --output_dir"),
     # ---- talking
+    ("talking seed", TALK, "--checkpoint {run}/best_model.pt --seed 4294967296", "seed at most"),
+    ("talking with infinity", TALK, "--checkpoint {run}/best_model.pt --temperature inf", "finite"),
+    ("unknown sampler to talk with", TALK, "--checkpoint {run}/best_model.pt --sampler gibbs", "sampler is 'gibbs'"),
+    ("zero batches to talk with", TALK, "--checkpoint {run}/best_model.pt --batch_size 0", "batch_size at least 1"),
     ("no candidates", TALK, "--checkpoint {run}/best_model.pt --num_samples 0", "num_samples at least 1"),
     ("too many candidates", TALK, "--checkpoint {run}/best_model.pt --num_samples 100000", "num_samples at most 1000"),
     ("temperature nan", TALK, "--checkpoint {run}/best_model.pt --temperature nan", "finite"),
@@ -300,9 +456,9 @@ def test_one_line(files, trained, data_dir, tmp_path, monkeypatch, without_accel
     if script == TRAIN and "--output_dir" not in arguments:
         arguments += ["--output_dir", str(out)]
     before = snapshot(files, trained, data_dir)
-    began = time.monotonic()
+    began = time.process_time()
     result = run(script, *arguments)
-    assert time.monotonic() - began < 15
+    assert time.process_time() - began < 15
     assert result.code == 2, result
     assert result.err.startswith("error: ") and result.err.endswith("\n") and result.err.count("\n") == 1, result.err
     missing = [word for word in words.split() if word not in result.err]
@@ -325,7 +481,7 @@ def test_the_malicious_files_are_dangerous(files):
 def test_there_are_many_cases():
     """Names are unique, so that a failure is found."""
     names = [case[0] + case[1] for case in CASES]
-    assert len(set(names)) == len(names) >= 60
+    assert len(set(names)) == len(names) >= 250
 
 
 def test_without_network_within_seconds(data_dir, tmp_path, monkeypatch):

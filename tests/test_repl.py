@@ -1,14 +1,19 @@
 """The command loop: every command, every mistake, and nothing the user can type ends it."""
 
+import dataclasses
+import os
 import re
+import select
+import time
+from typing import get_type_hints
 
 import pytest
-from commands import run
+from commands import run, start
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffusion_bert.checkpoint import load_checkpoint
-from diffusion_bert.config import SamplingConfig
+from diffusion_bert.config import SamplingConfig, check_value
 from diffusion_bert.generation import DiffusionTextGenerator
 from diffusion_bert.repl import PROMPT, SETTABLE, Repl
 
@@ -227,6 +232,75 @@ def test_ctrl_c_gives_up_the_line_only(session, monkeypatch):
     session.repl.run(read)
     assert any("interrupted" in line for line in session.lines) and any("num_steps = 3" in line for line in session.lines)
     assert next(script) == "never"
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals here")
+def test_ctrl_c_on_a_real_terminal(trained, tmp_path):
+    """Ctrl-C typed while the real script generates: back at the prompt, the next command is answered, quit leaves with 0."""
+    import fcntl
+    import pty
+    import termios
+
+    ours, theirs = pty.openpty()
+    argv = ("--checkpoint", trained / "best_model.pt", "--device", "cpu", "--num_steps", "100000", "--batch_size", "1", "--num_samples", "200")
+    terminal = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "cwd": tmp_path, "start_new_session": True}
+    process = start("interactive_generation", *argv, **terminal, preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0))
+    os.close(theirs)
+    seen = ""
+
+    def until(words: str) -> None:
+        nonlocal seen
+        end = time.monotonic() + 180
+        while words not in seen:
+            assert time.monotonic() < end and process.poll() is None, seen
+            if select.select([ours], [], [], 1)[0]:
+                seen += os.read(ours, 65536).decode(errors="replace")
+        seen = seen.split(words, 1)[1]
+
+    until(PROMPT)
+    os.write(ours, f"complete {' '.join(['the'] * 8)}\n".encode())
+    time.sleep(0.3)  # it is at work now, for minutes
+    os.write(ours, b"\x03")
+    until("interrupted")
+    until(PROMPT)
+    os.write(ours, b"set num_steps 2\n")
+    until("num_steps = 2")
+    until(PROMPT)
+    os.write(ours, b"quit\n")
+    assert process.wait(timeout=60) == 0
+    os.close(ours)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["museum " * 14_286, "x" * 100_000, "\x00" * 100_000, "[MASK]" * 16_667, "東" * 100_000, "\u0301" * 100_000, '"' * 100_000],
+)
+def test_a_line_of_100000_characters(session, text):
+    """Answered, or refused in a short line, by every command; options stay."""
+    before = dict(vars(session.repl.generator.options))
+    session("set num_samples 1")
+    for command in ("para", "complete", "set temperature", "nonsense"):
+        lines = session(f"{command} {text}")
+        assert lines and all(len(line) <= 600 for line in lines if not line.startswith("  1. "))
+    session(f"set num_samples {before['num_samples']}")
+    assert vars(session.repl.generator.options) == before
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(option=st.sampled_from(SETTABLE), value=st.one_of(st.text(min_size=1, max_size=20), st.integers().map(str), st.floats().map(str)))
+def test_set_takes_legal_values_only(model, option, value):
+    """Whatever is typed after set: either the option takes a value that the command line would take, or it keeps its old one; one line each time."""
+    session = Session(model)
+    before = dict(vars(session.repl.generator.options))
+    lines = session(f"set {option} {value}")
+    after = vars(session.repl.generator.options)
+    assert len(lines) == 1
+    assert {name for name in before if before[name] != after[name]} <= {option}
+    if lines[0] != f"{option} = {after[option]}":
+        assert after == before
+    SamplingConfig(**after)
+    for f in dataclasses.fields(SamplingConfig):
+        check_value(f, get_type_hints(SamplingConfig)[f.name], after[f.name])
 
 
 def test_end_of_input_without_quit(trained):

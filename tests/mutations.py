@@ -1,0 +1,145 @@
+"""Break the mathematics on purpose, one small change at a time: the named tests must notice each.
+
+    python tests/mutations.py
+    python tests/mutations.py --only posterior
+
+Every mutant is a copy of the package in a temporary folder in which one piece of text, found exactly once, is replaced. Its tests run in a fork
+of a process that has imported the libraries already. Exit code 1 when a mutant survives, or when its text is no longer there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+ROOT = Path(__file__).resolve().parent.parent
+SECONDS = 600  # a mutant that runs longer hangs: noticed
+
+# name, file in diffusion_bert/, text, replacement, tests
+MUTANTS = [
+    ("schedule: sign of the warp", "schedule.py", "return u, self.word_freq_lambda * self.informativeness[ids]",
+     "return u, -self.word_freq_lambda * self.informativeness[ids]", "schedule diffusion"),
+    ("schedule: cosine without its square", "schedule.py", "torch.sin(tau * (math.pi / 2)) ** 2", "torch.sin(tau * (math.pi / 2))", "schedule"),
+    ("schedule: upper end not set by hand", "schedule.py", "torch.where(u >= 1, 1.0, torch.where(u <= 0, 0.0, m.clamp(0.0, 1.0)))",
+     "torch.where(u <= 0, 0.0, m.clamp(0.0, 1.0 - 1e-9))", "schedule"),
+    ("schedule: reveal divided by the wrong m", "schedule.py", "return (m_t - m_s) / m_t", "return (m_t - m_s) / (1 - m_s)", "schedule diffusion"),
+    ("schedule: slope of the warp", "schedule.py", "2 * math.pi * warp * torch.sin", "math.pi * warp * torch.sin", "schedule"),
+    ("schedule: mean of m forgets the warp", "schedule.py",
+     "torch.full_like(u, -self.word_freq_lambda)", "torch.full_like(u, 0.0)", "softmax_statistics"),
+    ("words: frequent is informative", "word_frequency.py",
+     "gap = (counts * f).sum() / total - f", "gap = f - (counts * f).sum() / total", "word_frequency"),
+    ("words: mean over types instead of running words", "word_frequency.py",
+     "(counts * f).sum() / total - f", "f[ordinary].mean() - f", "word_frequency"),
+    ("words: special ids take part", "word_frequency.py", "counts[~ordinary] = 0", "counts[~ordinary] += 0", "word_frequency"),
+    ("noise: sources are noised", "diffusion.py", "torch.where(maskable & (uniform < m)", "torch.where((uniform < m)", "diffusion"),
+    ("noise: wrong side of the coin", "diffusion.py", "(uniform < m), self.mask_id", "(uniform > m), self.mask_id", "diffusion"),
+    ("posterior: mask keeps r", "diffusion.py", "table[..., self.mask_id] += torch.where(masked, 1 - r, 0.0)",
+     "table[..., self.mask_id] += torch.where(masked, r, 0.0)", "diffusion"),
+    ("reverse: mask takes everything", "diffusion.py",
+     "table[..., self.mask_id] = 1 - revealed.sum(-1)", "table[..., self.mask_id] = 1.0", "diffusion"),
+    ("kl: no second term", "diffusion.py", "return KlTerms(reveal_term, torch.where(last, 0.0, 1 - r_x) * stay)",
+     "return KlTerms(reveal_term, torch.zeros_like(reveal_term))", "diffusion objective"),
+    ("kl: second term turned round", "diffusion.py",
+     "stay = torch.log1p(-torch.where(last, 0.0, r_x)) - torch.log1p(-torch.where(last, 0.0, expected_r))",
+     "stay = torch.log1p(-torch.where(last, 0.0, expected_r)) - torch.log1p(-torch.where(last, 0.0, r_x))", "diffusion"),
+    ("kl: corrected without its normaliser", "diffusion.py", "log_mu_x = log_mu_x + m_t.log() - mean_t.log()", "log_mu_x = log_mu_x + m_t.log()",
+     "diffusion objective"),
+    ("times: never the last step", "objective.py", "return 1 + (num_steps * spread).long()", "return 0 + (num_steps * spread).long()", "objective"),
+    ("times: all examples at one", "objective.py",
+     "torch.arange(batch_size, dtype=torch.float64) / batch_size", "torch.zeros(batch_size)", "objective"),
+    ("nelbo: not times T", "objective.py", "reveal=num_steps * kl.reveal.sum()", "reveal=kl.reveal.sum()", "objective"),
+    ("nelbo: length off by one", "objective.py", "batch.target_length - 1, reduction", "batch.target_length % 2, reduction", "objective"),
+    ("loss: hybrid forgotten", "objective.py", "+ hybrid_lambda * cross_entropy + length", "+ length", "objective"),
+    ("ancestral: one rate for all words", "samplers/ancestral.py", "tau_t[rows], words)", "tau_t[rows], torch.zeros_like(words))", "samplers"),
+    ("ancestral: reveals too rarely", "samplers/ancestral.py", "x_t.device) < r", "x_t.device) < r * r", "samplers"),
+    ("ancestral: overwrites what is revealed", "samplers/ancestral.py", "x_t[active[rows[reveal]], columns[reveal]] = words[reveal]",
+     "x_t[active] = x_t[active].roll(1, -1); x_t[active[rows[reveal]], columns[reveal]] = words[reveal]", "samplers"),
+    ("confidence: least confident first", "samplers/confidence.py",
+     "rank_within_rows(confidence, rows)", "rank_within_rows(-confidence, rows)", "samplers"),
+    ("confidence: rounds away whole numbers", "samplers/confidence.py", "share + 1e-9", "share - 1e-9", "samplers"),
+    ("draw: temperature upside down", "samplers/common.py",
+     "log_mu.double() / options.temperature", "log_mu.double() * options.temperature", "samplers"),
+    ("draw: top_p one word short", "samplers/common.py", "(before >= options.top_p) & (before > 0)",
+     "(before + ordered.exp() >= options.top_p) & (before > 0)", "samplers"),
+    ("draw: single precision", "samplers/common.py",
+     "cumulative = log_mu.double().exp().cumsum(-1)", "cumulative = log_mu.half().exp().cumsum(-1).double()",
+     "samplers"),
+    ("copy head: gate upside down", "heads.py", "F.logsigmoid(gate), float", "F.logsigmoid(-gate), float", "denoiser"),
+    ("denoiser: source sees the target", "denoiser.py", "allowed = allowed & (is_target[:, :, None] | ~is_target[:, None, :])", "pass", "denoiser"),
+]  # fmt: skip
+
+
+def mutate(folder: Path, file: str, text: str, replacement: str) -> str:
+    """Replace the text in the copy; what is wrong, or nothing."""
+    path = folder / "diffusion_bert" / file
+    content = path.read_text()
+    if content.count(text) != 1:
+        return f"the text stands {content.count(text)} times in {file}: mend this mutant"
+    path.write_text(content.replace(text, replacement))
+    return ""
+
+
+def passes(folder: Path, tests: list[str]) -> tuple[bool, str]:
+    """Whether the tests pass on the package in that folder, and which failed first. In a fork."""
+    log = folder / "log"
+    child = os.fork()
+    if child == 0:
+        signal.alarm(SECONDS)
+        number = os.open(log, os.O_WRONLY | os.O_CREAT)
+        os.dup2(number, 1)
+        os.dup2(number, 2)
+        os.chdir(folder)
+        sys.path[:] = [str(folder), *(path for path in sys.path if Path(path or ".").resolve() not in (ROOT, ROOT / "tests"))]
+        import pytest
+
+        code = pytest.main(["-x", "-q", "--no-header", "-p", "no:cacheprovider", "--rootdir", str(folder), *tests])
+        sys.stdout.flush()
+        os._exit(int(code))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code not in (0, 1, -signal.SIGALRM):
+        # a mutant that cannot even be imported proves nothing
+        raise SystemExit(f"the tests could not run ({code}):\n{log.read_text()[-3000:]}")
+    failed = [line.split(" - ")[0].removeprefix("FAILED tests/") for line in log.read_text().splitlines() if line.startswith("FAILED")]
+    return code == 0, failed[0] if failed else "no end" if code else ""
+
+
+def main() -> int:
+    """Run all mutants, or those whose name holds a text."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--only", default="", help="mutants whose name holds this text")
+    chosen = [mutant for mutant in MUTANTS if parser.parse_args().only in mutant[0]]
+    import hypothesis  # noqa: F401
+    import pytest  # noqa: F401
+    import torch  # noqa: F401
+    from transformers import BertForMaskedLM, DynamicCache  # noqa: F401
+
+    began, survivors = time.monotonic(), []
+    with tempfile.TemporaryDirectory(prefix="mutants_") as place:
+        whole = Path(place) / "whole"
+        for name in ("diffusion_bert", "tests", "configs"):
+            shutil.copytree(ROOT / name, whole / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", whole)
+        files = sorted({f"tests/test_{test}.py" for mutant in chosen for test in mutant[4].split()})
+        fine, failed = passes(whole, files)
+        if not fine:
+            raise SystemExit(f"the tests fail on the unchanged package: {failed}")
+        for name, file, text, replacement, tests in chosen:
+            folder = Path(shutil.copytree(whole, Path(place) / "mutant", ignore=shutil.ignore_patterns("__pycache__")))
+            problem = mutate(folder, file, text, replacement)
+            alive, by = (True, problem) if problem else passes(folder, [f"tests/test_{test}.py" for test in tests.split()])
+            print(f"{'SURVIVES' if alive else 'caught  '}  {name:<50} {by}", flush=True)
+            survivors += [name] if alive else []
+            shutil.rmtree(folder)
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} caught in {time.monotonic() - began:.0f} s")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
