@@ -16,6 +16,7 @@ from .data import EpochBatches
 from .distributed import Processes, flat_gradients, own_device
 from .ema import WeightAverage
 from .errors import UserError
+from .flops import training_flops
 from .layout import Batch
 from .model import DiffusionModel, choose_autocast, pick_device
 from .objective import NelboTerms, estimate_nelbo, nelbo_terms, sample_times, training_loss
@@ -63,7 +64,7 @@ class Trainer:
         self.last_validation = -1
         if resume is not None:
             self._restore(resume)
-        self.log = TrainingLog(run, self.state, self.reporter, writes=self.processes.is_main)
+        self.log = TrainingLog(run, self.state, self.reporter, self.processes.is_main, self.training.tensorboard)
         # with tokens_per_batch, epochs differ in their number of batches
         epochs = range(self.training.epochs if self.config.data.tokens_per_batch else 1)
         steps = [math.ceil(len(self._epoch_batches(epoch)) / self.state.group_size) for epoch in reversed(epochs)]
@@ -104,7 +105,7 @@ class Trainer:
                     self.validate()
                 self.save_last()
         except torch.OutOfMemoryError:
-            raise UserError(memory_advice(self.device, training.batch_size, training.accumulation_steps)) from None
+            raise UserError(memory_advice(self.device, training.batch_size, training.accumulation_steps, self.config.data.tokens_per_batch)) from None
         finally:
             self.reporter.stop()
         return TrainingResult(state, reason, self.agreed_signal)
@@ -164,8 +165,11 @@ class Trainer:
             noised(batch, times[start : start + len(batch)], num_steps, self.host_diffusion, key, start, self.device)
             for batch, start in zip(group, starts)
         ]
-        everyone = self.processes.gather([sum(p.masked for p in prepared), sum(p.tokens for p in prepared), time.monotonic() - self.started])
-        masked, tokens, self.elapsed = sum(row[0] for row in everyone), sum(row[1] for row in everyone), everyone[0][2]
+        flops = sum(training_flops(self.model.denoiser, *p.x_t.shape, p.source_width, p.masked) for p in prepared)
+        own = [sum(p.masked for p in prepared), sum(p.tokens for p in prepared), flops, time.monotonic() - self.started]
+        everyone = self.processes.gather(own)
+        masked, tokens, flops, _ = map(sum, zip(*everyone))
+        self.elapsed = everyone[0][3]
         self.model.denoiser.train()
         measured = torch.cat([NelboTerms.zero(self.device).stacked(), torch.zeros(1, dtype=torch.float64, device=self.device)])  # terms, loss
         for part in prepared:
@@ -182,7 +186,7 @@ class Trainer:
         self.processes.sum_(measured)
         norm = torch.nn.utils.clip_grad_norm_(self.model.denoiser.parameters(), training.max_grad_norm or math.inf)
         lr = training.lr * training.lr_factor * self.learning_rate_factor()
-        step = PendingStep(state.step, torch.cat([measured, norm.double()[None]]), lr, examples, int(tokens))
+        step = PendingStep(state.step, torch.cat([measured, norm.double()[None]]), lr, examples, int(tokens), flops)
         if self.device.type == "cpu":
             self.log.check(step, *step.measured[-2:].tolist())  # before the weights change
         for param_group in self.optimizer.param_groups:

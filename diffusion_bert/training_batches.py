@@ -40,6 +40,7 @@ class NoisedBatch:
     t: Tensor  # [B]
     masked: int
     tokens: int
+    source_width: int
 
 
 def step_shares(dataset: EpochBatches, first: int, group_size: int, processes: Processes, num_workers: int, pin_memory: bool) -> Iterator[StepShare]:
@@ -78,4 +79,6 @@ def noised(batch: Batch, t: Tensor, num_steps: int, diffusion: AbsorbingDiffusio
     masked, tokens = int((x_t == batch.mask_id).sum()), int(batch.target_length.sum())
     if device.type == "cuda":
         x_t, t = x_t.pin_memory(), t.contiguous().pin_memory()
-    return NoisedBatch(batch.to(device), x_t.to(device, non_blocking=True), t.to(device, non_blocking=True), masked, tokens)
+    return NoisedBatch(
+        batch.to(device), x_t.to(device, non_blocking=True), t.to(device, non_blocking=True), masked, tokens, int(batch.source_length.max())
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ class PendingStep:
     lr: float
     examples: int
     tokens: int
+    flops: float
     progress: float = 0.0
 
 
@@ -36,10 +38,16 @@ class TrainingLog:
         state: holds the sums since the last line, so that a resume continues them.
         reporter: told about every step once its numbers are read.
         writes: False in a process that leaves writing to another.
+        tensorboard: also write event files, into a folder of the run.
+    Raises:
+        UserError: TensorBoard is asked for but not installed.
     """
 
-    def __init__(self, run: RunDirectory, state: TrainingState, reporter: Reporter, writes: bool = True):
+    def __init__(self, run: RunDirectory, state: TrainingState, reporter: Reporter, writes: bool = True, tensorboard: bool = False):
         self.run, self.state, self.reporter, self.writes = run, state, reporter, writes
+        self.tensorboard, self.events = tensorboard, None
+        if tensorboard and importlib.util.find_spec("tensorboard") is None:
+            raise UserError("tensorboard is true but the package is not installed: pip install tensorboard, or leave --tensorboard out")
         self.pending: list[PendingStep] = []
 
     def add(self, step: PendingStep) -> None:
@@ -66,7 +74,7 @@ class TrainingLog:
             for name, value in values.items():
                 window[name] = window.get(name, 0.0) + value
             window["steps"] = window.get("steps", 0) + 1
-            self.reporter.step(step.step + 1, step.progress, values)
+            self.reporter.step(step.step + 1, step.progress, {**values, "flops": step.flops})
 
     def check(self, step: PendingStep, loss: float, norm: float) -> None:
         """Refuse to go on after a loss or gradient that is not finite."""
@@ -94,4 +102,16 @@ class TrainingLog:
         """One line in metrics.jsonl."""
         if self.writes:
             self.run.append_metrics(record)
+            if self.tensorboard:
+                self._write_events(record)
         self.state.metrics_lines += 1
+
+    def _write_events(self, record: dict) -> None:
+        """The record's numbers as TensorBoard curves ``train/loss``, ``validation/valid_nelbo`` and so on."""
+        if self.events is None:  # only now: a log that never writes leaves no folder
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.events = SummaryWriter(self.run.path / "tensorboard")
+        for name in set(record) - {"kind", "step"}:
+            self.events.add_scalar(f"{record['kind']}/{name}", record[name], record["step"])
+        self.events.flush()

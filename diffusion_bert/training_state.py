@@ -93,13 +93,14 @@ def warmup_then_decay(done: float, warmup: float, total_steps: int) -> float:
     return (1 - done) / (1 - warmup) if warmup < 1 else 1.0
 
 
-def memory_advice(device: torch.device, batch_size: int, accumulation_steps: int) -> str:
-    """What to do about too little memory; the advised numbers keep the examples per optimizer step (the next even number of them)."""
+def memory_advice(device: torch.device, batch_size: int, accumulation_steps: int, tokens_per_batch: int | None = None) -> str:
+    """What to do about too little memory: half the batch and twice the accumulation, so that a step sees as many examples (rounded up)."""
+    name, size = ("batch_size", batch_size) if tokens_per_batch is None else ("tokens_per_batch", tokens_per_batch)
     if batch_size == 1:
-        return f"out of memory on {device} at batch size 1: lower --max_length or --vocab_size, take a smaller model, or --device cpu"
+        return f"out of memory on {device} at batch_size 1: lower --max_length or --vocab_size, take a smaller model, or --device cpu"
     return (
-        f"out of memory on {device} at batch size {batch_size}: try --batch_size {(batch_size + 1) // 2} "
-        f"--accumulation_steps {2 * accumulation_steps}, which trains on as many examples per step, or --device cpu"
+        f"out of memory on {device} at {name} {size}: try --{name} {(size + 1) // 2} --accumulation_steps {2 * accumulation_steps} "
+        f"(as many examples per step), a lower --max_length, or --device cpu"
     )
 
 

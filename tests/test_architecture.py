@@ -15,7 +15,7 @@ from diffusion_bert.config import RunConfig, load_preset
 PACKAGE = ROOT / "diffusion_bert"
 FLOORS = (
     "errors finding presets config schedule word_frequency metrics text casing score layout grammar reading heads ema "
-    "self_conditioning softmax_statistics cache hub mapped_pairs noise distributed",
+    "self_conditioning softmax_statistics cache hub mapped_pairs noise distributed flops compiling",
     "tokenization diffusion tasks denoiser storage",
     "data encoding model objective samplers",
     "checkpoint steering bertscore",

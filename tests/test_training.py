@@ -1,12 +1,13 @@
 """The training loop: what it minimises, when it stops, and what it leaves on disk."""
 
 import copy
+import importlib.util
 import itertools
 import math
 
 import pytest
 import torch
-from commands import SMALL, new_trainer, read_records, run, small_flags, write_data
+from commands import SMALL, new_trainer, read_records, run, small_flags, without_wall_clock, write_data
 
 from diffusion_bert import training
 from diffusion_bert.checkpoint import RunDirectory, load_checkpoint, read_payload
@@ -16,7 +17,7 @@ from diffusion_bert.errors import UserError
 from diffusion_bert.layout import Batch
 from diffusion_bert.model import choose_autocast
 from diffusion_bert.objective import NelboTerms
-from diffusion_bert.training_state import Reporter
+from diffusion_bert.training_state import Reporter, memory_advice
 
 
 class Recorder(Reporter):
@@ -406,3 +407,88 @@ def test_gradients_are_clipped(little, tmp_path):
         trainer.optimizer.step = measure
         trainer.fit()
     assert norms[0.01] == pytest.approx(0.01, rel=1e-3) and norms[0.0] > 0.1
+
+
+def test_last_epochs_are_kept(little, tmp_path):
+    """--keep_checkpoints N leaves epoch_<n>.pt of the last N epochs, each with the weights of its epoch's end, and none by default."""
+    seen = {}
+    trainer = new_trainer(
+        little,
+        tmp_path,
+        Recorder(lambda step: seen.update({step: copy.deepcopy(trainer.model.denoiser.state_dict())})),
+        epochs=4,
+        keep_checkpoints=2,
+    )
+    trainer.fit()
+    assert {path.name for path in trainer.run.path.glob("*.pt")} == {"best_model.pt", "last.pt", "epoch_3.pt", "epoch_4.pt"}
+    for epoch in (3, 4):
+        kept = load_checkpoint(trainer.run.epoch(epoch)).denoiser.state_dict()
+        assert all(torch.equal(value, seen[2 * epoch][name]) for name, value in kept.items())
+
+
+def test_an_old_epoch_goes_only_after_the_new_one_is_written(little, tmp_path, monkeypatch):
+    """When the disk is full the older checkpoint stays."""
+    trainer = new_trainer(little, tmp_path, epochs=4, keep_checkpoints=1)
+    save = training.save_checkpoint
+
+    def full(path, *rest):
+        if path.name == "epoch_2.pt":
+            raise UserError("no space")
+        save(path, *rest)
+
+    monkeypatch.setattr(training, "save_checkpoint", full)
+    with pytest.raises(UserError, match="no space"):
+        trainer.fit()
+    assert trainer.run.epoch(1).is_file()
+
+
+def test_advice_when_memory_is_short():
+    """The advised settings see as many examples per step, or one more for an odd batch; at batch size 1 it does not advise what is there already."""
+    for batch, accumulation in ((64, 1), (7, 3), (2, 4)):
+        text = memory_advice(torch.device("cuda"), batch, accumulation)
+        size, steps = (int(text.split(f"--{name} ")[1].split()[0]) for name in ("batch_size", "accumulation_steps"))
+        assert size < batch and size * steps - batch * accumulation in (0, accumulation * (batch % 2))
+    assert "--tokens_per_batch 2048 --accumulation_steps 4" in memory_advice(torch.device("cuda"), 64, 2, 4096)
+    assert "--max_length" in memory_advice(torch.device("cpu"), 1, 1) and "--batch_size" not in memory_advice(torch.device("cpu"), 1, 1)
+
+
+def test_tensorboard(little, tmp_path):
+    """With the package: event files beside metrics.jsonl. Without it: one line, before anything is trained."""
+    if importlib.util.find_spec("tensorboard") is None:
+        with pytest.raises(UserError, match="pip install tensorboard"):
+            new_trainer(little, tmp_path, tensorboard=True)
+        return
+    trainer = new_trainer(little, tmp_path, tensorboard=True, max_steps=2, logging_steps=1)
+    trainer.fit()
+    assert list((trainer.run.path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_numbers_that_stay_on_the_device(little, tmp_path):
+    """As on a GPU, nothing is read until a line is due: the same metrics; a NaN is found before anything is saved and its own step is named."""
+    records = []
+    for name in ("at once", "later"):
+        trainer = new_trainer(little, tmp_path / name, reporter := Recorder(), batch_size=8, epochs=2, logging_steps=3, dropout=0.0)
+        if name == "later":
+            leave_unread(trainer)
+        trainer.fit()
+        records.append([without_wall_clock(record) for record in read_records(trainer.run.path)])
+        assert [values["step"] for values in reporter.steps] == list(range(1, 9))
+    assert records[0] == records[1]
+    trainer = new_trainer(little, tmp_path / "nan", epochs=9, batch_size=8, save_steps=4, logging_steps=50)
+    leave_unread(trainer, spoilt=2)
+    with pytest.raises(UserError, match="step 2: the loss is nan"):
+        trainer.fit()
+    assert not trainer.run.last.exists()
+    assert all(bool(value.isfinite().all()) for value in load_checkpoint(trainer.run.best).denoiser.parameters())
+
+
+def leave_unread(trainer, spoilt=None) -> None:
+    """Let the trainer's log treat steps as if they were on a GPU; the numbers of step ``spoilt`` become NaN."""
+
+    def add(step):
+        trainer.state.window.setdefault("since", trainer.state.seconds)
+        if step.step == spoilt:
+            step.measured.fill_(math.nan)
+        trainer.log.pending.append(step)
+
+    trainer.log.add = add

@@ -8,6 +8,7 @@ from tqdm import tqdm
 from ..config import SamplingConfig
 from ..data import NO_SOURCE, PAIR
 from ..decoding import Canvas, decode
+from ..flops import peak_flops
 from ..generation import DiffusionTextGenerator
 from ..model import DiffusionModel
 from ..reading import Pair
@@ -17,20 +18,31 @@ DEMONSTRATION_LEVELS = (0.3, 0.6, 0.9)
 
 
 class ConsoleReporter(Reporter):
-    """A progress bar, a line per validation, and now and then a sentence noised and denoised."""
+    """A progress bar, a line per validation, and now and then a sentence noised and denoised.
 
-    def __init__(self, model: DiffusionModel, valid: list[Pair]):
-        self.model, self.valid = model, valid
+    On known GPUs the bar also shows the MFU: operations of the model (flops.py) since the start, validations included in the time, as a share of
+    the peak of all ``processes`` GPUs.
+    """
+
+    def __init__(self, model: DiffusionModel, valid: list[Pair], processes: int = 1):
+        self.model, self.valid, self.processes = model, valid, processes
+        self.peak: float | None = None
         self.bar: tqdm | None = None
-        self.tokens = 0
+        self.tokens, self.flops = 0, 0.0
 
     def start(self, total_steps: int, done_steps: int) -> None:
+        if self.model.device.type == "cuda":
+            self.peak = peak_flops(torch.cuda.get_device_name(self.model.device))
         self.bar = tqdm(total=total_steps, initial=done_steps, unit="step", dynamic_ncols=True, mininterval=0.5)
 
     def step(self, step: int, progress: float, values: dict) -> None:
         self.tokens += values["tokens"]
         elapsed = self.bar.format_dict["elapsed"] or 1e-9
-        self.bar.set_postfix_str(f"loss {values['loss']:.3f}, NELBO {values['nelbo']:.2f}, {self.tokens / elapsed:,.0f} tokens/s", refresh=False)
+        self.flops += values["flops"]
+        speed = f"{self.tokens / elapsed:,.0f} tokens/s"
+        if self.peak is not None:
+            speed += f", MFU {self.flops / elapsed / (self.peak * self.processes):.1%}"
+        self.bar.set_postfix_str(f"loss {values['loss']:.3f}, NELBO {values['nelbo']:.2f}, {speed}", refresh=False)
         self.bar.update()
 
     def validation(self, record: dict, improved: bool) -> None:

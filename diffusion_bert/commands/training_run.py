@@ -10,8 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ..checkpoint import RunDirectory, load_checkpoint, read_payload, restore, training_part
+from ..compiling import compile_encoder
 from ..config import RunConfig
 from ..data import Collator, describe, fixed_batches, spread_choice
 from ..distributed import Processes, join, leave
@@ -37,6 +39,7 @@ def train_run(config: RunConfig, parent: Path | None = None, keep: bool = True) 
     if config.training.dry_run:
         return _dry_run(config, parent)
     processes = join(config.training.device)
+    set_threads(config.training.num_threads)
     splits = load_pairs(config.data, config.training.seed)
     if parent is None:
         model = build_model(config, vocabulary_texts(splits.train), config.training.seed)
@@ -64,7 +67,13 @@ def _new_run(config: RunConfig) -> RunDirectory:
 
 
 def _reporter(processes: Processes, model: DiffusionModel, splits: Splits) -> Reporter:
-    return ConsoleReporter(model, splits.valid) if processes.is_main else Reporter()
+    return ConsoleReporter(model, splits.valid, processes.size) if processes.is_main else Reporter()
+
+
+def set_threads(count: int | None) -> None:
+    """How many threads torch may use on the CPU; None leaves its own choice (torchrun's is one per process)."""
+    if count is not None:
+        torch.set_num_threads(count)
 
 
 def effective_batch(trainer: Trainer) -> str:
@@ -88,6 +97,7 @@ def resume_run(last: Path, device: str | None) -> int:
     if device is not None:
         model.config.training.device = device
     processes = join(model.config.training.device)
+    set_threads(model.config.training.num_threads)
     splits = load_pairs(model.config.data, model.config.training.seed)
     _, data = prepare(model, splits, fit=False)
     run = RunDirectory(last.parent)
@@ -129,6 +139,8 @@ def finish(trainer: Trainer, splits: Splits, keep: bool = True) -> int:
     from ..report import plot_curves
 
     run, config = trainer.run, trainer.config
+    if config.training.compile and (reason := compile_encoder(trainer.model.denoiser)):
+        print(f"Not compiled: {reason}")
     result: TrainingResult = trainer.fit()
     leave()
     if not trainer.processes.is_main:
