@@ -184,18 +184,8 @@ def main(argv=None) -> None:
     if options.child:
         return child(options)
     print(f"{machine()}\nmodel {options.model}, batch {options.batch_size}, seed {options.seed}, data over {options.cache_above_mb} MB mapped")
-    columns = {
-        "rows": 10,
-        "file MB": 8,
-        "cache": 6,
-        "ready s": 8,
-        "first step s": 13,
-        "CPU s": 7,
-        "anonymous MB": 13,
-        "mapped MB": 10,
-        "padding %": 10,
-    }
-    print(" ".join(f"{name:>{width}}" for name, width in columns.items()) + f"{'padding %':>11}")
+    columns = ("rows", 10), ("file MB", 8), ("cache", 6), ("ready s", 8), ("first step s", 13), ("CPU s", 7), ("anonymous MB", 13), ("mapped MB", 10)
+    print(" ".join(f"{name:>{width}}" for name, width in (*columns, ("padding %", 10))))
     if options.folder:
         Path(options.folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="scaling_", dir=options.folder) as name:
