@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from .config import BUILT_IN_SIZES, RunConfig
 from .denoiser import BertDenoiser
 from .diffusion import AbsorbingDiffusion
 from .errors import UserError
-from .hub import require_hub
+from .pretrained import load_pretrained, quiet_transformers
 from .schedule import NoiseSchedule
 from .tasks import PROMPTS, TASKS, Task
 from .tokenization import TextTokenizer
@@ -173,67 +172,3 @@ def fit_schedule(model: DiffusionModel, targets: Iterable) -> None:
     table = informativeness(model.token_counts, model.tokenizer.special_ids)
     diffusion = model.config.diffusion
     model.schedule = NoiseSchedule(diffusion.schedule, diffusion.word_freq_lambda, table)
-
-
-def load_pretrained(name: str, weights: bool = True) -> tuple[TextTokenizer, object, dict[str, Tensor] | None]:
-    """Tokenizer, configuration and (if wanted) masked-LM weights of a BERT from a local directory or the hub.
-
-    A BERT without a masked-LM head gets a fresh one, tied to its word embeddings.
-    """
-    import transformers
-
-    looks_local = Path(name).is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1
-    if looks_local and not (Path(name) / "config.json").is_file():
-        raise UserError(
-            f"model_name_or_path is '{name}': no such BERT directory (config.json is missing); give a directory, a hub id, tiny, mini or small"
-        )
-    with quiet_transformers():
-        if not looks_local:
-            _reach_hub(name)
-        try:
-            bert_config = transformers.AutoConfig.from_pretrained(name)
-            if bert_config.model_type != "bert":
-                raise UserError(f"{name} is a {bert_config.model_type} model: expected a BERT, such as bert-base-uncased")
-            tokenizer = TextTokenizer.from_pretrained(name)
-            if not weights:
-                return tokenizer, bert_config, None
-            model, info = transformers.BertForMaskedLM.from_pretrained(name, config=bert_config, dtype=torch.float32, output_loading_info=True)
-            # the library would fill them with random numbers
-            if missing := sorted(key for key in info["missing_keys"] if key.startswith("bert.")):
-                raise UserError(
-                    f"{name} lacks weights ({missing[0]} and {len(missing) - 1} more): not a whole BERT; choose another or --from_scratch true"
-                )
-        except UserError:
-            raise
-        except Exception as error:  # broken files surface as errors of several libraries
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(
-                f"cannot load '{name}': {first[:160]}; give a BERT directory, a hub id, or a built-in size ({', '.join(BUILT_IN_SIZES)})"
-            ) from None
-    return tokenizer, bert_config, model.state_dict()
-
-
-def _reach_hub(name: str) -> None:
-    """Pass when the model is in the local cache or the hub answers; otherwise one line, within seconds."""
-    import transformers
-
-    try:
-        transformers.AutoConfig.from_pretrained(name, local_files_only=True)
-    except (OSError, ValueError):
-        require_hub(f"the model '{name}'", f"give a local BERT directory, or a built-in size: {', '.join(BUILT_IN_SIZES)}")
-
-
-@contextlib.contextmanager
-def quiet_transformers():
-    """Without the library's loading bars and its warnings about a decoder flag and a fresh head, both of which are meant here."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -15,8 +15,8 @@ from diffusion_bert.config import RunConfig, load_preset
 PACKAGE = ROOT / "diffusion_bert"
 FLOORS = (
     "errors finding presets config schedule word_frequency metrics text casing score layout grammar reading heads ema "
-    "self_conditioning softmax_statistics cache hub mapped_pairs noise distributed flops compiling",
-    "tokenization diffusion tasks denoiser storage",
+    "self_conditioning softmax_statistics cache hub mapped_pairs noise distributed flops compiling position_table",
+    "tokenization diffusion tasks denoiser storage pretrained",
     "data encoding model objective samplers",
     "checkpoint steering bertscore",
     "decoding",
@@ -24,7 +24,7 @@ FLOORS = (
     "training_log",
     "training",
     "systems evaluation",
-    "report cli repl commands",
+    "report cli repl commands export",
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
 TOP = len(FLOORS) - 1
