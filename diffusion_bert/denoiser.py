@@ -211,7 +211,7 @@ class BertDenoiser(nn.Module):
 
         states [B, T, D], places = rows and columns [N] into them, source_states [B, S, D], source_ids and copyable [B, S].
         """
-        logits = at_least_float32(self.mlm.cls(_gather(states, places))) + self.forbidden_bias
+        logits = at_least_float32(self.mlm.cls(_gather(states, places))).add_(self.forbidden_bias)  # in place: nobody else reads them
         if self.copy_head is None:
             return torch.log_softmax(logits, dim=-1)
         return self.copy_head(logits, states, places, source_states, source_ids, self._may_be_copied(source_ids, copyable))

@@ -118,8 +118,9 @@ class AbsorbingDiffusion:
 
     @staticmethod
     def _by_time(table, dtype: torch.dtype, *taus: Tensor) -> Tensor:
-        """table(*taus) [N, V], computed in float64 once per run of equal times (neighbouring places of one sentence share it), then expanded."""
+        """table(*taus) [N, V], or [1, V] for one time: computed in float64 once per run of equal times (as places of one sentence have)."""
         times = torch.stack(taus)  # [k, N]
         starts = torch.ones(times.shape[1], dtype=torch.bool, device=times.device)
         starts[1:] = (times[:, 1:] != times[:, :-1]).any(0)
-        return table(*times[:, starts].unbind(0)).to(dtype)[starts.long().cumsum(0) - 1]
+        rows = table(*times[:, starts].unbind(0)).to(dtype)
+        return rows if len(rows) == 1 else rows[starts.long().cumsum(0) - 1]  # one time for all, as in most samplers: nothing to copy

@@ -68,12 +68,12 @@ class CopyHead(nn.Module):
         first = first_occurrence(source_ids, copyable)[rows]  # [N, S]
         share = torch.zeros_like(weights).scatter_add(-1, first, weights)  # equal words share their weight, at the first of them
         ids = source_ids[rows]
-        log_vocabulary = logits - (logits.logsumexp(-1, keepdim=True) - log_not_g[:, None])
+        log_vocabulary = torch.log_softmax(logits, dim=-1) + log_not_g[:, None]
         own = log_vocabulary.gather(-1, ids)
         mixed = self.mix(own, log_g[:, None], torch.zeros_like(own), share)
         # where nothing is copied the gain is 0; where own is -inf nothing may be copied
         gain = torch.where(share > 0, mixed - torch.where(share > 0, own, 0.0), 0.0)
-        return log_vocabulary.scatter_add(-1, ids, gain)
+        return log_vocabulary.scatter_add_(-1, ids, gain)
 
 
 def first_occurrence(source_ids: Tensor, copyable: Tensor) -> Tensor:

@@ -39,9 +39,12 @@ class _SoftmaxStatistics(torch.autograd.Function):
         grad = torch.empty_like(logits)
         constant = grad_log_p if table is None else grad_log_p + grad_mean * mean
         for rows in _pieces(logits):
-            p = (logits[rows].to(log_sum.dtype) + bias).sub_(log_sum[rows, None]).exp_()
+            p = grad[rows] if grad.dtype == log_sum.dtype else torch.empty_like(grad[rows], dtype=log_sum.dtype)  # made where it is to stay
+            torch.add(logits[rows], bias, out=p).sub_(log_sum[rows, None]).exp_()
             slope = -constant[rows, None]
-            grad[rows] = p.mul_(slope if table is None else torch.addcmul(slope, grad_mean[rows, None], table)).to(grad.dtype)
+            p.mul_(slope if table is None else torch.addcmul(slope, grad_mean[rows, None], table))
+            if p.dtype != grad.dtype:
+                grad[rows] = p.to(grad.dtype)
         grad.scatter_add_(-1, index[:, None], grad_log_p[:, None].to(grad.dtype))
         return grad, None, None, None
 
