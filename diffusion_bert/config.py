@@ -127,7 +127,7 @@ class SamplingConfig:
     top_p: float = option(0.95, "draw from the likeliest words that make up this share", low=0.0, high=1.0)
     guidance_scale: float = option(0.0, "push away from what would be written without a source; 0 = off, 2 is strong", low=0.0, high=100.0)
     no_repeat: str = option(
-        "content", "no word beside itself (adjacent); also no content word more often than in the source (content)", ("off", "adjacent", "content")
+        "adjacent", "no word beside itself (adjacent); also no content word more often than in the source (content)", ("off", "adjacent", "content")
     )
     margin: bool = option(False, "confidence is the lead of the likeliest word over the next (samplers confidence and remask)")
     gamma: float = option(0.1, "entropy bound of sampler entropy, in nats: 0 reveals one by one, larger more at once", low=0.0)
