@@ -73,7 +73,7 @@ class CopyHead(nn.Module):
         mixed = self.mix(own, log_g[:, None], torch.zeros_like(own), share)
         # where nothing is copied the gain is 0; where own is -inf nothing may be copied
         gain = torch.where(share > 0, mixed - torch.where(share > 0, own, 0.0), 0.0)
-        return log_vocabulary.scatter_add_(-1, ids, gain)
+        return log_vocabulary.scatter_add(-1, ids, gain)
 
 
 def first_occurrence(source_ids: Tensor, copyable: Tensor) -> Tensor:
