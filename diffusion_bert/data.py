@@ -83,10 +83,10 @@ class EpochBatches(torch.utils.data.Dataset):
     A batch has ``batch_size`` examples, or as many as ``config.tokens_per_batch`` allows (rows x width, padding included).
     """
 
-    WINDOW = 128  # batches sorted by length together
-    # share x of the way from short to long -> share of the examples without source below it: density 0.2 + 3.2 (1 - x)^3
+    WINDOW = 64  # batches sorted by length together
+    # share x of the way from short to long -> share of the examples without source below it: density 0.2 + 4 (1 - x)^4
     PLACES = np.linspace(0.0, 1.0, 1001)
-    DRAWN = 0.2 * PLACES + 0.8 * (1 - (1 - PLACES) ** 4)
+    DRAWN = 0.2 * PLACES + 0.8 * (1 - (1 - PLACES) ** 5)
 
     def __init__(self, data: EncodedPairs, collator: Collator, config: DataConfig, batch_size: int, seed: int, epoch: int):
         self.data, self.collator = data, collator
