@@ -2,12 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST := .venv-oldest
+TOOLS := "pytest>=8" "pytest-cov>=5" "hypothesis>=6"
 
-.PHONY: demo test soak style check-style clean
+.PHONY: demo test soak mutations coverage test-oldest style check-style clean
 
 $(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt "pytest>=8" "hypothesis>=6" "ruff>=0.6"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt $(TOOLS) "ruff>=0.6"
 	touch $@
 
 demo: $(VENV)/.installed
@@ -23,6 +25,20 @@ test: $(VENV)/.installed
 soak: $(VENV)/.installed
 	$(BIN)/python tests/soak.py --kills 100
 
+# breaks the mathematics on purpose, 31 times: the tests must notice
+mutations: $(VENV)/.installed
+	$(BIN)/python tests/mutations.py
+
+coverage: $(VENV)/.installed
+	$(BIN)/python -m pytest -q --cov=diffusion_bert --cov-report=term-missing:skip-covered --cov-fail-under=92
+
+# the lowest versions that requirements.txt admits
+test-oldest: requirements.txt
+	$(PYTHON) -m venv $(OLDEST)
+	sed -E 's/>=([0-9.]+).*/==\1/' requirements.txt > $(OLDEST)/requirements.txt
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -r $(OLDEST)/requirements.txt $(TOOLS)
+	$(OLDEST)/bin/python -m pytest -q
+
 style: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 
@@ -30,4 +46,4 @@ check-style: $(VENV)/.installed
 	$(BIN)/ruff check .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(OLDEST) build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage

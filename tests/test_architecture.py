@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,26 @@ def test_presets_for_continuing(name, epochs, num_steps):
     assert settings["epochs"] == epochs and settings.get("num_steps") == num_steps
     assert not set(settings) & set(BELONGS_TO_WEIGHTS)
     assert settings["lr_factor"] >= load_preset("fine_tuning")["lr_factor"]
+
+
+@pytest.mark.parametrize("kind", [DeprecationWarning, FutureWarning])
+def test_our_own_deprecated_calls_are_errors(kind):
+    """A library that warns of a call made by this package fails the test that makes it; its own calls are its own affair."""
+    with pytest.raises(kind):
+        warnings.warn_explicit("old", kind, "model.py", 1, module="diffusion_bert.model")
+    if kind is DeprecationWarning:
+        warnings.warn_explicit("old", kind, "other.py", 1, module="somewhere.else")
+
+
+def test_no_syntax_newer_than_python_3_10():
+    """Every file parses as Python 3.10, and nothing that came with 3.11 is imported."""
+    for path in [*FILES, *ROOT.glob("*.py"), *(ROOT / "tests").glob("*.py")]:
+        tree = ast.parse(path.read_text(), feature_version=(3, 10))
+        assert not any(isinstance(node, getattr(ast, "TryStar", ())) for node in ast.walk(tree)), path
+        modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        assert not modules & {"tomllib"} and not re.search(
+            r"from (typing import.*\b(Self|Never|assert_never)\b|enum import.*StrEnum)", path.read_text()
+        )
 
 
 # ---- the repository -----------------------------------------------------------------------------------------------------------------
