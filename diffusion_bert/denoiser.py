@@ -229,7 +229,7 @@ class BertDenoiser(nn.Module):
         return self._log_mu(batch, states, places), self._length_logits(batch, states)
 
     def _log_mu(self, batch: Batch, states: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
-        width = int(batch.source_length.max())
+        width = batch.source_width
         return self.word_log_probs(states, places, states[:, :width], batch.input_ids[:, :width], batch.copyable[:, :width])
 
     def _conditioned_states(self, batch, x_t, tau, places, guess: Tensor | None = None, two_pass: bool = False) -> Tensor:
@@ -244,19 +244,28 @@ class BertDenoiser(nn.Module):
     def _length_logits(self, batch: Batch, states: Tensor) -> Tensor:
         return self.length_logits(states if self.attention == "isolated" else self.encode_source(batch).states)
 
-    def true_words(self, batch: Batch, x_t: Tensor, tau: Tensor, table: Tensor | None = None, two_pass: bool = False) -> TrueWords:
+    def true_words(
+        self,
+        batch: Batch,
+        x_t: Tensor,
+        tau: Tensor,
+        table: Tensor | None = None,
+        two_pass: bool = False,
+        places: tuple[Tensor, Tensor] | None = None,
+    ) -> TrueWords:
         """What the loss needs to know of mu, and no more: faster than ``forward``, which writes down all N x V numbers.
 
-        table [V] holds one number per word whose mean under mu is wanted. The rest as in ``forward``.
+        table [V] holds one number per word whose mean under mu is wanted; places are ``batch.masked_places(x_t)`` where they are known already
+        (finding them makes the host wait for a GPU). The rest as in ``forward``.
         """
-        places = rows, columns = batch.masked_places(x_t)
+        places = rows, columns = batch.masked_places(x_t) if places is None else places
         states = self._conditioned_states(batch, x_t, tau, places, two_pass=two_pass)
         x_0 = batch.input_ids[rows, columns]
         # one mean fits all callers: in the type of the result, on the device of the weights
         values = None if table is None else table.to(torch.promote_types(states.dtype, torch.float32))
         log_mu, mean = softmax_statistics(self.mlm.cls(_gather(states, places)), self.forbidden_bias, x_0, values)
         if self.copy_head is not None:
-            width = int(batch.source_length.max())
+            width = batch.source_width
             source_ids = batch.input_ids[:, :width]
             copyable = self._may_be_copied(source_ids, batch.copyable[:, :width])
             weights, log_g, log_not_g = self.copy_head.attend(states, places, states[:, :width], copyable)

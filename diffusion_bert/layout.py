@@ -16,6 +16,7 @@ class Batch:
     source_length [B]: places of the source segment, [CLS] and [SEP] included.
     prompt_length [B]: word pieces of the prompt after [CLS].
     target_length [B]: words of the target, its closing [SEP] not counted.
+    source_width: the longest source segment, S.
     """
 
     input_ids: Tensor
@@ -24,6 +25,11 @@ class Batch:
     target_length: Tensor
     pad_id: int
     mask_id: int
+    source_width: int = 0
+
+    def __post_init__(self):
+        if not self.source_width:  # read once, where the batch is made: later it may be on a GPU, which would have to be waited for
+            self.source_width = int(self.source_length.max()) if len(self.source_length) else 0
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -31,12 +37,12 @@ class Batch:
     def to(self, device) -> Batch:
         """The same batch on another device."""
         tensors = (self.input_ids, self.source_length, self.prompt_length, self.target_length)
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors), self.pad_id, self.mask_id)
+        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors), self.pad_id, self.mask_id, self.source_width)
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; the data loader calls this before a copy to a GPU."""
         tensors = (self.input_ids, self.source_length, self.prompt_length, self.target_length)
-        return Batch(*(tensor.pin_memory() for tensor in tensors), self.pad_id, self.mask_id)
+        return Batch(*(tensor.pin_memory() for tensor in tensors), self.pad_id, self.mask_id, self.source_width)
 
     @property
     def columns(self) -> Tensor:
@@ -73,5 +79,4 @@ class Batch:
 
     def source_ids(self) -> Tensor:
         """[B, S] the source segments alone, padded."""
-        width = int(self.source_length.max())
-        return torch.where(self.is_target_segment[:, :width], self.pad_id, self.input_ids[:, :width])
+        return torch.where(self.is_target_segment, self.pad_id, self.input_ids)[:, : self.source_width]

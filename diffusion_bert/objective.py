@@ -83,18 +83,20 @@ def nelbo_terms(
     label_smoothing: float = 0.0,
     loss_weighting: str = "none",
     two_pass: bool = False,
+    places: tuple[Tensor, Tensor] | None = None,
 ) -> NelboTerms:
     """All terms for one batch noised to x_t at steps t of T = num_steps. x_t [B, L], t [B].
 
     The sums are differentiable; without ``kl_gradient`` the KL is only reported (cross-entropy training has no use for its gradient).
     ``label_smoothing`` and ``loss_weighting`` concern the surrogate only; all that is reported stays as it is.
     ``two_pass`` is for self-conditioning: a first pass makes the guess of the second, so mu is a function of x_t as ever and the bound a bound.
+    ``places`` are ``batch.masked_places(x_t)`` where the caller knows them.
     """
     tau_t, tau_s = t.double() / num_steps, (t - 1).double() / num_steps
     plain = diffusion.schedule.is_plain
     smoothed = None
     if (time_correction or plain) and not label_smoothing:
-        words = denoiser.true_words(batch, x_t, tau_t, None if plain else diffusion.schedule.excess, two_pass)
+        words = denoiser.true_words(batch, x_t, tau_t, None if plain else diffusion.schedule.excess, two_pass, places)
         rows, length_logits = words.rows, words.length_logits
         kl, log_mu_x = diffusion.corrected_kl(words.log_mu, words.mean, words.x_0, tau_s[rows], tau_t[rows])
     else:  # uncorrected r(v) and smoothed labels have to be averaged over all words
@@ -116,7 +118,7 @@ def nelbo_terms(
         stay=num_steps * kl.stay.sum(),
         length=F.cross_entropy(length_logits.float(), batch.target_length - 1, reduction="sum").double(),
         cross_entropy=-log_mu_x.sum().double(),
-        masked=torch.as_tensor(len(rows), dtype=torch.float64, device=x_t.device),
+        masked=torch.full((), len(rows), dtype=torch.float64, device=x_t.device),
         tokens=batch.target_length.sum().double(),
         surrogate=surrogate,
     )

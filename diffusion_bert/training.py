@@ -165,7 +165,7 @@ class Trainer:
             noised(batch, times[start : start + len(batch)], num_steps, self.host_diffusion, key, start, self.device)
             for batch, start in zip(group, starts)
         ]
-        flops = sum(training_flops(self.model.denoiser, *p.x_t.shape, p.source_width, p.masked) for p in prepared)
+        flops = sum(training_flops(self.model.denoiser, *p.x_t.shape, p.batch.source_width, p.masked) for p in prepared)
         own = [sum(p.masked for p in prepared), sum(p.tokens for p in prepared), flops, time.monotonic() - self.started]
         everyone = self.processes.gather(own)
         masked, tokens, flops, _ = map(sum, zip(*everyone))
@@ -176,7 +176,7 @@ class Trainer:
             with self.autocast():
                 terms = nelbo_terms(
                     self.model.denoiser, self.diffusion, part.batch, part.x_t, part.t, num_steps, self.config.diffusion.time_correction,
-                    training.loss == "nelbo", training.label_smoothing, training.loss_weighting, two_pass,
+                    training.loss == "nelbo", training.label_smoothing, training.loss_weighting, two_pass, part.places,
                 )  # fmt: skip
             loss = training_loss(terms, training.loss, training.hybrid_lambda, masked, tokens)
             loss.backward()

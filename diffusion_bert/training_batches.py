@@ -38,9 +38,12 @@ class NoisedBatch:
     batch: Batch
     x_t: Tensor  # [B, L]
     t: Tensor  # [B]
-    masked: int
+    places: tuple[Tensor, Tensor]  # of the masked words, [N] rows and columns
     tokens: int
-    source_width: int
+
+    @property
+    def masked(self) -> int:
+        return len(self.places[0])
 
 
 def step_shares(dataset: EpochBatches, first: int, group_size: int, processes: Processes, num_workers: int, pin_memory: bool) -> Iterator[StepShare]:
@@ -70,15 +73,14 @@ def on_host(diffusion: AbsorbingDiffusion) -> AbsorbingDiffusion:
 
 
 def noised(batch: Batch, t: Tensor, num_steps: int, diffusion: AbsorbingDiffusion, key: int, start: int, device: torch.device) -> NoisedBatch:
-    """x_t at steps t [B] of T = num_steps: made on the host, where its counts are known without waiting for a GPU, then sent to the device.
+    """x_t at steps t [B] of T = num_steps: made on the host, where places and counts are known without waiting for a GPU, then sent to the device.
 
     ``start`` is the number of the batch's first example within its step; noise is a function of (key, example, place in the target).
     """
     uniform = keyed_uniform(key, start + torch.arange(len(batch)), batch.positions)
     x_t = diffusion.q_sample(batch.input_ids, t.double() / num_steps, batch.target_mask, uniform=uniform)
-    masked, tokens = int((x_t == batch.mask_id).sum()), int(batch.target_length.sum())
+    tensors = [x_t, t, *batch.masked_places(x_t)]
     if device.type == "cuda":
-        x_t, t = x_t.pin_memory(), t.contiguous().pin_memory()
-    return NoisedBatch(
-        batch.to(device), x_t.to(device, non_blocking=True), t.to(device, non_blocking=True), masked, tokens, int(batch.source_length.max())
-    )
+        tensors = [tensor.contiguous().pin_memory() for tensor in tensors]
+    x_t, t, rows, columns = (tensor.to(device, non_blocking=True) for tensor in tensors)
+    return NoisedBatch(batch.to(device), x_t, t, (rows, columns), int(batch.target_length.sum()))

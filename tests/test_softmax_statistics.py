@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers import make_batch, make_denoiser, mixed_rows
 from test_objective import make_diffusion
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_bert import softmax_statistics as module
 from diffusion_bert.layout import Batch
@@ -104,3 +105,21 @@ def test_mean_mask_probability_keeps_its_digits():
             torch.testing.assert_close(schedule.mean_mask_probability(tau, mu @ schedule.excess), mean, rtol=1e-9, atol=0)
     for tau, end in ((0.0, 0.0), (1.0, 1.0)):
         assert float(schedule.mean_mask_probability(torch.tensor(tau), torch.tensor(1.7))) == end
+
+
+def test_a_step_never_asks_the_device():
+    """With places known from the host neither the loss nor its gradient reads a number back or looks for places, for which a GPU would be waited."""
+    denoiser, diffusion, batch = make_denoiser(), make_diffusion(), make_batch(mixed_rows())
+    x_t = torch.where(batch.target_mask, batch.mask_id, batch.input_ids)
+    places = batch.masked_places(x_t)
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    with Watch():
+        nelbo_terms(denoiser, diffusion, batch, x_t, torch.tensor([1, 4, 9, 10]), 10, places=places).total.backward()
+    assert len(seen) > 100
+    assert not [name for name in seen if "nonzero" in name or "_local_scalar_dense" in name or "is_nonzero" in name]
