@@ -78,8 +78,11 @@ def export(model, folder: str | Path) -> None:
             (draft / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
             for path in draft.iterdir():
                 path.chmod((draft / "README.md").stat().st_mode)  # weights are written for their owner alone
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}; free some space or choose another folder") from None
+    except Exception as error:
+        # safetensors, which writes the weights, reports a full disk by an exception of its own
+        if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
+            raise
+        raise UserError(f"cannot write {folder}: {getattr(error, 'strerror', None) or error}; free some space or choose another folder") from None
 
 
 @contextlib.contextmanager

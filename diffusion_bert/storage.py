@@ -84,7 +84,7 @@ def write_atomically(path: Path, write) -> None:
 
 def remove_leftovers(folder: Path) -> int:
     """Delete the temporary files that killed processes left in a folder; how many there were."""
-    leftovers = list(folder.glob(".*.tmp"))
+    leftovers = [path for path in folder.glob(".*.tmp") if path.is_file()]
     for path in leftovers:
         path.unlink(missing_ok=True)
     return len(leftovers)

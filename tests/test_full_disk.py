@@ -91,6 +91,18 @@ def test_reports_on_a_full_disk(own_run, limit, name):
     assert (own_run / name).read_text() == "old" and not list(own_run.glob(".*"))
 
 
+@pytest.mark.parametrize("limit", [0, 3000, 300_000])
+def test_exports_on_a_full_disk(own_run, tmp_path, limit, capsys):
+    """A transformers folder is there whole or not at all, whichever of its files does not fit."""
+    from diffusion_bert import export
+
+    with largest_file(limit):
+        assert guarded(export.main, [str(own_run), str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: cannot write") and err.count("\n") == 1 and "File too large" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["own"]
+
+
 @pytest.mark.parametrize("limit", [0, 1000, 300_000])
 def test_every_save_is_all_or_nothing(tmp_path, limit):
     """Wherever the space ends - at the first byte, in the header, among the weights - the old file stays."""
