@@ -88,6 +88,8 @@ class TrainingConfig:
     hybrid_lambda: float = option(0.0, "with loss nelbo: add this times the cross-entropy", low=0.0)
     label_smoothing: float = option(0.0, "with loss ce: share of the target spread over all words; 0 = off", low=0.0, high=0.9)
     loss_weighting: str = option("none", "with loss ce: none, or linear: weight 1 - (t - 1)/T, little noise counts most", ("none", "linear"))
+    teacher: str | None = option(None, "with loss ce: a checkpoint whose expectations are learned too; a built-in size takes its vocabulary")
+    distillation_weight: float = option(0.5, "the teacher's share of the loss at masked places", low=0.0, high=1.0)
     ema_decay: float = option(0.0, "validate and keep in best_model.pt a running average of the weights with this decay; 0 = off", low=0.0)
     epochs: int = option(3, "passes over the data", low=1)
     max_steps: int | None = option(None, "stop after this many optimizer steps", low=1)
@@ -217,6 +219,8 @@ class RunConfig:
             raise UserError("--valid_file/--test_file without --train_file or --data_dir: say where the training data is")
         if training.loss == "ce" and training.hybrid_lambda:
             raise UserError(f"hybrid_lambda is {training.hybrid_lambda} with loss ce: it only applies to --loss nelbo")
+        if training.loss == "nelbo" and training.teacher:
+            raise UserError(f"teacher is {training.teacher} with loss nelbo: a bound has no teacher; use --loss ce")
         for name, off in (("label_smoothing", 0.0), ("loss_weighting", "none")):
             if training.loss == "nelbo" and getattr(training, name) != off:
                 raise UserError(f"{name} is {getattr(training, name)} with loss nelbo: a bound is neither smoothed nor weighted; use --loss ce")

@@ -88,8 +88,8 @@ def choose_autocast(precision: str, device: torch.device) -> Callable[[], contex
     return contextlib.nullcontext
 
 
-def build_model(config: RunConfig, texts: Iterable[str], seed: int) -> DiffusionModel:
-    """A fresh model for a config: pretrained, or built-in size with a vocabulary learned from ``texts``. The schedule is still plain
+def build_model(config: RunConfig, texts: Iterable[str], seed: int, tokenizer: TextTokenizer | None = None) -> DiffusionModel:
+    """A fresh model for a config: pretrained, or built-in size with a vocabulary learned from ``texts`` (or that of ``tokenizer``). The schedule is still plain
     (``fit_schedule`` adds the word frequencies once the targets are encoded).
 
     Raises:
@@ -99,7 +99,7 @@ def build_model(config: RunConfig, texts: Iterable[str], seed: int) -> Diffusion
     pretrained = None
     torch.manual_seed(seed)
     if name in BUILT_IN_SIZES:
-        tokenizer = TextTokenizer.learn([*texts, *PROMPTS * 100], config.model.vocab_size)
+        tokenizer = tokenizer or TextTokenizer.learn([*texts, *PROMPTS * 100], config.model.vocab_size)
         layers, width, heads = SIZES[name]
         from transformers import BertConfig
 

@@ -84,22 +84,23 @@ def nelbo_terms(
     loss_weighting: str = "none",
     two_pass: bool = False,
     places: tuple[Tensor, Tensor] | None = None,
+    teacher=None,
 ) -> NelboTerms:
     """All terms for one batch noised to x_t at steps t of T = num_steps. x_t [B, L], t [B].
 
     The sums are differentiable; without ``kl_gradient`` the KL is only reported (cross-entropy training has no use for its gradient).
-    ``label_smoothing`` and ``loss_weighting`` concern the surrogate only; all that is reported stays as it is.
+    ``label_smoothing``, ``loss_weighting`` and ``teacher`` (a distillation.Teacher) concern the surrogate only; all that is reported stays as it is.
     ``two_pass`` is for self-conditioning: a first pass makes the guess of the second, so mu is a function of x_t as ever and the bound a bound.
     ``places`` are ``batch.masked_places(x_t)`` where the caller knows them.
     """
     tau_t, tau_s = t.double() / num_steps, (t - 1).double() / num_steps
     plain = diffusion.schedule.is_plain
     smoothed = None
-    if (time_correction or plain) and not label_smoothing:
+    if (time_correction or plain) and not label_smoothing and teacher is None:
         words = denoiser.true_words(batch, x_t, tau_t, None if plain else diffusion.schedule.excess, two_pass, places)
         rows, length_logits = words.rows, words.length_logits
         kl, log_mu_x = diffusion.corrected_kl(words.log_mu, words.mean, words.x_0, tau_s[rows], tau_t[rows])
-    else:  # uncorrected r(v) and smoothed labels have to be averaged over all words
+    else:  # uncorrected r(v), smoothed labels and a teacher's words have to be averaged over all words
         log_mu, length_logits = denoiser(batch, x_t, tau_t, two_pass=two_pass)
         rows, columns = batch.masked_places(x_t)
         if time_correction:
@@ -108,10 +109,13 @@ def nelbo_terms(
         kl = diffusion.kl(log_mu, x_0, tau_s[rows], tau_t[rows])
         log_mu_x = log_mu.gather(-1, x_0[:, None]).squeeze(-1)
         smoothed = smoothed_cross_entropy(log_mu, x_0, label_smoothing)
+        if teacher is not None:
+            expected = teacher.log_mu(batch, x_t, tau_t, log_mu.shape[1])
+            smoothed = teacher.mixed(smoothed, diffusion.correct_for_time(expected, tau_t[rows]) if time_correction else expected, log_mu)
     if not kl_gradient:
         kl = KlTerms(*(term.detach() for term in kl))
     surrogate = None
-    if label_smoothing or loss_weighting != "none":
+    if label_smoothing or loss_weighting != "none" or teacher is not None:
         surrogate = (loss_weight(t, num_steps, loss_weighting)[rows] * (-log_mu_x if smoothed is None else smoothed)).sum()
     return NelboTerms(
         reveal=num_steps * kl.reveal.sum(),

@@ -13,6 +13,7 @@ from . import training_state
 from .checkpoint import RunDirectory, save_checkpoint
 from .config import RunConfig
 from .data import EpochBatches
+from .distillation import Teacher
 from .distributed import Processes, flat_gradients, own_device
 from .ema import WeightAverage
 from .errors import UserError
@@ -39,15 +40,16 @@ class Trainer:
         reporter: told about steps, validations and demonstrations.
         resume: the ``training`` part of a last.pt, or None for a fresh start.
         processes: those that train together; each holds the whole model and the whole plan of batches, and takes its share of every step.
+        teacher: whom the model learns from besides the data.
     """
 
     def __init__(
         self, model: DiffusionModel, data: TrainingData, run: RunDirectory, reporter: Reporter | None = None, resume: dict | None = None,
-        processes: Processes | None = None,
+        processes: Processes | None = None, teacher: Teacher | None = None,
     ):  # fmt: skip
         self.config: RunConfig = model.config
         self.training = self.config.training
-        self.processes = processes or Processes()
+        self.processes, self.teacher = processes or Processes(), teacher
         self.device = pick_device(own_device(self.training.device))
         self.model, self.data, self.run = model.to(self.device), data, run
         self._meet()
@@ -57,8 +59,7 @@ class Trainer:
         self.autocast = choose_autocast(self.training.precision, self.device)
         self.optimizer = make_optimizer(model.denoiser, self.training.lr, self.training.weight_decay)
         self.state = TrainingState(group_size=self.training.accumulation_steps * self.processes.size)
-        self.stop_signal: int | None = None  # what this process was told
-        self.agreed_signal: int | None = None  # what any of them was told
+        self.stop_signal = self.agreed_signal = None  # the signal that this process, and that any of them, was told
         self.started, self.elapsed = time.monotonic(), 0.0
         self.average = WeightAverage(model.denoiser, self.training.ema_decay) if self.training.ema_decay else None
         self.last_validation = -1
@@ -176,7 +177,7 @@ class Trainer:
             with self.autocast():
                 terms = nelbo_terms(
                     self.model.denoiser, self.diffusion, part.batch, part.x_t, part.t, num_steps, self.config.diffusion.time_correction,
-                    training.loss == "nelbo", training.label_smoothing, training.loss_weighting, two_pass, part.places,
+                    training.loss == "nelbo", training.label_smoothing, training.loss_weighting, two_pass, part.places, self.teacher,
                 )  # fmt: skip
             loss = training_loss(terms, training.loss, training.hybrid_lambda, masked, tokens)
             loss.backward()

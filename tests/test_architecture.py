@@ -20,7 +20,7 @@ FLOORS = (
     "tokenization diffusion tasks denoiser storage pretrained",
     "data encoding model objective samplers",
     "checkpoint steering bertscore",
-    "decoding",
+    "decoding distillation",
     "training_state training_batches infilling generation",
     "training_log",
     "training",

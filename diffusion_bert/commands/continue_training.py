@@ -41,7 +41,7 @@ CUSTOM = (
     "output_dir",
 )
 # settings that say how long and where, not what: a child starts from the defaults instead of the parent's limits
-NOT_INHERITED = ("epochs", "max_steps", "max_minutes", "patience", "dry_run", "lr_factor")
+NOT_INHERITED = ("epochs", "max_steps", "max_minutes", "patience", "dry_run", "lr_factor", "teacher")
 DATA_SOURCE = (
     "data_dir", "train_file", "valid_file", "test_file", "max_samples", "dataset_name", "dataset_config", "source_column", "target_column",
 )  # fmt: skip

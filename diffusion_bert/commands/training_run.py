@@ -16,6 +16,7 @@ from ..checkpoint import RunDirectory, load_checkpoint, read_payload, restore, t
 from ..compiling import compile_encoder
 from ..config import RunConfig
 from ..data import Collator, describe, fixed_batches, spread_choice
+from ..distillation import load_teacher, teacher_of
 from ..distributed import Processes, join, leave
 from ..encoding import EncodedPairs, encode_pairs
 from ..errors import UserError
@@ -40,20 +41,27 @@ def train_run(config: RunConfig, parent: Path | None = None, keep: bool = True) 
         return _dry_run(config, parent)
     processes = join(config.training.device)
     set_threads(config.training.num_threads)
+    teacher = load_teacher(config)
     splits = load_pairs(config.data, config.training.seed)
     if parent is None:
-        model = build_model(config, vocabulary_texts(splits.train), config.training.seed)
+        known = None if teacher is None else teacher.tokenizer
+        model = build_model(config, vocabulary_texts(splits.train), config.training.seed, known)
     else:
         model = load_checkpoint(parent)
         check_positions(config, model.denoiser.bert_config)
         model.config, model.parent = config, str(parent)
         model.schedule.word_freq_lambda = config.diffusion.word_freq_lambda
         model.schedule.name = config.diffusion.schedule
+    guide = teacher_of(model, teacher)
     train, data = prepare(model, splits, fit=parent is None)
     Trainer(model, data, RunDirectory("unused"))  # refuses what cannot work before a directory is made
     run = processes.on_main(lambda: _new_run(config))
-    trainer = Trainer(model, data, run, _reporter(processes, model, splits), processes=processes)
+    trainer = Trainer(model, data, run, _reporter(processes, model, splits), processes=processes, teacher=guide)
     _announce(model, splits, train)
+    if guide is not None:
+        print(
+            f"Teacher {config.training.teacher}, {teacher.parameter_count / 1e6:.1f}M parameters, {100 * guide.weight:g} % of the loss at masked places"
+        )
     print(f"Batch   {effective_batch(trainer)}")
     if keep:
         print(f"Run     {run.path}")
@@ -98,10 +106,11 @@ def resume_run(last: Path, device: str | None) -> int:
         model.config.training.device = device
     processes = join(model.config.training.device)
     set_threads(model.config.training.num_threads)
+    teacher = load_teacher(model.config)
     splits = load_pairs(model.config.data, model.config.training.seed)
     _, data = prepare(model, splits, fit=False)
     run = RunDirectory(last.parent)
-    trainer = Trainer(model, data, run, _reporter(processes, model, splits), resume=training, processes=processes)
+    trainer = Trainer(model, data, run, _reporter(processes, model, splits), resume=training, processes=processes, teacher=teacher_of(model, teacher))
     print(f"Resuming {run.path} at step {trainer.state.step:,} of {trainer.total_steps:,}")
     print(f"Batch   {effective_batch(trainer)}")
     return finish(trainer, splits)
