@@ -2,9 +2,9 @@
 
     loss of a masked place = (1 - a) cross-entropy + a KL(teacher mu || student mu)
 
-After Hinton et al. 2015 (arXiv 1503.02531), on the same x_t for both. At a masked place the teacher spreads its mass over all words that would fit,
-so a place tells the student more than one word's worth. Both distributions are corrected for the time by the student's schedule (objective.py). Only the
-loss changes: every reported NELBO is the student's own.
+After Hinton et al. 2015 (arXiv 1503.02531), on the same x_t for both. The teacher spreads its mass over all words that would fit, so a place tells
+the student more than one word's worth. Both distributions are corrected for the time by the student's schedule (objective.py). Only the loss
+changes: every reported NELBO is the student's own.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def teacher_of(student: DiffusionModel, teacher: DiffusionModel | None) -> Teach
     if ours != theirs:
         first = next((place for place, (one, two) in enumerate(zip(ours, theirs)) if one != two), min(len(ours), len(theirs)))
         raise UserError(
-            f"the student {student.config.model.model_name_or_path} has {len(ours):,} word pieces and the teacher {training.teacher} {len(theirs):,}, "
-            f"which differ from number {first} on: take a student with the teacher's vocabulary (a built-in size takes it by itself)"
+            f"the student {student.config.model.model_name_or_path} has {len(ours):,} word pieces and the teacher {training.teacher} "
+            f"{len(theirs):,}, which differ from number {first} on: take a student with the teacher's vocabulary (a built-in size takes it by itself)"
         )
     return Teacher(teacher.denoiser, training.distillation_weight) if training.distillation_weight else None

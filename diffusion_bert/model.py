@@ -89,8 +89,8 @@ def choose_autocast(precision: str, device: torch.device) -> Callable[[], contex
 
 
 def build_model(config: RunConfig, texts: Iterable[str], seed: int, tokenizer: TextTokenizer | None = None) -> DiffusionModel:
-    """A fresh model for a config: pretrained, or built-in size with a vocabulary learned from ``texts`` (or that of ``tokenizer``). The schedule is still plain
-    (``fit_schedule`` adds the word frequencies once the targets are encoded).
+    """A fresh model for a config: pretrained, or built-in size with a vocabulary learned from ``texts`` (or that of ``tokenizer``). The schedule
+    is still plain (``fit_schedule`` adds the word frequencies once the targets are encoded).
 
     Raises:
         UserError: no such model, not a BERT, or too short for max_length.

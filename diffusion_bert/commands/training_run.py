@@ -59,9 +59,7 @@ def train_run(config: RunConfig, parent: Path | None = None, keep: bool = True) 
     trainer = Trainer(model, data, run, _reporter(processes, model, splits), processes=processes, teacher=guide)
     _announce(model, splits, train)
     if guide is not None:
-        print(
-            f"Teacher {config.training.teacher}, {teacher.parameter_count / 1e6:.1f}M parameters, {100 * guide.weight:g} % of the loss at masked places"
-        )
+        print(f"Teacher {config.training.teacher}, {teacher.parameter_count / 1e6:.1f}M parameters, {guide.weight:.0%} of the loss at masked places")
     print(f"Batch   {effective_batch(trainer)}")
     if keep:
         print(f"Run     {run.path}")
