@@ -23,6 +23,9 @@ USER_ERROR = 2
 NOT_OUR_FAULT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
+SWITCH = {"true": True, "false": False, "on": True, "off": False, "yes": True, "no": False, "1": True, "0": False}
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that refuses in one line and keeps only what was really given."""
 
@@ -72,7 +75,7 @@ def converter(f: dataclasses.Field, hint: Any, origin: str = "") -> Callable[[st
             return None
         value: Any = text
         if kind is bool:
-            value = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}.get(text.lower(), text)
+            value = SWITCH.get(text.lower(), text)
         elif kind is int:
             try:
                 value = int(text)
@@ -142,6 +145,8 @@ def settings_of(given: dict[str, Any]) -> dict[str, Any]:
     own_data = "train_file" in given or "data_dir" in given
     if own_data and "task_name" not in given and base.get("task_name", "sample") == "sample":
         base["task_name"] = "custom"
+    if {"train_file", "dataset_name"} & set(given):
+        base.pop("license_note", None)  # it was about the preset's own data
     return {**base, **given}
 
 

@@ -68,6 +68,7 @@ class DataConfig:
     preprocessing_num_workers: int = option(0, "processes that tokenise large data; 0: this one, with the tokenizer's own threads", low=0, high=64)
     cache_above_mb: int = option(64, "data above this size (MB) is read and tokenised once, and mapped from cache_dir", low=0)
     cache_dir: str | None = option(None, "folder for that; none: $XDG_CACHE_HOME/diffusion_bert or ~/.cache/diffusion_bert; may be deleted")
+    license_note: str | None = option(None, "remark on the licence of the data: kept in checkpoints, shown when one is used (research use only)")
 
 
 @dataclass
@@ -146,6 +147,14 @@ class SamplingConfig:
     batch_size: int = option(128, "candidates denoised together", low=1)
     seed: int = option(0, "seed of the draws", low=0, high=2**32 - 1)
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
+
+
+@dataclass
+class DisplayConfig:
+    """display"""
+
+    trace: bool = option(False, "show how the first candidate was written, word by word in colours (one line per step where there are none)")
+    trace_delay: int = option(60, "milliseconds for which each step is shown", low=0, high=10_000)
 
 
 def check_lambda(word_freq_lambda: float) -> None:

@@ -20,6 +20,7 @@ from .model import DiffusionModel
 from .samplers import SAMPLERS, SamplerOptions
 from .self_conditioning import Guess
 from .steering import FREE, NEW_WORD, Denoise, repetition_rules
+from .tracing import Tracer
 
 FORGETFUL = ("confidence", "entropy")  # samplers that reveal something in every row at every call: nothing to remember
 RELATIVE_LENGTHS = {"short": 2 / 3, "same": 1.0, "long": 4 / 3}  # of the source
@@ -77,10 +78,12 @@ def decode(
     seed: int = 0,
     time_correction: bool = True,
     progress: Callable[[int], None] | None = None,
+    tracer: Tracer | None = None,
 ) -> list[Decoded]:
     """Finish all canvases, in batches of similar length; results in the given order.
 
-    ``progress`` is called with the number of canvases finished by each batch. The same seed, canvases and batch size give the same words.
+    ``progress`` is called with the number of canvases finished by each batch; ``tracer`` follows every step, which changes nothing.
+    The same seed, canvases and batch size give the same words.
     """
     guided = options.guidance_scale > 0 and any(canvas.skill == PAIR for canvas in canvases)
     if guided and model.config.data.source_dropout == 0:
@@ -95,7 +98,9 @@ def decode(
         x_t, denoise = prepare(model, group, collator, time_correction, options.guidance_scale, options.sampler not in FORGETFUL)
         tau = torch.tensor([canvas.tau for canvas in group], dtype=torch.float64, device=x_t.device)
         settings = SamplerOptions(**shared, steps=options.num_steps, repeats=_rules(model, group, options.no_repeat))
-        output = SAMPLERS[options.sampler](denoise, x_t, model.schedule, model.tokenizer.mask_id, tau, settings, generator)
+        mask_id = model.tokenizer.mask_id
+        ask, callback = (denoise, None) if tracer is None else tracer.listen(chosen, x_t, mask_id, denoise)
+        output = SAMPLERS[options.sampler](ask, x_t, model.schedule, mask_id, tau, settings, generator, callback)
         ids, nfe, log_prob = output.x_0.tolist(), denoise.nfe.tolist(), output.log_prob.tolist()
         for row, index in enumerate(chosen):
             length = len(canvases[index].words)

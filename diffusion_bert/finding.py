@@ -6,21 +6,29 @@ from pathlib import Path
 
 from .errors import UserError
 
+BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
+
 
 def checkpoint_file(path: str | Path | None, output_dir: str | Path = "runs") -> Path:
-    """The path of an existing file; None stands for the newest best_model.pt below ``output_dir``.
+    """The path of an existing file; None stands for the newest best_model.pt below ``output_dir``, or else for the bundled checkpoint.
 
     Raises:
         UserError: no such file, or a folder.
     """
     if path is None:
-        return latest_checkpoint(output_dir)
+        bundled = bundled_checkpoint()
+        return bundled if bundled is not None and not any(Path(output_dir).glob("*/best_model.pt")) else latest_checkpoint(output_dir)
     path = Path(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder: expected a checkpoint file such as {path / 'best_model.pt'}")
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; train one with run_conditional_training.py")
     return path
+
+
+def bundled_checkpoint() -> Path | None:
+    """The checkpoint that came with the program: the last one by name in ``checkpoints/``, or None."""
+    return max(BUNDLED.glob("*.pt"), default=None)
 
 
 def latest_checkpoint(output_dir: str | Path = "runs", name: str = "best_model.pt") -> Path:

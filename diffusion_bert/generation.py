@@ -7,10 +7,10 @@ vocabulary, capitals. A text longer than the model can take is worked on sentenc
 from __future__ import annotations
 
 import dataclasses
-import math
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from .casing import sentence_case
@@ -22,14 +22,19 @@ from .errors import UserError, nearest
 from .finding import checkpoint_file
 from .infilling import mask_text, splice, tokenize_masked
 from .model import DiffusionModel, pick_device
+from .ranking import Answer, Ranking, join_answers
 from .reading import unencodable
 from .text import MASK, detokenize, split_sentences
+from .tracing import Trace, Tracer, align, trace_of
 
+OnTrace = Callable[[Trace], None]
 RETRIES = 3  # more rounds for candidates that came out twice, each hotter
 
 
 class DiffusionTextGenerator:
     """Generation with one model. Options (:class:`SamplingConfig`) are set once and may be overridden by keyword in every call.
+
+    ``on_trace`` of every skill is called, text by text, with the :class:`Trace` of its first candidate.
 
     >>> g = DiffusionTextGenerator.from_checkpoint("runs/.../best_model.pt")
     >>> g.paraphrase_text("How can I learn to cook?", num_samples=3)
@@ -49,62 +54,77 @@ class DiffusionTextGenerator:
 
     # ---- the three skills -----------------------------------------------------------------------------------------------------------
 
-    def paraphrase_text(self, text: str | Sequence[str], **options):
+    def paraphrase_text(self, text: str | Sequence[str], on_trace: OnTrace | None = None, **options):
         """The other sentence of the checkpoint's task (a paraphrase, a question, a reply ...): candidates, the likeliest by the model first.
 
         A string gives a list of strings; a list of strings gives a list of such lists, generated in batches. Candidates are distinct where possible.
         """
-        return self._for_each(text, self._paraphrase, options)
+        return self._for_each(text, self._paraphrase, options, on_trace)
 
-    def complete_text(self, text: str | Sequence[str], **options):
+    def complete_text(self, text: str | Sequence[str], on_trace: OnTrace | None = None, **options):
         """The text with a continuation; returns as in ``paraphrase_text``."""
-        return self._for_each(text, self._complete, options)
+        return self._for_each(text, self._complete, options, on_trace)
 
-    def fill_masks(self, text: str | Sequence[str], **options):
+    def fill_masks(self, text: str | Sequence[str], on_trace: OnTrace | None = None, **options):
         """Every [MASK] filled; in a text without one, about a third of the words is masked first, others for every candidate.
 
         All else comes back as it was typed. Returns as in ``paraphrase_text``.
         """
-        return self._for_each(text, self._fill, options)
+        return self._for_each(text, self._fill, options, on_trace)
 
-    def _for_each(self, text: str | Sequence[str], work, overrides: dict):
+    def _for_each(self, text: str | Sequence[str], work, overrides: dict, on_trace: OnTrace | None):
         options = checked_options({**vars(self.options), **overrides})
         if not isinstance(text, Iterable):
             raise UserError(f"the text is of type {type(text).__name__}: expected a string or a list of strings")
         texts = [text] if isinstance(text, str) else list(text)
         for item in texts:
-            if not isinstance(item, str):
-                raise UserError(f"the text is of type {type(item).__name__}: expected a string")
-            if problem := unencodable(item):
-                raise UserError(f"the text {problem}")
-            if not self.tokenizer.encode(item):
-                raise UserError("the text is empty: expected some words")
-        results = work(texts, options) if texts else []
-        return results[0] if isinstance(text, str) else results
+            self.check_text(item)
+        answers: list[Answer] = work(texts, options, on_trace is not None) if texts else []
+        for answer in answers if on_trace is not None else []:
+            on_trace(answer.trace)
+        return answers[0].texts if isinstance(text, str) else [answer.texts for answer in answers]
+
+    def check_text(self, text: str) -> None:
+        """Refuse what no skill can work on: no string, no characters, no words."""
+        if not isinstance(text, str):
+            raise UserError(f"the text is of type {type(text).__name__}: expected a string")
+        if problem := unencodable(text):
+            raise UserError(f"the text {problem}")
+        if not self.tokenizer.encode(text):
+            raise UserError("the text is empty: expected some words")
 
     # ---- paraphrase and complete ----------------------------------------------------------------------------------------------------
 
-    def _paraphrase(self, texts: list[str], options: SamplingConfig) -> list[list[str]]:
-        parts = [[text] if self._fits_as_source(text) else split_sentences(text) for text in texts]
-        for part in (part for pieces in parts for part in pieces):
-            if not self._fits_as_source(part):
-                raise UserError(
-                    f"a sentence of {len(self.tokenizer.encode(part))} word pieces is too long: this model takes {self.source_limit()}; shorten it"
-                )
+    def _paraphrase(self, texts: list[str], options: SamplingConfig, traced: bool) -> list[Answer]:
+        parts = [self.source_parts(text) for text in texts]
         flat = [part for pieces in parts for part in pieces]
 
         def finish(index: int, ids: list[int]) -> str:
             return self.sentence(ids, flat[index])
 
-        written = iter(self._candidates([(PAIR, self.tokenizer.encode(part)) for part in flat], options, finish, avoid=flat))
-        return [_join([next(written) for _ in pieces]) for pieces in parts]
+        written = iter(self._candidates([(PAIR, self.tokenizer.encode(part)) for part in flat], options, finish, traced, avoid=flat))
+        return [join_answers([next(written) for _ in pieces]) for pieces in parts]
 
-    def _complete(self, texts: list[str], options: SamplingConfig) -> list[list[str]]:
-        sources = [self.tokenizer.encode(text) for text in texts]
+    def source_parts(self, text: str) -> list[str]:
+        """The text as a source, or sentence by sentence where it is too long for one; refused where a sentence is."""
+        parts = [text] if self._fits_as_source(text) else split_sentences(text)
+        for part in parts:
+            if not self._fits_as_source(part):
+                raise UserError(
+                    f"a sentence of {len(self.tokenizer.encode(part))} word pieces is too long: this model takes {self.source_limit()}; shorten it"
+                )
+        return parts
+
+    def complete_source(self, text: str) -> list[int]:
+        """The ids of a text to be continued; refused where it is too long."""
+        source = self.tokenizer.encode(text)
         limit = self.model.config.data.max_length - 4 - len(self.collator.prompts[CONTINUE])
-        for source in sources:
-            if len(source) > limit:
-                raise UserError(f"the text has {len(source)} word pieces: this model can continue at most {limit}; shorten it")
+        if len(source) > limit:
+            raise UserError(f"the text has {len(source)} word pieces: this model can continue at most {limit}; shorten it")
+        return source
+
+    def _complete(self, texts: list[str], options: SamplingConfig, traced: bool) -> list[Answer]:
+        sources = [self.complete_source(text) for text in texts]
 
         def finish(index: int, ids: list[int]) -> str:
             text = texts[index].rstrip()
@@ -113,33 +133,43 @@ class DiffusionTextGenerator:
             cased = self.cased(joined, text)
             return text + (cased if len(cased) == len(joined) else joined)[len(text) :]
 
-        return self._candidates([(CONTINUE, source) for source in sources], options, finish)
+        return self._candidates([(CONTINUE, source) for source in sources], options, finish, traced, given=[text.rstrip() for text in texts])
 
-    def _candidates(self, examples: list[tuple[int, list[int]]], options: SamplingConfig, finish, avoid: list[str] | None = None) -> list[list[str]]:
+    def _candidates(
+        self, examples: list[tuple[int, list[int]]], options: SamplingConfig, finish, traced: bool = False,
+        avoid: list[str] | None = None, given: list[str] | None = None,
+    ) -> list[Answer]:  # fmt: skip
         """``num_samples`` texts per (skill, source), likeliest first, distinct and different from ``avoid`` where possible.
 
-        ``best_of`` times as many are written and ranked; ``finish(index, ids)`` makes the text.
+        ``best_of`` times as many are written and ranked; ``finish(index, ids)`` makes the text, which begins with ``given[index]``.
         """
-        scores: list[dict[str, float]] = [{} for _ in examples]
-        wanted = list(range(len(examples)))
+        ranking = Ranking(len(examples), options.num_samples)
+        wanted = ranking.missing()
         for attempt in range(1 + RETRIES):
             # later rounds are for candidates that came out twice: hotter, and with other lengths, which helps even at temperature 0
             tuned = dataclasses.replace(hotter(options, attempt), length_beam=options.length_beam + 2 * attempt)
             counts = [options.num_samples * options.best_of] * len(wanted)
-            decoded = self.generate_ids([examples[index] for index in wanted], tuned, counts, options.seed + 7919 * attempt)
-            for index, outputs in zip(wanted, decoded):
-                for output in outputs:
-                    text = finish(index, output.ids)
-                    same = avoid is not None and text.casefold() == avoid[index].strip().casefold()
-                    scores[index].setdefault(text, float("-inf") if same else output.score)
-            wanted = [index for index in wanted if sum(map(math.isfinite, scores[index].values())) < options.num_samples]
-            if not wanted:
+            tracer = Tracer() if traced else None
+            decoded = self.generate_ids([examples[index] for index in wanted], tuned, counts, options.seed + 7919 * attempt, tracer=tracer)
+            numbered = enumerate((index, output) for index, outputs in zip(wanted, decoded) for output in outputs)
+            for number, (index, output) in numbered:
+                text = finish(index, output.ids)
+                same = avoid is not None and text.casefold() == avoid[index].strip().casefold()
+                start = len(given[index]) if given else 0
+                ranking.add(index, text, output.score, same, tracer and self._trace(tracer, number, text, output.ids, start))
+            if not (wanted := ranking.missing()):
                 break
-        return [sorted(texts, key=texts.__getitem__, reverse=True)[: options.num_samples] for texts in scores]
+        return ranking.answers()
+
+    def _trace(self, tracer: Tracer, number: int, text: str, ids: list[int], start: int) -> Callable[[], Trace]:
+        """The trace of canvas ``number``, made only if it is asked for."""
+        history = tracer.histories[number]
+        return lambda: trace_of(history, align(text, ids, self.tokenizer, start), self.tokenizer)
 
     def generate_ids(
-        self, examples: Sequence[tuple[int, Sequence[int]]], options: SamplingConfig, counts: Sequence[int], seed: int, progress=None
-    ) -> list[list[Decoded]]:
+        self, examples: Sequence[tuple[int, Sequence[int]]], options: SamplingConfig, counts: Sequence[int], seed: int, progress=None,
+        tracer: Tracer | None = None,
+    ) -> list[list[Decoded]]:  # fmt: skip
         """Raw candidates for (skill, source) examples, ``counts[i]`` for the i-th, over the likeliest lengths, or of the one asked for."""
         log_probs = length_log_probs(self.model, examples, self.collator)
         canvases = []
@@ -149,53 +179,59 @@ class DiffusionTextGenerator:
             else:
                 lengths = [requested_length(options.length, len(source), int(row.isfinite().sum()))] * count
             canvases += [blank_canvas(skill, source, length, self.tokenizer.mask_id, float(row[length - 1])) for length in lengths]
-        outputs = iter(decode(self.model, canvases, options, self.collator, seed, progress=progress))
+        outputs = iter(decode(self.model, canvases, options, self.collator, seed, progress=progress, tracer=tracer))
         return [[next(outputs) for _ in range(count)] for count in counts]
 
     # ---- fill -----------------------------------------------------------------------------------------------------------------------
 
-    def _fill(self, texts: list[str], options: SamplingConfig) -> list[list[str]]:
-        parts: list[list[tuple[str, bool]]] = []  # (sentence, is there something to write in it)
-        for text in texts:
-            given = MASK in text
-            parts.append([])
-            for piece in [text] if self._fits_as_target(text) else split_sentences(text):
-                if not self._fits_as_target(piece):
-                    raise UserError(
-                        f"a sentence of {len(tokenize_masked(piece, self.tokenizer)[0])} word pieces is too long: "
-                        f"this model takes {self.target_limit()}; shorten it"
-                    )
-                # a sentence may hold nothing that the vocabulary can see
-                parts[-1].append((piece, MASK in piece if given else bool(tokenize_masked(piece, self.tokenizer)[0])))
-        written = iter(self._fill_pieces([piece for pieces in parts for piece, work in pieces if work], options))
-        return [_join([next(written) if work else [piece] for piece, work in pieces], separator="") for pieces in parts]
+    def fill_parts(self, text: str) -> list[tuple[str, bool]]:
+        """(sentence, is there something to write in it) for a text to be filled; refused where a sentence is too long."""
+        parts = [text] if self._fits_as_target(text) else split_sentences(text)
+        for part in parts:
+            if not self._fits_as_target(part):
+                raise UserError(
+                    f"a sentence of {len(tokenize_masked(part, self.tokenizer)[0])} word pieces is too long: "
+                    f"this model takes {self.target_limit()}; shorten it"
+                )
+        # a sentence may hold nothing that the vocabulary can see
+        return [(part, MASK in part if MASK in text else bool(tokenize_masked(part, self.tokenizer)[0])) for part in parts]
 
-    def _fill_pieces(self, pieces: list[str], options: SamplingConfig) -> list[list[str]]:
+    def masked_parts(self, text: str) -> list[tuple[str, bool]]:
+        """``fill_parts`` of a text that must hold a [MASK]."""
+        if MASK not in text:
+            raise UserError(f"no {MASK} in the text: write {MASK} where a word is wanted, or use fill")
+        return self.fill_parts(text)
+
+    def _fill(self, texts: list[str], options: SamplingConfig, traced: bool) -> list[Answer]:
+        parts = [self.fill_parts(text) for text in texts]
+        written = iter(self._fill_pieces([piece for pieces in parts for piece, work in pieces if work], options, traced))
+        return [
+            join_answers([next(written) if work else Answer([piece], Trace([(piece, None)])) for piece, work in pieces], separator="")
+            for pieces in parts
+        ]
+
+    def _fill_pieces(self, pieces: list[str], options: SamplingConfig, traced: bool) -> list[Answer]:
         """``num_samples`` versions of each sentence, distinct and different from what was typed where possible."""
-        scores: list[dict[str, float]] = [{} for _ in pieces]
-        wanted = list(range(len(pieces)))
+        ranking = Ranking(len(pieces), options.num_samples)
+        wanted = ranking.missing()
         for attempt in range(1 + RETRIES):
             masked, owner = [], []
             for index in wanted:
                 rng = random.Random(f"{options.seed} {attempt} {pieces[index]}")
                 masked += [mask_text(pieces[index], self.tokenizer, self.model.schedule, rng) for _ in range(options.num_samples * options.best_of)]
                 owner += [index] * (len(masked) - len(owner))
+            canvases, tracer = [item.canvas for item in masked], Tracer() if traced else None
+            seed = options.seed + 7919 * attempt
             # the user chose the places, not the noise: no time correction
-            outputs = decode(
-                self.model,
-                [item.canvas for item in masked],
-                hotter(options, attempt),
-                self.collator,
-                options.seed + 7919 * attempt,
-                time_correction=False,
-            )
-            for index, item, output in zip(owner, masked, outputs):
-                text = splice(item, output.ids, self.tokenizer, self.cased)
-                scores[index].setdefault(text, float("-inf") if text == pieces[index] else output.score)
-            wanted = [index for index in wanted if sum(map(math.isfinite, scores[index].values())) < options.num_samples]
-            if not wanted:
+            outputs = decode(self.model, canvases, hotter(options, attempt), self.collator, seed, time_correction=False, tracer=tracer)
+            for number, (index, item, output) in enumerate(zip(owner, masked, outputs)):
+                parts = splice(item, output.ids, self.tokenizer, self.cased)
+                text = "".join(part for part, _ in parts)
+                trace = tracer and partial(trace_of, tracer.histories[number], parts, self.tokenizer)
+                ranking.add(index, text, output.score, text == pieces[index], trace)
+            if not (wanted := ranking.missing()):
                 break
-        return [sorted(texts, key=texts.__getitem__, reverse=True)[: options.num_samples] for texts in scores]
+        return ranking.answers()
 
     # ---- limits and looks -----------------------------------------------------------------------------------------------------------
 
@@ -237,8 +273,3 @@ def hotter(options: SamplingConfig, attempt: int) -> SamplingConfig:
     if attempt == 0:
         return options
     return dataclasses.replace(options, temperature=min(100.0, max(options.temperature, 0.5) * 2.0**attempt), top_p=1.0)
-
-
-def _join(versions: list[list[str]], separator: str = " ") -> list[str]:
-    """Candidate j of a text = candidate j of each of its sentences (the last one where a sentence has fewer)."""
-    return [separator.join(options[min(j, len(options) - 1)] for options in versions) for j in range(max(map(len, versions)))]

@@ -81,13 +81,13 @@ def _words(text: str, ids: list[int], spans: list[tuple[int, int]], tokenizer: T
     return [word for word in words if word] or [list(range(len(ids)))]
 
 
-def splice(masked: MaskedText, ids: list[int], tokenizer: TextTokenizer, cased: Callable[[str, str], str]) -> str:
-    """The typed text with only the masked places replaced by the tokens ``ids``.
+def splice(masked: MaskedText, ids: list[int], tokenizer: TextTokenizer, cased: Callable[[str, str], str]) -> list[tuple[str, int | None]]:
+    """The typed text with only the masked places replaced by the tokens ``ids``, in pieces: (text, its place, or None for what was typed).
 
     ``cased(whole, typed)`` chooses capitals with the whole sentence in view; they are taken over for the new words only.
     """
     text, spans, words = masked.text, masked.spans, masked.canvas.words
-    pieces: list[tuple[str, bool]] = []  # (text, is it new)
+    pieces: list[tuple[str, int | None]] = []
     position = 0
     for place, (start, end) in enumerate(spans):
         if words[place] != tokenizer.mask_id:
@@ -97,15 +97,15 @@ def splice(masked: MaskedText, ids: list[int], tokenizer: TextTokenizer, cased: 
         # a further piece of the same masked word: a new word needs a space of its own
         if place and start == spans[place - 1][1] and words[place - 1] == tokenizer.mask_id and not token.startswith("##"):
             between += " "
-        pieces += [(between, False), (token.removeprefix("##"), True)]
+        pieces += [(between, None), (token.removeprefix("##"), place)]
         position = end
-    pieces.append((text[position:], False))
+    pieces.append((text[position:], None))
     whole = "".join(piece for piece, _ in pieces)
     capitals = cased(whole, text)
     if len(capitals) != len(whole):  # a capital that is longer than its small letter
-        return whole
+        return pieces
     spliced, at = [], 0
-    for piece, is_new in pieces:
-        spliced.append(capitals[at : at + len(piece)] if is_new else piece)
+    for piece, place in pieces:
+        spliced.append((piece if place is None else capitals[at : at + len(piece)], place))
         at += len(piece)
-    return "".join(spliced)
+    return spliced

@@ -7,19 +7,25 @@ from collections.abc import Callable
 from typing import get_type_hints
 
 from .cli import converter
-from .config import SamplingConfig
+from .config import DisplayConfig, SamplingConfig
 from .errors import UserError, nearest
 from .generation import DiffusionTextGenerator
+from .live import plain_lines, printable
 from .text import MASK, strip_enclosing_quotes
+from .tracing import Trace
 
 PROMPT = "Enter command: "
-SETTABLE = tuple(f.name for f in dataclasses.fields(SamplingConfig) if f.name != "device")
+# option -> (the settings it belongs to, its field)
+OPTIONS = {f.name: (section, f) for section in (SamplingConfig, DisplayConfig) for f in dataclasses.fields(section) if f.name != "device"}
+SETTABLE = tuple(OPTIONS)
+OWN_SKILLS = {"question:": "question", "simplify:": "simplify", "reply:": "reply"}  # prompt -> command, beside para
 HELP = """Commands
-  para <text>           say it anew: {product}
+{skills}
   fill <text>           mask about a third of the words and write them anew (or fill the [MASK]s, if there are any)
   mask <text>           fill the [MASK]s of the text
   complete <text>       go on with the text
   set <option> <value>  change an option ({options})
+  set                   what each option does, and its value
   show                  the options and the model
   help                  this text
   quit, exit, Ctrl-D    leave
@@ -27,11 +33,36 @@ A word of advice: repetition or nonsense - lower the temperature or top_p; dull 
 
 
 class Repl:
-    """Commands for one generator; ``write`` gets each line of output."""
+    """Commands for one generator.
 
-    def __init__(self, generator: DiffusionTextGenerator, write: Callable[[str], None] = print):
+    Args:
+        write: gets each line of output.
+        display: whether and how traces are shown.
+        draw: draws (trace, label) on a terminal; False when it could not. Without it a trace is lines of text.
+    """
+
+    def __init__(
+        self,
+        generator: DiffusionTextGenerator,
+        write: Callable[[str], None] = print,
+        display: DisplayConfig | None = None,
+        draw: Callable[[Trace, str], bool] | None = None,
+    ):
         self.generator = generator
         self.write = write
+        self.display = display or DisplayConfig()
+        self.draw = draw
+        self.own_skill = OWN_SKILLS.get(generator.model.task.prompt)
+        self.commands = {
+            "para": self._para,
+            **({self.own_skill: self._own} if self.own_skill else {}),
+            "fill": self._fill,
+            "mask": self._mask,
+            "complete": self._complete,
+            "set": self._set,
+            "show": self._show,
+            "help": self._help,
+        }
         self.draws = 0  # every request gets a seed of its own, so that asking twice gives something new
 
     def run(self, read: Callable[[], str]) -> None:
@@ -59,23 +90,24 @@ class Repl:
             return True
         if command in ("quit", "exit"):
             return False
-        known = {
-            "para": self._para,
-            "fill": self._fill,
-            "mask": self._mask,
-            "complete": self._complete,
-            "set": self._set,
-            "show": self._show,
-            "help": self._help,
-        }
-        if command not in known:
-            self.write(f"unknown command '{command[:40]}'{nearest(command[:40], [*known, 'quit'])}; help lists the commands")
+        if command not in self.commands:
+            if command in OWN_SKILLS.values():
+                self.write(f"this checkpoint (task {self.generator.model.task.name}) has not learned to {command}; help lists what it can")
+            else:
+                self.write(f"unknown command '{command[:40]}'{nearest(command[:40], [*self.commands, 'quit'])}; help lists the commands")
             return True
         try:
-            known[command](rest.strip())
+            self.commands[command](rest.strip())
         except UserError as error:
             self.write(str(error))
         return True
+
+    def completions(self, start: str, line: str) -> list[str]:
+        """What a word that begins so may become: a command, or after set an option."""
+        words = line.split()
+        if words[:1] == ["set"] and (len(words) == 2 if start else len(words) == 1):
+            return [f"{name} " for name in SETTABLE if name.startswith(start)]
+        return [f"{name} " for name in [*self.commands, "quit"] if name.startswith(start)] if line.lstrip() == start else []
 
     # ---- commands -------------------------------------------------------------------------------------------------------------------
 
@@ -86,6 +118,9 @@ class Repl:
         elif task.prompt != "paraphrase:":
             self.write(f"(this checkpoint was trained on {task.name}: para writes {task.product})")
         self._generate(self.generator.paraphrase_text, rest, "para")
+
+    def _own(self, rest: str) -> None:
+        self._generate(self.generator.paraphrase_text, rest, self.own_skill)
 
     def _fill(self, rest: str) -> None:
         self._generate(self.generator.fill_masks, rest, "fill")
@@ -104,20 +139,40 @@ class Repl:
             raise UserError(f"{command} needs a text, for example: {command} {_EXAMPLES[command]}")
         self.draws += 1
         seed = (self.generator.options.seed + 1_000_003 * (self.draws - 1)) % 2**32
-        for number, candidate in enumerate(work(text, seed=seed), 1):
-            self.write(f"  {number}. {candidate}")
+        traces: list[Trace] = []
+        candidates = work(text, seed=seed, on_trace=traces.append if self.display.trace else None)
+        drawn = bool(traces) and self._trace(traces[0])
+        for number, candidate in enumerate(candidates, 1):
+            if not (drawn and number == 1):
+                self.write(f"  {number}. {candidate}")
+
+    def _trace(self, trace: Trace) -> bool:
+        """Show how the first candidate was written; True when it is itself on the terminal now."""
+        if self.draw is not None:
+            return self.draw(trace, "  1. ") and printable(trace.text) == trace.text
+        for line in plain_lines(trace):
+            self.write(line)
+        return False
+
+    def _values(self, name: str):
+        """The settings that hold an option."""
+        return self.generator.options if OPTIONS[name][0] is SamplingConfig else self.display
 
     def _set(self, rest: str) -> None:
         name, value = (*rest.split(maxsplit=1), "", "")[:2]
-        fields = {f.name: f for f in dataclasses.fields(SamplingConfig) if f.name in SETTABLE}
-        if name not in fields:
-            raise UserError(f"unknown option '{name[:40]}'{nearest(name[:40], fields)}; expected one of {', '.join(fields)}")
+        if not name:
+            for known, (_, f) in OPTIONS.items():
+                choices = f" ({', '.join(f.metadata['choices'])})" if f.metadata["choices"] else ""
+                self.write(f"  {f'{known} = {shown(getattr(self._values(known), known))}':<26} {f.metadata['help']}{choices}")
+            return
+        if name not in OPTIONS:
+            raise UserError(f"unknown option '{name[:40]}'{nearest(name[:40], OPTIONS)}; expected one of {', '.join(OPTIONS)}")
+        section, f = OPTIONS[name]
         if not value.strip():
-            raise UserError(f"set {name} needs a value; now it is {getattr(self.generator.options, name)}")
-        new = converter(fields[name], get_type_hints(SamplingConfig)[name])(value.strip())
-        setattr(self.generator.options, name, new)
+            raise UserError(f"set {name} needs a value; now it is {shown(getattr(self._values(name), name))}")
+        setattr(self._values(name), name, converter(f, get_type_hints(section)[name])(value.strip()))
         self.draws = 0 if name == "seed" else self.draws
-        self.write(f"{name} = {new}")
+        self.write(f"{name} = {shown(getattr(self._values(name), name))}")
 
     def _show(self, rest: str) -> None:
         model = self.generator.model
@@ -126,14 +181,28 @@ class Repl:
             f"{model.parameter_count / 1e6:.1f}M parameters, on {model.device}"
         )
         for name in SETTABLE:
-            self.write(f"  {name} = {getattr(self.generator.options, name)}")
+            self.write(f"  {name} = {shown(getattr(self._values(name), name))}")
 
     def _help(self, rest: str) -> None:
-        for line in HELP.format(product=self.generator.model.task.product, options=", ".join(SETTABLE)).splitlines():
+        product = self.generator.model.task.product
+        skills = [
+            f"  {'para <text>':<21} say it anew: {product}" + ("" if self.generator.model.knows_pairs else " (not learned: it saw plain texts only)")
+        ]
+        if self.own_skill:
+            skills.append(f"  {f'{self.own_skill} <text>':<21} the same as para for this checkpoint: {product}")
+        for line in HELP.format(skills="\n".join(skills), options=", ".join(SETTABLE)).splitlines():
             self.write(line)
 
 
+def shown(value) -> str:
+    """A value as it can be typed."""
+    return {True: "on", False: "off", None: "none"}[value] if value is None or isinstance(value, bool) else str(value)
+
+
 _EXAMPLES = {
+    "question": "The Nile flows through eleven countries.",
+    "simplify": "The feline reclined upon the rug.",
+    "reply": "I have not slept well for days.",
     "para": "How can I learn to cook?",
     "fill": "The weather is nice today.",
     "mask": f"The weather is {MASK} today.",

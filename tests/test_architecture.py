@@ -15,17 +15,17 @@ from diffusion_bert.config import RunConfig, load_preset
 
 PACKAGE = ROOT / "diffusion_bert"
 FLOORS = (
-    "errors finding presets config schedule word_frequency metrics text casing score layout grammar reading heads ema "
+    "errors finding presets config schedule word_frequency metrics text casing score layout grammar reading heads text_files ema "
     "self_conditioning softmax_statistics cache hub mapped_pairs noise distributed flops compiling position_table",
     "tokenization diffusion tasks denoiser storage pretrained",
-    "data encoding model objective samplers",
-    "checkpoint steering bertscore",
+    "data encoding tracing model objective samplers",
+    "checkpoint steering ranking bertscore",
     "decoding distillation",
     "training_state training_batches infilling generation",
     "training_log",
     "training",
     "systems evaluation",
-    "report cli repl commands export",
+    "report cli repl live commands export",
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
 TOP = len(FLOORS) - 1

@@ -90,9 +90,9 @@ def test_candidates_differ_from_the_source_where_possible():
     g = generator()
     examples = [(PAIR, g.tokenizer.encode(SOURCE))]
     names = iter(["Same.", "other", "same.", "Same.", "third"] + ["other"] * 50)
-    found = g._candidates(examples, SamplingConfig(num_steps=1, num_samples=3), lambda *_: next(names), avoid=["  SAME. "])
-    assert sorted(found[0][:2]) == ["other", "third"] and found[0][2] == "Same."
-    assert g._candidates(examples, SamplingConfig(num_steps=1, num_samples=3), lambda *_: "x", avoid=["x"]) == [["x"]]
+    (found,) = g._candidates(examples, SamplingConfig(num_steps=1, num_samples=3), lambda *_: next(names), avoid=["  SAME. "])
+    assert sorted(found.texts[:2]) == ["other", "third"] and found.texts[2] == "Same." and found.trace is None
+    assert g._candidates(examples, SamplingConfig(num_steps=1, num_samples=3), lambda *_: "x", avoid=["x"]) == [(["x"], None)]
 
 
 @each_skill

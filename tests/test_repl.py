@@ -1,6 +1,5 @@
 """The command loop: every command, every mistake, and nothing the user can type ends it."""
 
-import dataclasses
 import os
 import re
 import select
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from diffusion_bert.checkpoint import load_checkpoint
 from diffusion_bert.config import SamplingConfig, check_value
 from diffusion_bert.generation import DiffusionTextGenerator
-from diffusion_bert.repl import PROMPT, SETTABLE, Repl
+from diffusion_bert.repl import OPTIONS, PROMPT, SETTABLE, Repl, shown
 
 SPECIAL = re.compile(r"\[(PAD|UNK|CLS|SEP|MASK|unused\d+)\]|##")
 LONG = " ".join(f"The museum number {number} is open on Friday and on Sunday." for number in range(12))
@@ -33,6 +32,10 @@ class Session:
         self.lines = []
         options = {"num_steps": 3, "device": "cpu", **options}
         self.repl = Repl(DiffusionTextGenerator(model, SamplingConfig(**options)), write=self.lines.append)
+
+    def options(self) -> dict:
+        """All options by name."""
+        return {**vars(self.repl.generator.options), **vars(self.repl.display)}
 
     def __call__(self, line: str) -> list[str]:
         """The lines one command writes."""
@@ -134,15 +137,18 @@ def test_an_endless_sentence_is_refused_with_the_limit(session, command):
         ("no_repeat", "off"),
         ("length", "12"),
         ("length", "short"),
-        ("margin", "True"),
+        ("margin", "on"),
+        ("length", "none"),
+        ("trace", "on"),
+        ("trace_delay", "0"),
         ("gamma", "0.5"),
     ],
 )
 def test_set_and_show(session, option, value):
     """set changes an option, show shows it and the model."""
     assert session(f"set {option} {value}") == [f"{option} = {value}"]
-    shown = session("show")
-    assert f"  {option} = {value}" in shown and "task sample" in shown[0] and len(shown) == 1 + len(SETTABLE)
+    lines = session("show")
+    assert f"  {option} = {value}" in lines and "task sample" in lines[0] and len(lines) == 1 + len(SETTABLE)
 
 
 def test_options_take_effect(session):
@@ -167,7 +173,8 @@ def test_options_take_effect(session):
         ("set top_p 1.01", "at most 1"),
         ("set sampler best", "expected one of ancestral, first_hitting, confidence"),
         ("set temprature 1", "did you mean 'temperature'?"),
-        ("set", "unknown option"),
+        ("set trace maybe", "expected true or false"),
+        ("set trace_delay -1", "at least 0"),
         ("set device cuda", "unknown option 'device'"),
         ("set seed -1", "at least 0"),
         ("set length 0", "short, same, long or a whole number of at least 1"),
@@ -178,9 +185,9 @@ def test_options_take_effect(session):
 )
 def test_nonsense_keeps_the_old_value(session, line, words):
     """A wrong option or value is one line, and everything stays as it was."""
-    before = dict(vars(session.repl.generator.options))
+    before = session.options()
     (message,) = session(line)
-    assert words in message and vars(session.repl.generator.options) == before
+    assert words in message and session.options() == before
 
 
 def test_unknown_and_empty_commands(session):
@@ -277,13 +284,13 @@ def test_ctrl_c_on_a_real_terminal(trained, tmp_path):
 )
 def test_a_line_of_100000_characters(session, text):
     """Answered, or refused in a short line, by every command; options stay."""
-    before = dict(vars(session.repl.generator.options))
+    before = session.options()
     session("set num_samples 1")
     for command in ("para", "complete", "set temperature", "nonsense"):
         lines = session(f"{command} {text}")
         assert lines and all(len(line) <= 600 for line in lines if not line.startswith("  1. "))
     session(f"set num_samples {before['num_samples']}")
-    assert vars(session.repl.generator.options) == before
+    assert session.options() == before
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -291,16 +298,64 @@ def test_a_line_of_100000_characters(session, text):
 def test_set_takes_legal_values_only(model, option, value):
     """Whatever is typed after set: either the option takes a value that the command line would take, or it keeps its old one; one line each time."""
     session = Session(model)
-    before = dict(vars(session.repl.generator.options))
-    lines = session(f"set {option} {value}")
-    after = vars(session.repl.generator.options)
+    before = session.options()
+    lines = session(f"set {option} {value}") if value.strip() else [""]
+    after = session.options()
     assert len(lines) == 1
     assert {name for name in before if before[name] != after[name]} <= {option}
-    if lines[0] != f"{option} = {after[option]}":
+    if lines[0] != f"{option} = {shown(after[option])}":
         assert after == before
-    SamplingConfig(**after)
-    for f in dataclasses.fields(SamplingConfig):
-        check_value(f, get_type_hints(SamplingConfig)[f.name], after[f.name])
+    for name, (section, f) in OPTIONS.items():
+        check_value(f, get_type_hints(section)[name], after[name])
+
+
+def test_set_alone_lists_all_options(session):
+    """One line per option with its value, what it does and what may be chosen."""
+    lines = session("set")
+    assert [line.split(" = ")[0].strip() for line in lines] == list(SETTABLE)
+    assert any(line.startswith("  sampler = confidence") and "ancestral, first_hitting" in line for line in lines)
+    assert any(line.startswith("  trace = off") for line in lines) and any(line.startswith("  length = none") for line in lines)
+
+
+def test_requested_lengths(session):
+    """short, same, long and a number are obeyed."""
+    tokenizer = session.repl.generator.tokenizer
+    text = "How can I learn to cook in two weeks?"
+    for length, expected in (("9", 9), ("same", len(tokenizer.encode(text))), ("short", round(len(tokenizer.encode(text)) * 2 / 3))):
+        session(f"set length {length}")
+        for candidate in session.candidates(f"para {text}"):
+            assert abs(len(tokenizer.encode(candidate)) - expected) <= 1  # pieces of a word may be others once they are joined
+
+
+def test_trace_without_colours(session):
+    """A line per step, then the candidates as ever; the last step is the first candidate; nothing else changes; no escape codes."""
+    plain = session.candidates(COMMANDS[0])
+    session("set seed 0")
+    session("set trace on")
+    lines = session(COMMANDS[0])
+    steps = [line for line in lines if line.startswith("  step ")]
+    assert len(steps) >= 2 and steps[-1].endswith(plain[0]) and "_" in steps[0]
+    assert lines[len(steps) :] == [f"  {number}. {text}" for number, text in enumerate(plain, 1)]
+    assert not any("\x1b" in line for line in lines)
+
+
+def test_trace_on_a_terminal(model):
+    """What draws gets the trace, and the first candidate is not written twice; where it cannot draw, it is written."""
+    for can_draw in (True, False):
+        session, seen = Session(model), []
+        session.repl.draw = lambda trace, label, seen=seen, answer=can_draw: seen.append((label, trace.text)) or answer
+        assert len(session("para How are you?")) == 3 and not seen
+        session("set trace on")
+        lines = session("para How are you?")
+        assert len(seen) == 1 and seen[0][0] == "  1. " and [line[:5] for line in lines] == ["  1. ", "  2. ", "  3. "][can_draw:]
+
+
+def test_completion(session):
+    """Commands at the start, options after set, nothing elsewhere."""
+    complete = session.repl.completions
+    assert complete("co", "co") == ["complete "] and set(complete("", "")) >= {"para ", "set ", "quit "}
+    assert complete("te", "set te") == ["temperature "] and "seed " in complete("", "set ")
+    assert complete("te", "para te") == [] and complete("o", "set trace o") == []
 
 
 def test_end_of_input_without_quit(trained):
@@ -322,6 +377,20 @@ def test_another_task_says_so(trained_on_text):
     lines = Session(model)(COMMANDS[0])
     assert lines[0] == "(this checkpoint was trained on QT: para writes a question about it)" and len(lines) >= 3
     assert "a question about it" in "\n".join(Session(model)("help"))
+
+
+@pytest.mark.parametrize(("task", "command"), [("QT", "question"), ("wiki_alignment", "simplify"), ("CC", "reply")])
+def test_skill_of_the_task(trained, task, command):
+    """A checkpoint of such a task has its own command, in help too; another checkpoint says that it has not learned it."""
+    from dataclasses import replace
+
+    model = load_checkpoint(trained / "best_model.pt")
+    (refused,) = Session(model)(f"{command} How are you?")
+    assert f"not learned to {command}" in refused and f"{command} <text>" not in "\n".join(Session(model)("help"))
+    model.config.data = replace(model.config.data, task_name=task)
+    session = Session(model)
+    assert len(session.candidates(f"{command} How are you?")) == 3
+    assert "for example" in session(command)[0] and f"  {command} <text>" in "\n".join(session("help"))
 
 
 WORDS = st.sampled_from(

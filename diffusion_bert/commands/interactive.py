@@ -1,36 +1,98 @@
-"""``interactive_generation.py``: the command loop on a terminal or a pipe."""
+"""``interactive_generation.py``: the command loop on a terminal or a pipe, or one command for a whole file."""
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..cli import Parser
-from ..config import SamplingConfig, build
-from ..finding import checkpoint_file
+from ..config import DisplayConfig, SamplingConfig, build
+from ..errors import UserError, nearest
+from ..finding import bundled_checkpoint, checkpoint_file
+from ..text_files import check_paths
+
+FILE_COMMANDS = ("para", "fill", "mask", "complete")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, load, talk."""
-    parser = Parser("Talk to a checkpoint: fill, para, complete, mask.")
+    """Parse, load, talk or work on a file."""
+    parser = Parser("Talk to a checkpoint: fill, para, complete, mask. Or let it work on a file of texts.")
     what = parser.add_argument_group("model")
-    what.add_argument("--checkpoint", metavar="FILE", help="checkpoint file (default: the newest best_model.pt below runs/)")
+    what.add_argument(
+        "--checkpoint", metavar="FILE", help="checkpoint file (default: the newest best_model.pt below runs/, else one that came with the program)"
+    )
+    files = parser.add_argument_group("files")
+    files.add_argument("--input_file", metavar="FILE", help="texts to work on instead of talking: .txt, or .jsonl/.csv/.tsv with src; - is stdin")
+    files.add_argument("--output_file", metavar="FILE", help="where the answers go, in order: .jsonl, .csv or .txt (one answer each); - is stdout")
+    files.add_argument("--command", metavar="|".join(FILE_COMMANDS), help="what to do with each text (default: para)")
+    files.add_argument("--overwrite", action="store_true", help="begin the output anew; without it a stopped run is continued")
     parser.add_settings(SamplingConfig)
+    parser.add_settings(DisplayConfig)
     given = parser.parse(sys.argv[1:] if argv is None else argv)
+    job = {name: given.pop(name, None) for name in ("input_file", "output_file", "command", "overwrite")}
+    _check_job(job, given)
     checkpoint = given.pop("checkpoint", None)
-    options = build(SamplingConfig, given, "--")
+    options, display = build(SamplingConfig, given, "--"), build(DisplayConfig, given, "--")
     path = checkpoint_file(checkpoint)
-    from ..checkpoint import load_checkpoint
     from ..generation import DiffusionTextGenerator
     from ..model import pick_device
-    from ..repl import PROMPT, Repl
 
-    model = load_checkpoint(path).to(pick_device(options.device))
-    print(f"{path} ({model.task.name}, {model.parameter_count / 1e6:.1f}M parameters). Type help for the commands, quit to leave.")
-    if sys.stdin.isatty():
-        with contextlib.suppress(ImportError):  # not on Windows
-            import readline  # noqa: F401  line editing and history for input()
+    model, digest = _load(path)
+    generator = DiffusionTextGenerator(model.to(pick_device(options.device)), options)
+    line = first_line(path, model, named=checkpoint is not None)
+    if job["input_file"] is None:
+        print(f"{line}. Type help for the commands, quit to leave.")
+        return _talk(generator, display)
+    print(f"{line}.", file=sys.stderr)
+    from .file_work import work_on_file
+
+    done = work_on_file(
+        generator, job["command"] or "para", job["input_file"], job["output_file"], {"weights_sha256": digest}, bool(job["overwrite"])
+    )
+    parts = [f"{done.entries:,} entries"] + ([f"{min(done.found, done.entries):,} of them were there"] if done.found else [])
+    parts += [f"{len(done.problems):,} without an answer, the first: entry {done.problems[0][0]}"] if done.problems else []
+    print(f"{job['output_file']}: {', '.join(parts)}", file=sys.stderr)
+    return 0
+
+
+def _check_job(job: dict, given: dict) -> None:
+    """Refuse flags of file work that do not fit; an output of one answer each asks for one."""
+    if job["command"] is not None and job["command"] not in FILE_COMMANDS:
+        raise UserError(f"--command is '{job['command']}': expected one of {', '.join(FILE_COMMANDS)}{nearest(job['command'], FILE_COMMANDS)}")
+    if job["input_file"] is None:
+        for name in ("output_file", "command", "overwrite"):
+            if job[name] is not None:
+                raise UserError(f"--{name} without --input_file: say which texts are meant (- for stdin)")
+        return
+    check_paths(job["input_file"], job["output_file"])
+    if job["output_file"] != "-" and Path(job["output_file"]).suffix.lower() == ".txt" and given.setdefault("num_samples", 1) > 1:
+        raise UserError(f"--num_samples {given['num_samples']} with a .txt output, which holds one answer each: take .jsonl or .csv")
+
+
+def _load(path: Path):
+    """The model, and the digest of its weights."""
+    from ..checkpoint import read_payload, restore
+
+    payload = read_payload(path)
+    return restore(payload, str(path)), payload["weights_sha256"]
+
+
+def first_line(path: Path, model, named: bool) -> str:
+    """Which checkpoint speaks, and what is to be known of it."""
+    bundled = bundled_checkpoint()
+    origin = "" if named else "The bundled checkpoint " if bundled is not None and path == bundled else "The newest run, "
+    note = model.config.data.license_note
+    licence = f"; {' '.join(note.split())}" if note else ""
+    return f"{origin}{path} ({model.task.name}, {model.parameter_count / 1e6:.1f}M parameters{licence})"
+
+
+def _talk(generator, display: DisplayConfig) -> int:
+    """The command loop until quit or the end of the input."""
+    from ..live import animate, draws
+    from ..repl import PROMPT, Repl
 
     def read() -> str:
         line = input(PROMPT)
@@ -38,6 +100,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(line)  # so that a piped session reads like one on a terminal
         return line
 
+    def draw(trace, label: str) -> bool:
+        size = shutil.get_terminal_size()
+        return animate(trace, label, sys.stdout, (size.columns, size.lines), display.trace_delay / 1000)
+
     sys.stdin.reconfigure(errors="replace")
-    Repl(DiffusionTextGenerator(model, options), write=lambda line: print(line, flush=True)).run(read)
+    repl = Repl(generator, lambda line: print(line, flush=True), display, draw if draws(sys.stdout) else None)
+    if sys.stdin.isatty():
+        with contextlib.suppress(ImportError):  # not on Windows
+            import readline  # line editing and history for input()
+
+            readline.set_completer(lambda text, number: (repl.completions(text, readline.get_line_buffer()) + [None] * (number + 1))[number])
+            readline.parse_and_bind("bind ^I rl_complete" if "libedit" in (readline.__doc__ or "") else "tab: complete")
+    repl.run(read)
     return 0

@@ -1,0 +1,209 @@
+"""``interactive_generation.py --input_file``: answers for a file of texts, in chunks, to be continued where it was stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+from ..config import SamplingConfig
+from ..errors import UserError
+from ..generation import DiffusionTextGenerator
+from ..storage import write_atomically
+from ..text_files import Row, digest_and_size, entry_line, header_line, stream_rows, whole_lines
+
+MOST_COMPLAINTS = 20  # bad rows told one by one
+# (texts, number of the first one) -> per text its outputs, or why there are none
+Work = Callable[[Sequence[str], int], list["list[str] | str"]]
+
+
+@dataclass
+class Summary:
+    """What was done: entries in the output, those that were there before, and the bad ones among the new."""
+
+    entries: int = 0
+    found: int = 0
+    problems: list[tuple[int, str]] = field(default_factory=list)
+
+
+def work_on_file(
+    generator: DiffusionTextGenerator, command: str, input_file: str, output_file: str, made_with: dict, overwrite: bool = False
+) -> Summary:
+    """Answer all rows of ``input_file`` by ``command`` and write them, in order, to ``output_file`` ("-": stdin, stdout).
+
+    A run that was killed continues after the last whole line. Texts are denoised in chunks that always begin at the same row numbers, with a
+    seed made of that number, so a continued output equals an uninterrupted one, byte for byte.
+
+    Args:
+        made_with: what else the answers depend on (the checkpoint); kept beside the output as NAME.job.json and compared before continuing.
+    Raises:
+        UserError: the output holds something else, or every text of the first chunk is refused.
+    """
+    from tqdm import tqdm
+
+    options = generator.options
+    kind = ".jsonl" if output_file == "-" else Path(output_file).suffix.lower()
+    size = max(1, 2 * options.batch_size // (options.num_samples * options.best_of))
+    job = {"command": command, "chunk": size, **made_with, **{name: value for name, value in vars(options).items() if name != "device"}}
+    total = None
+    if input_file != "-":
+        job["input_sha256"], total = digest_and_size(Path(input_file))
+        total -= Path(input_file).suffix.lower() in (".csv", ".tsv")
+    with contextlib.ExitStack() as stack:
+        source = sys.stdin.buffer if input_file == "-" else stack.enter_context(open(input_file, "rb"))
+        target = sys.stdout.buffer if output_file == "-" else stack.enter_context(open_output(Path(output_file), job, input_file == "-", overwrite))
+        bar = stack.enter_context(tqdm(total=total, desc=command, unit="text", dynamic_ncols=True, disable=None))
+
+        def told(entry: int, problem: str) -> None:
+            if entry:
+                bar.write(f"entry {entry}: {problem}", file=sys.stderr)
+            else:
+                bar.update()
+
+        rows = stream_rows(source, ".txt" if input_file == "-" else Path(input_file).suffix.lower())
+        return transform(rows, target, kind, options.num_samples, size, worker(generator, command), told)
+
+
+def transform(
+    rows: Iterator[Row],
+    target: BinaryIO,
+    kind: str,
+    count: int,
+    size: int,
+    work: Work,
+    told: Callable[[int, str], None] = lambda entry, problem: None,
+) -> Summary:
+    """Rows -> entries of ``target``, after those that are there, in chunks of ``size`` that reach the disk one after the other.
+
+    told: called with (0, "") for each entry, and with (number, problem) for the first bad ones.
+    """
+    summary = Summary()
+    resumable = target.seekable() and target.readable()
+    if resumable:
+        summary.found = whole_lines(target)
+    if not summary.found:
+        target.write(header_line(kind, count))
+    elif header_line(kind, count):
+        summary.found -= 1
+    first = 0
+    while chunk := list(islice(rows, size)):
+        new = range(max(first, summary.found), first + len(chunk))  # those not yet written
+        if new:
+            good = [index for index, row in enumerate(chunk) if not row.problem]
+            answers = dict(zip(good, work([chunk[index].text for index in good], first)))
+            outputs = [answers.get(index, row.problem) for index, row in enumerate(chunk)]
+            for number in new:
+                if isinstance(outputs[number - first], str):
+                    summary.problems.append((number + 1, outputs[number - first]))
+                    if len(summary.problems) <= MOST_COMPLAINTS:
+                        told(*summary.problems[-1])
+            lines = [entry_line(kind, chunk[n - first].text, outputs[n - first] if isinstance(outputs[n - first], list) else [], count) for n in new]
+            target.write(b"".join(lines))
+            target.flush()
+            if resumable:
+                os.fsync(target.fileno())
+        first += len(chunk)
+        for _ in chunk:
+            told(0, "")
+    summary.entries = first
+    return summary
+
+
+def worker(generator: DiffusionTextGenerator, command: str) -> Work:
+    """The work of a command on a chunk. A text that cannot be worked on costs nobody else anything."""
+    skills = {
+        "para": (generator.paraphrase_text, generator.source_parts),
+        "complete": (generator.complete_text, generator.complete_source),
+        "fill": (generator.fill_masks, generator.fill_parts),
+        "mask": (generator.fill_masks, generator.masked_parts),
+    }
+    write, check = skills[command]
+
+    def work(texts: Sequence[str], first: int) -> list[list[str] | str]:
+        outputs: list[list[str] | str] = [_problem(text, generator.check_text, check) for text in texts]
+        good = [index for index, problem in enumerate(outputs) if not problem]
+        try:
+            written = write([texts[index] for index in good], seed=seed_of(generator.options, first))
+        except UserError as error:  # an option that some of the texts forbid: one by one
+            written = [_alone(write, texts[index], seed_of(generator.options, first + index)) for index in good]
+            if first == 0 and all(answer == str(error) for answer in written):
+                raise
+        for index, answer in zip(good, written):
+            outputs[index] = answer
+        return outputs
+
+    return work
+
+
+def seed_of(options: SamplingConfig, number: int) -> int:
+    """A seed for the text, or the chunk from the text, with this number."""
+    return (options.seed + 1_000_003 * number) % 2**32
+
+
+def _problem(text: str, *checks) -> str:
+    try:
+        for check in checks:
+            check(text)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _alone(write, text: str, seed: int) -> list[str] | str:
+    try:
+        return write(text, seed=seed)
+    except UserError as error:
+        return str(error)
+
+
+@contextlib.contextmanager
+def open_output(path: Path, job: dict, from_stdin: bool, overwrite: bool):
+    """The output, open at its end: new, or made by the same job. Beside it lies NAME.job.json, which says what it was made with."""
+    note = path.with_name(f"{path.name}.job.json")
+    if overwrite:
+        note.unlink(missing_ok=True)
+    elif path.is_file() and path.stat().st_size:
+        _check_same(path, note, job, from_stdin)
+    with open(path, "ab+") as file:
+        _lock(file, path)
+        if overwrite:
+            file.truncate(0)
+        if not from_stdin:
+            write_atomically(note, lambda out: out.write((json.dumps(job, indent=2) + "\n").encode()))
+        yield file
+
+
+def _check_same(path: Path, note: Path, job: dict, from_stdin: bool) -> None:
+    advice = "choose another --output_file, or --overwrite to begin anew"
+    if from_stdin:
+        raise UserError(f"{path} exists, and what came from stdin cannot be continued; {advice}")
+    try:
+        before = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{path} exists and nothing says how it was made ({note.name} is missing or broken); {advice}") from None
+    before = before if isinstance(before, dict) else {}
+    now = json.loads(json.dumps(job))
+    for name in [*now, *before]:
+        if before.get(name) != now.get(name):
+            was = "" if name.endswith("sha256") else f" (then {before.get(name)}, now {now.get(name)})"
+            raise UserError(f"{path} was made with another {name.removesuffix('_sha256')}{was}; {advice}")
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Refuse a second writer, where files can be locked."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{path} is being written by another process: wait for it, or choose another --output_file") from None
+    except OSError:
+        pass  # a file system without locks

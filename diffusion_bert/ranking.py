@@ -1,0 +1,49 @@
+"""The different texts written for a request, ranked by the model's own score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from .tracing import Trace, join_traces
+
+
+class Answer(NamedTuple):
+    """Candidates for one text, the likeliest first, and how the first came into being, if that was asked for."""
+
+    texts: list[str]
+    trace: Trace | None = None
+
+
+class Ranking:
+    """Collects texts for ``size`` requests until each has ``wanted`` different ones; what is only the input again comes last."""
+
+    def __init__(self, size: int, wanted: int):
+        self.wanted = wanted
+        self.scores: list[dict[str, float]] = [{} for _ in range(size)]
+        self.traces: list[dict[str, Callable[[], Trace]]] = [{} for _ in range(size)]
+
+    def add(self, index: int, text: str, score: float, is_input: bool, trace: Callable[[], Trace] | None = None) -> None:
+        """A text for request ``index``; of equal texts the first counts."""
+        if text not in self.scores[index]:
+            self.scores[index][text] = -math.inf if is_input else score
+            if trace is not None:
+                self.traces[index][text] = trace
+
+    def missing(self) -> list[int]:
+        """Requests that still want a text."""
+        return [index for index, scores in enumerate(self.scores) if sum(map(math.isfinite, scores.values())) < self.wanted]
+
+    def answers(self) -> list[Answer]:
+        """The best of each request."""
+        best = [sorted(scores, key=scores.__getitem__, reverse=True)[: self.wanted] for scores in self.scores]
+        return [Answer(texts, traces[texts[0]]() if traces else None) for texts, traces in zip(best, self.traces)]
+
+
+def join_answers(answers: Sequence[Answer], separator: str = " ") -> Answer:
+    """Candidate j of a text = candidate j of each of its sentences (the last one where a sentence has fewer)."""
+    count = max(len(answer.texts) for answer in answers)
+    texts = [separator.join(answer.texts[min(j, len(answer.texts) - 1)] for answer in answers) for j in range(count)]
+    traces = [answer.trace for answer in answers if answer.trace is not None]
+    return Answer(texts, join_traces(traces, separator) if len(traces) == len(answers) else None)

@@ -1,0 +1,151 @@
+"""Files of texts to work on and of answers: read and written entry by entry, in order, with an entry for every row however bad.
+
+Other than in ``reading`` no row is left out, so that entry n of the output always belongs to row n of the input. An entry of an output is one line.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from .errors import UserError
+from .reading import unencodable
+
+COLUMNS = ("src", "source", "text")
+INPUTS, OUTPUTS = (".txt", ".jsonl", ".csv", ".tsv"), (".jsonl", ".csv", ".txt")
+_LINE_ENDS = re.compile(r"[\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
+
+
+class Row(NamedTuple):
+    """A text, and what is wrong with it (empty: nothing)."""
+
+    text: str
+    problem: str = ""
+
+
+def check_paths(input_file: str, output_file: str | None) -> None:
+    """Refuse what can be seen to be wrong before anything is loaded; "-" is stdin or stdout."""
+    if output_file is None:
+        raise UserError("--input_file without --output_file: say where the answers go (- for stdout)")
+    if input_file != "-":
+        path = Path(input_file)
+        if path.suffix.lower() not in INPUTS:
+            raise UserError(f"--input_file {path}: unknown ending '{path.suffix}': expected one of {', '.join(INPUTS)}, or - for stdin")
+        if path.is_dir() or (path.exists() and not path.is_file()):
+            raise UserError(f"--input_file {path} is no ordinary file: expected a file of texts, or - for stdin")
+        if not path.is_file():
+            raise UserError(f"--input_file {path}: no such file; check the path")
+    if output_file != "-":
+        path = Path(output_file)
+        if path.suffix.lower() not in OUTPUTS:
+            raise UserError(f"--output_file {path}: unknown ending '{path.suffix}': expected one of {', '.join(OUTPUTS)}, or - for stdout")
+        if path.is_dir() or not path.parent.is_dir():
+            raise UserError(f"--output_file {path}: {'it is a folder' if path.is_dir() else f'no folder {path.parent}'}; choose another")
+        if input_file != "-" and path.exists() and path.samefile(input_file):
+            raise UserError(f"--output_file {path} is the input itself: choose another")
+
+
+def digest_and_size(path: Path) -> tuple[str, int]:
+    """SHA-256 of a file and how many lines it has."""
+    digest, lines, last = hashlib.sha256(), 0, b"\n"
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+            lines += block.count(b"\n")
+            last = block[-1:]
+    return digest.hexdigest(), lines + (last != b"\n")
+
+
+def stream_rows(file: BinaryIO, kind: str) -> Iterator[Row]:
+    """Every row of an open .txt, .jsonl, .csv or .tsv file. A text that is empty or no UTF-8 has its problem with it.
+
+    Raises:
+        UserError: a table without one of COLUMNS.
+    """
+    table = kind in (".csv", ".tsv")
+    lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="" if table else None)
+    rows = _table_rows(lines, "\t" if kind == ".tsv" else ",") if table else map(_json_row if kind == ".jsonl" else _text_row, lines)
+    for row in rows:
+        problem = row.problem or unencodable(row.text) or ("" if row.text.strip() else "is empty: expected some words")
+        yield Row(row.text, problem)
+
+
+def _text_row(line: str) -> Row:
+    return Row(line.rstrip("\n"))
+
+
+def _json_row(line: str) -> Row:
+    try:
+        value = json.loads(line) if line.strip() else ""
+    except (ValueError, RecursionError):
+        return Row(line.rstrip("\n"), "is not JSON")
+    if isinstance(value, dict):
+        value = next((value[name] for name in COLUMNS if name in value), None)
+    return Row(value) if isinstance(value, str) else Row(line.rstrip("\n"), f"has no text: expected an object with {', '.join(COLUMNS)}")
+
+
+def _table_rows(lines: Iterable[str], delimiter: str) -> Iterator[Row]:
+    rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        header = [name.strip().lower() for name in next(rows, [])]
+    except csv.Error as error:
+        raise UserError(f"the first line is not a readable header ({error}); save the table as UTF-8") from None
+    column = next((header.index(name) for name in COLUMNS if name in header), None)
+    if column is None:
+        raise UserError(f"the columns are {', '.join(header)[:80] or 'missing'}: expected one of {', '.join(COLUMNS)}")
+    while True:
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            yield Row("", f"is no readable row ({error})")
+            continue
+        if row is None:
+            return
+        yield Row(row[column]) if len(row) > column else Row("", f"has {len(row)} columns: expected {len(header)}")
+
+
+def header_line(kind: str, count: int) -> bytes:
+    """The first line of an output, where its kind has one."""
+    return _csv_line(["source", *(f"output_{number}" for number in range(1, count + 1))]) if kind == ".csv" else b""
+
+
+def entry_line(kind: str, text: str, outputs: Sequence[str], count: int) -> bytes:
+    """One entry of an output: source and outputs (.jsonl; .csv in ``count`` columns, empty ones at the end), or the first output alone (.txt)."""
+    if kind == ".jsonl":
+        line = json.dumps({"source": text, "outputs": list(outputs)}, ensure_ascii=False) + "\n"
+        return line.encode(errors="replace")
+    if kind == ".txt":
+        return (one_line(outputs[0] if outputs else "") + "\n").encode(errors="replace")
+    return _csv_line([text, *outputs, *[""] * (count - len(outputs))])
+
+
+def one_line(text: str) -> str:
+    """The text with spaces for its line ends."""
+    return _LINE_ENDS.sub(" ", text)
+
+
+def _csv_line(cells: Sequence[str]) -> bytes:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow([one_line(cell) for cell in cells])
+    return buffer.getvalue().encode(errors="replace")
+
+
+def whole_lines(file: BinaryIO) -> int:
+    """Cut off a last line that is not whole; how many lines are left. The file ends up positioned at its end."""
+    file.seek(0)
+    lines = end = position = 0
+    while block := file.read(2**20):
+        lines += block.count(b"\n")
+        if (last := block.rfind(b"\n")) >= 0:
+            end = position + last + 1
+        position += len(block)
+    if end < position:
+        file.truncate(end)
+    file.seek(end)
+    return lines

@@ -1,0 +1,253 @@
+"""Work on files: order, resuming at any byte, bad rows, formats, refusals, memory."""
+
+import csv
+import io
+import json
+import tracemalloc
+
+import pytest
+from commands import run, start
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny import refusal, tiny_model
+
+from diffusion_bert.commands.file_work import open_output, transform, work_on_file
+from diffusion_bert.config import SamplingConfig
+from diffusion_bert.generation import DiffusionTextGenerator
+from diffusion_bert.text_files import Row, entry_line, stream_rows, whole_lines
+
+TEXTS = ["How can I learn to cook?", "", "Where is the museum?", "museum " * 200, "How are you?", "We will [MASK] the museum.", "Is it open?"]
+FAST = {"num_steps": 2, "num_samples": 2, "best_of": 1, "batch_size": 3, "device": "cpu"}  # chunks of 3 texts
+
+
+def generator(**options) -> DiffusionTextGenerator:
+    return DiffusionTextGenerator(tiny_model(), SamplingConfig(**{**FAST, **options}))
+
+
+@pytest.fixture
+def texts(tmp_path):
+    path = tmp_path / "in.txt"
+    path.write_text("\n".join(TEXTS) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """(input, what an uninterrupted run makes of it) as .jsonl and .csv."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "in.txt").write_text("\n".join(TEXTS) + "\n")
+    made = {}
+    for kind in (".jsonl", ".csv"):
+        work_on_file(generator(), "para", str(folder / "in.txt"), str(folder / f"out{kind}"), {})
+        made[kind] = (folder / f"out{kind}").read_bytes()
+    return folder, made
+
+
+def test_an_entry_for_every_row_in_order(whole):
+    """Sources in their order; bad rows have an empty list; the others as many outputs as were asked for."""
+    records = [json.loads(line) for line in whole[1][".jsonl"].decode().splitlines()]
+    assert [record["source"] for record in records] == TEXTS
+    assert [len(record["outputs"]) for record in records] == [2, 0, 2, 0, 2, 2, 2]
+    rows = list(csv.reader(io.StringIO(whole[1][".csv"].decode())))
+    assert rows[0] == ["source", "output_1", "output_2"] and [row[0] for row in rows[1:]] == TEXTS
+    assert [[text for text in row[1:] if text] for row in rows[1:]] == [record["outputs"] for record in records]
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".csv"])
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(share=st.floats(0, 1))
+def test_continued_after_any_byte(whole, kind, share):
+    """Whatever was on the disk when the process died: the same command makes the file of an uninterrupted run, byte for byte."""
+    folder, made = whole
+    path = folder / f"out{kind}"
+    cut = round(share * len(made[kind]))
+    path.write_bytes(made[kind][:cut])
+    summary = work_on_file(generator(), "para", str(folder / "in.txt"), str(path), {})
+    assert path.read_bytes() == made[kind] and summary.entries == len(TEXTS)
+    assert summary.found == max(0, made[kind][:cut].count(b"\n") - (kind == ".csv"))
+
+
+def test_stopped_in_the_middle(whole, tmp_path):
+    """An interrupt in the second chunk leaves the first one whole; the next run goes on there and asks the model for the rest only."""
+    rows = [Row(text) for text in "abcdefgh"]
+    calls = []
+
+    def work(texts, first, stop=False):
+        calls.append(first)
+        if first == 3 and stop:
+            raise KeyboardInterrupt
+        return [[f"{text}{first}"] for text in texts]
+
+    with open(tmp_path / "out.jsonl", "ab+") as target, pytest.raises(KeyboardInterrupt):
+        transform(iter(rows), target, ".jsonl", 1, 3, lambda texts, first: work(texts, first, True))
+    assert (tmp_path / "out.jsonl").read_bytes().count(b"\n") == 3
+    with open(tmp_path / "out.jsonl", "ab+") as target:
+        assert transform(iter(rows), target, ".jsonl", 1, 3, work).found == 3
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line["outputs"] for line in lines] == [["a0"], ["b0"], ["c0"], ["d3"], ["e3"], ["f3"], ["g6"], ["h6"]]
+    assert calls == [0, 3, 3, 6]
+
+
+def test_complete_output_is_left_alone(whole):
+    """The same command once more changes nothing."""
+    folder, made = whole
+    (folder / "out.jsonl").write_bytes(made[".jsonl"])
+    before = (folder / "out.jsonl").stat().st_mtime_ns
+    summary = work_on_file(generator(), "para", str(folder / "in.txt"), str(folder / "out.jsonl"), {})
+    assert summary.found == summary.entries == len(TEXTS) and (folder / "out.jsonl").read_bytes() == made[".jsonl"]
+    assert (folder / "out.jsonl").stat().st_mtime_ns == before
+
+
+def test_every_text_has_its_own_seed(tmp_path):
+    """The same text twice gives different answers; the same file twice the same."""
+    (tmp_path / "in.txt").write_text("How can I learn to cook?\n" * 4)
+    outputs = []
+    for name in ("a.jsonl", "b.jsonl"):
+        work_on_file(generator(temperature=1.0), "para", str(tmp_path / "in.txt"), str(tmp_path / name), {})
+        outputs.append((tmp_path / name).read_text())
+    assert outputs[0] == outputs[1] and len(set(outputs[0].splitlines())) == 4
+
+
+def test_made_otherwise_is_refused(whole):
+    """Other options, command, input or checkpoint, no note of how it was made, or stdin: refused; what is there stays. --overwrite begins anew."""
+    folder, made = whole
+    source, path, note = folder / "in.txt", folder / "out.jsonl", folder / "out.jsonl.job.json"
+    path.write_bytes(made[".jsonl"])
+    before = path.read_bytes(), note.read_bytes()
+    other = folder / "other.txt"
+    other.write_text("How are you?\n")
+    for words, g, command, file, made_with in (
+        ("another temperature (then 0.7, now 0.5)", generator(temperature=0.5), "para", source, {}),
+        ("another command (then para, now fill)", generator(), "fill", source, {}),
+        ("another input", generator(), "para", other, {}),
+        ("another weights", generator(), "para", source, {"weights_sha256": "x"}),
+        ("cannot be continued", generator(), "para", "-", {}),
+    ):
+        assert words in refusal(work_on_file, g, command, str(file), str(path), made_with)
+        assert (path.read_bytes(), note.read_bytes()) == before
+    note.write_text("{")
+    assert "nothing says how it was made" in refusal(work_on_file, generator(), "para", str(source), str(path), {})
+    work_on_file(generator(), "para", str(other), str(path), {}, overwrite=True)
+    assert json.loads(path.read_text())["source"] == "How are you?"
+    work_on_file(generator(), "para", str(source), str(path), {}, overwrite=True)
+    assert path.read_bytes() == made[".jsonl"]
+
+
+def test_two_writers(tmp_path):
+    """While one process writes, another is refused."""
+    pytest.importorskip("fcntl")
+    with open_output(tmp_path / "out.jsonl", {}, False, False):
+        assert "another process" in refusal(open_output(tmp_path / "out.jsonl", {}, False, False).__enter__)
+
+
+def test_commands(tmp_path):
+    """fill, mask and complete: mask needs a [MASK]; an option that only some texts allow costs only those."""
+    path = tmp_path / "in.txt"
+    path.write_text("The [MASK] is open.\nNo hole here.\n")
+    out = tmp_path / "out.jsonl"
+    for command, expected in (("fill", [2, 2]), ("mask", [2, 0]), ("complete", [2, 2])):
+        summary = work_on_file(generator(), command, str(path), str(out), {}, overwrite=True)
+        assert [len(json.loads(line)["outputs"]) for line in out.read_text().splitlines()] == expected
+    path.write_text("How?\n" + "Where is the open museum today " * 3 + "\nHow are you?\n")
+    summary = work_on_file(generator(length="long"), "para", str(path), str(out), {}, overwrite=True)
+    assert [len(json.loads(line)["outputs"]) for line in out.read_text().splitlines()] == [2, 0, 2]
+    assert summary.problems[0][0] == 2 and "length is long" in summary.problems[0][1]
+
+
+def test_an_option_that_no_text_allows(texts, tmp_path):
+    """It is refused at once instead of being told for every row; nothing is written."""
+    message = refusal(work_on_file, generator(length="60"), "para", str(texts), str(tmp_path / "out.jsonl"), {})
+    assert "length is 60" in message and (tmp_path / "out.jsonl").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "expected"),
+    [
+        (".txt", b"\xef\xbb\xbfa b\r\n\n \nlast", [("a b", ""), ("", "empty"), (" ", "empty"), ("last", "")]),
+        (".txt", b"caf\xe9\nok\n", [("caf\udce9", "half of a character"), ("ok", "")]),
+        (
+            ".jsonl",
+            b'{"src": "a"}\n{"source": "b", "x": 1}\n"c"\n{"trg": "d"}\nnot\n\n[1]\n{"text": 5}\n',
+            [("a", ""), ("b", ""), ("c", ""), ('{"trg": "d"}', "no text"), ("not", "not JSON"), ("", "empty"), ("[1]", "no text"),
+             ('{"text": 5}', "no text")],
+        ),
+        (".csv", b'id,Text\n1,"a, ""b""\nc"\n2\n3,d\n', [('a, "b"\nc', ""), ("", "has 1 columns"), ("d", "")]),
+        (".tsv", b"src\ttrg\na\tb\n", [("a", "")]),
+    ],
+)  # fmt: skip
+def test_rows_of_every_kind(kind, content, expected):
+    """A row for every row, bad ones with their reason."""
+    rows = list(stream_rows(io.BytesIO(content), kind))
+    assert [row.text for row in rows] == [text for text, _ in expected]
+    for row, (_, words) in zip(rows, expected):
+        assert words in row.problem and bool(words) == bool(row.problem)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.text(), st.lists(st.text(min_size=1), max_size=2)), max_size=6), st.sampled_from([".jsonl", ".csv", ".txt"]))
+def test_every_entry_is_one_line(entries, kind):
+    """Whatever characters a text holds, an entry is one line, and a file of whole lines is left as it is."""
+    lines = [entry_line(kind, text, outputs, 2) for text, outputs in entries]
+    assert all(line.count(b"\n") == 1 and line.endswith(b"\n") and b"\r" not in line for line in lines)
+    file = io.BytesIO(b"".join(lines) + b"half")
+    assert whole_lines(file) == len(entries) and file.getvalue() == b"".join(lines)
+
+
+def test_memory_does_not_grow(tmp_path):
+    """Four times the rows take no more memory: rows are read, answered and written in chunks."""
+
+    def peak(count: int) -> int:
+        rows = (Row(f"text number {number} " * 20) for number in range(count))
+        tracemalloc.start()
+        with open(tmp_path / f"{count}.jsonl", "ab+") as target:
+            assert transform(rows, target, ".jsonl", 1, 500, lambda texts, first: [[text] for text in texts]).entries == count
+        value = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return value
+
+    assert peak(20_000) < 1.2 * peak(5_000)
+
+
+# ---- the command --------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_command(trained, texts, tmp_path):
+    """From flags to file; the bad rows are told, the summary counts them; .txt holds one answer each."""
+    flags = ("--checkpoint", trained / "best_model.pt", "--num_steps", 2, "--best_of", 1, "--device", "cpu")
+    result = run("interactive_generation", *flags, "--input_file", texts, "--output_file", tmp_path / "out.txt")
+    assert result.code == 0 and result.out == "", result.err
+    assert "entry 2: is empty" in result.err and "entry 4: a sentence of" in result.err and "7 entries, 2 without an answer" in result.err
+    lines = (tmp_path / "out.txt").read_text().split("\n")
+    assert len(lines) == 8 and [bool(line) for line in lines] == [True, False, True, False, True, True, True, False]
+
+
+def test_pipes(trained):
+    """- is stdin and stdout, of a real process: nothing but entries on stdout."""
+    flags = ("--checkpoint", trained / "best_model.pt", "--num_steps", 2, "--best_of", 1, "--device", "cpu")
+    process = start("interactive_generation", *flags, "--input_file", "-", "--output_file", "-", "--command", "complete")
+    out, err = process.communicate("How can\nI\n", timeout=120)
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [record["source"] for record in records] == ["How can", "I"] and all(len(record["outputs"]) == 3 for record in records), err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--input_file", "{in}"), "without --output_file"),
+        (("--output_file", "x.txt"), "without --input_file"),
+        (("--command", "para"), "without --input_file"),
+        (("--input_file", "{in}", "--output_file", "{in}"), "is the input itself"),
+        (("--input_file", "{in}", "--output_file", "{folder}/../{name}/in.txt"), "is the input itself"),
+        (("--input_file", "{folder}/no.txt", "--output_file", "x.txt"), "no such file"),
+        (("--input_file", "{folder}/in.pdf", "--output_file", "x.txt"), "unknown ending '.pdf'"),
+        (("--input_file", "{in}", "--output_file", "x.docx"), "unknown ending '.docx'"),
+        (("--input_file", "{in}", "--output_file", "{folder}/none/x.txt"), "no folder"),
+        (("--input_file", "{in}", "--output_file", "x.jsonl", "--command", "translate"), "expected one of para, fill, mask, complete"),
+        (("--input_file", "{in}", "--output_file", "x.txt", "--num_samples", "2"), "one answer each"),
+    ],
+)
+def test_refusals(texts, flags, words):
+    """One line that says what is wrong, before any model is looked for; exit code 2."""
+    names = {"in": texts, "folder": texts.parent, "name": texts.parent.name}
+    result = run("interactive_generation", *(flag.format(**names) for flag in flags))
+    assert result.code == 2 and words in result.err and result.err.count("\n") == 1
