@@ -68,7 +68,7 @@ def wrap(cells: Sequence[Cell], width: int) -> list[list[Cell]]:
     letters = [(letter, cell.step) for cell in cells for letter in printable(cell.text)]
     lines, line, used, space = [], [], 0, -1
     for letter, step in letters:
-        if used + columns(letter) > width:
+        while line and used + columns(letter) > width:
             cut = space + 1 if space >= 0 else len(line)
             lines.append(line[:cut])
             line = line[cut:]
