@@ -20,8 +20,8 @@ CONVENTION = (
     "model: temperature 0 at each length of the beam, the likeliest kept; likeliest length: temperature 0, one length; one sample: at the "
     "temperature of the settings; copy, unigram: floors."
 )
-# legible on white paper and on a dark screen
-INK, MAIN, SECOND, QUIET = "#555555", "#2f7fd3", "#e08a1e", "#9a9a9a"
+# dark on opaque white: legible on paper and on a dark screen
+INK, MAIN, SECOND, QUIET = "#2b3440", "#2f7fd3", "#e08a1e", "#9a9a9a"
 
 
 def table(rows: dict[str, dict], intervals: Sequence[str] | None = None) -> str:

@@ -25,7 +25,7 @@ FLOORS = (
     "training_log",
     "training",
     "systems evaluation",
-    "report cli repl live commands export",
+    "report cli repl trace_image live commands export",
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
 TOP = len(FLOORS) - 1

@@ -50,9 +50,10 @@ def alone(trained, tmp_path_factory, sentences):
 
 
 def test_report_files(alone):
-    """JSON, Markdown, a picture and all generated texts lie beside the checkpoint, and nothing else."""
+    """JSON, Markdown, two pictures and all generated texts lie beside the checkpoint, and nothing else."""
     _, _, folder = alone
-    assert {path.name for path in folder.iterdir()} == {"copied.pt", "evaluation.json", "evaluation.md", "evaluation.png", "generations.jsonl"}
+    names = {"evaluation.json", "evaluation.md", "evaluation.png", "generations.jsonl", "confidence_map.png"}
+    assert {path.name for path in folder.iterdir()} == {"copied.pt", *names}
     assert (folder / "evaluation.png").read_bytes().startswith(b"\x89PNG")
     text = (folder / "evaluation.md").read_text()
     for heading in ("## Reconstruction", "## Conditional generation", "## NELBO", "## Score", "| copy |", "| unigram |", "| MBR 3 |"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shlex
 import sys
@@ -14,7 +15,7 @@ from ..config import SamplingConfig, build
 from ..errors import UserError, nearest
 from ..finding import checkpoint_file
 
-OUTPUT_FILES = ("evaluation.json", "evaluation.md", "evaluation.png", "generations.jsonl")
+OUTPUT_FILES = ("evaluation.json", "evaluation.md", "evaluation.png", "generations.jsonl", "confidence_map.png")
 PARTS = ("reconstruction", "generation", "nelbo")  # as in evaluation.py, which is too heavy to import for --help
 
 
@@ -100,10 +101,13 @@ def evaluate_checkpoint(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make {folder}: {error.strerror}; choose another --output_dir") from None
-    result = evaluate(DiffusionTextGenerator(model, options), pairs, mbr, sentences, progress_bars(), task, parts, scorer)
+    generator = DiffusionTextGenerator(model, options)
+    result = evaluate(generator, pairs, mbr, sentences, progress_bars(), task, parts, scorer)
+    if note := model.config.data.license_note:
+        notes.insert(0, f"licence of the training data: {note}")
     result.notes[:0] = notes
     result.split, result.versions = split if test_file is None else str(test_file), versions()
-    show(result, checkpoint, write_report(result, checkpoint, folder), quiet)
+    show(result, checkpoint, write_report(result, checkpoint, folder, generator), quiet)
     return result
 
 
@@ -124,10 +128,11 @@ def progress_bars():
     return progress
 
 
-def write_report(result, checkpoint: Path, folder: Path) -> list[Path]:
-    """JSON, Markdown, picture, and (if anything was generated) every text that was; the files written."""
+def write_report(result, checkpoint: Path, folder: Path, generator) -> list[Path]:
+    """JSON, Markdown, picture, and (if anything was generated) every text that was and how one was written; the files written."""
     from ..report import markdown, plot_evaluation
     from ..storage import to_plain, write_atomically
+    from ..trace_image import STEPS, follow, plot_confidence
 
     paths = [folder / name for name in OUTPUT_FILES]
     plain = {**result.to_dict(), "checkpoint": str(checkpoint)}
@@ -138,7 +143,11 @@ def write_report(result, checkpoint: Path, folder: Path) -> list[Path]:
         return paths[:3]
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in result.generations)
     write_atomically(paths[3], lambda file: file.write(lines.encode()))
-    return paths
+    for example in result.examples:
+        with contextlib.suppress(UserError):  # too long to be one source
+            plot_confidence(follow(generator, example["source"], STEPS), paths[4])
+            return paths
+    return paths[:4]
 
 
 def chosen_pairs(config, split: str, data_dir: str | None, test_file: str | None, max_samples: int | None, seed: int, notes: list[str]):

@@ -1,0 +1,85 @@
+"""Which checkpoint is taken when none is named, in what form its weights may be, and what it says of its data."""
+
+import json
+import os
+
+import pytest
+import torch
+from commands import run
+from tiny import new_model, refusal
+
+from diffusion_bert import finding
+from diffusion_bert.checkpoint import load_checkpoint, read_payload, save_checkpoint
+from diffusion_bert.cli import settings_of
+from diffusion_bert.commands.continue_training import child_config
+from diffusion_bert.finding import checkpoint_file
+from diffusion_bert.storage import weights_digest
+
+
+def test_order(tmp_path, monkeypatch):
+    """The newest run; without one the last bundled checkpoint by name; without that a refusal that says how to train."""
+    bundled, runs = tmp_path / "checkpoints", tmp_path / "runs"
+    monkeypatch.setattr(finding, "BUNDLED", bundled)
+    assert "run_conditional_training.py" in refusal(checkpoint_file, None, runs)
+    bundled.mkdir()
+    for name in ("a.pt", "b.pt", "c.txt"):
+        (bundled / name).touch()
+    assert checkpoint_file(None, runs) == bundled / "b.pt"
+    for number, name in enumerate(("new", "old")):
+        (runs / name).mkdir(parents=True)
+        (runs / name / "best_model.pt").touch()
+        os.utime(runs / name / "best_model.pt", (1000 - number, 1000 - number))
+    assert checkpoint_file(None, runs) == runs / "new" / "best_model.pt"
+    assert checkpoint_file(bundled / "a.pt", runs) == bundled / "a.pt"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_first_line(trained, tmp_path, monkeypatch, named):
+    """It says which checkpoint speaks, and by what right it was chosen where none was named."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(finding, "BUNDLED", tmp_path / "none")
+    os.symlink(trained.parent, tmp_path / "runs")
+    flags = ("--checkpoint", trained / "best_model.pt") if named else ()
+    first = run("interactive_generation", *flags, "--device", "cpu").out.splitlines()[0]
+    assert first.startswith(str(trained) if named else f"The newest run, runs/{trained.name}/best_model.pt (sample, ")
+    monkeypatch.setattr(finding, "BUNDLED", trained)
+    (tmp_path / "runs").unlink()
+    if not named:
+        monkeypatch.setattr("diffusion_bert.finding.bundled_checkpoint", lambda: trained / "best_model.pt")
+        monkeypatch.setattr("diffusion_bert.commands.interactive.bundled_checkpoint", lambda: trained / "best_model.pt")
+        first = run("interactive_generation", "--device", "cpu").out.splitlines()[0]
+        assert first.startswith(f"The bundled checkpoint {trained}")
+
+
+def test_licence_note(tmp_path):
+    """It travels in the checkpoint, stands in the first line and in the report, and stays when training goes on; by default there is none."""
+    model = new_model(license_note="research use only (Quora Question Pairs)")
+    path = tmp_path / "best_model.pt"
+    save_checkpoint(path, model)
+    result = run("interactive_generation", "--checkpoint", path, "--device", "cpu")
+    assert "M parameters; research use only (Quora Question Pairs)). Type help" in result.out.splitlines()[0]
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(json.dumps({"src": "How are you?", "trg": "How do you do?"}) + "\n")
+    result = run("evaluate_trained_model", "--checkpoint", path, "--test_file", pairs, "--num_steps", 2, "--device", "cpu")
+    assert result.code == 0 and "licence of the training data: research use only" in result.out, result.err
+    assert "licence of the training data" in (tmp_path / "evaluation.md").read_text() and (tmp_path / "confidence_map.png").is_file()
+    assert child_config(path, {"epochs": 1}).data.license_note.startswith("research use only")
+    assert new_model().config.data.license_note is None
+
+
+def test_licence_note_of_a_preset_is_about_its_own_data():
+    """The presets on Quora say so; with a file of one's own the remark falls away, unless it is given."""
+    assert "research use only" in settings_of({"preset": "fast_training", "data_dir": "qqp"})["license_note"]
+    assert "license_note" not in settings_of({"preset": "fast_training", "train_file": "mine.jsonl"})
+    assert settings_of({"preset": "fast_training", "train_file": "mine.jsonl", "license_note": "mine"})["license_note"] == "mine"
+
+
+def test_weights_of_half_precision(trained, tmp_path):
+    """They load as float32, the nearest numbers to the stored ones, and write the same text as if they had been rounded."""
+    payload = read_payload(trained / "best_model.pt")
+    payload["weights"] = {name: value.half() if value.is_floating_point() else value for name, value in payload["weights"].items()}
+    payload["weights_sha256"] = weights_digest(payload["weights"])
+    torch.save(payload, tmp_path / "half.pt")
+    half, full = load_checkpoint(tmp_path / "half.pt"), load_checkpoint(trained / "best_model.pt")
+    for (name, value), other in zip(half.denoiser.named_parameters(), full.denoiser.parameters()):
+        assert value.dtype == torch.float32 and torch.equal(value, other.half().float()), name
