@@ -31,6 +31,12 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", only_here)
 
 
+@pytest.fixture(autouse=True)
+def no_bundled_checkpoint(monkeypatch, tmp_path_factory):
+    """Tests that name no checkpoint mean a run of theirs, or none."""
+    monkeypatch.setattr("diffusion_bert.finding.BUNDLED", tmp_path_factory.getbasetemp() / "no checkpoints")
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory) -> Path:
     """A folder with train, valid and test pairs from the bundled grammar."""

@@ -28,9 +28,8 @@ def test_following(sampler):
 
 def test_confident_places_come_first():
     """With the confidence sampler at temperature 0 the first word revealed is the surest of its step."""
-    written = follow(
-        DiffusionTextGenerator(tiny_model(), SamplingConfig(temperature=0.0, no_repeat="off", best_of=1, num_samples=1)), SOURCE, steps=30
-    )
+    options = SamplingConfig(temperature=0.0, no_repeat="off", best_of=1, num_samples=1)
+    written = follow(DiffusionTextGenerator(tiny_model(), options), SOURCE, steps=30)
     first = written.confidence[0]
     assert all(first[place] == pytest.approx(max(first), abs=1e-6) for place, step in enumerate(written.revealed) if step == 1)
 
