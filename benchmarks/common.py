@@ -96,11 +96,18 @@ def synthetic_pairs(model: DiffusionModel, count: int, length: int, seed: int = 
     return EncodedPairs(ids, offsets, np.ones(count, dtype=bool))
 
 
-def time_in_turns(works: dict[str, Callable[[], object]], rounds: int, warmup: int = 1, synchronize: Callable[[], object] = lambda: None):
-    """Seconds of each call, {name: [rounds]}, in the order A B C A B C ...: whatever slows the machine down for a while slows all of them."""
+def time_in_turns(
+    works: dict[str, Callable[[], object]], rounds: int, warmup: int = 1, synchronize: Callable[[], object] = lambda: None,
+    before: Callable[[str], None] = lambda name: None,
+):  # fmt: skip
+    """Seconds of each call, {name: [rounds]}, in the order A B C A B C ...: whatever slows the machine down for a while slows all of them.
+
+    ``before`` is called with the name ahead of each, untimed.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(-warmup, rounds):
         for name, work in works.items():
+            before(name)
             synchronize()
             start = time.perf_counter()
             work()

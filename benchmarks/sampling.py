@@ -182,7 +182,8 @@ def slow_reference(model: DiffusionModel, canvas, steps: int, sampler: str) -> l
         return log_mu[x_t[0] == tokenizer.mask_id]
 
     x_t = torch.tensor([[*canvas.words, tokenizer.sep_id]], device=model.device)
-    output = SAMPLERS[sampler](denoise, x_t, model.schedule, tokenizer.mask_id, torch.ones(1, dtype=torch.float64), SamplerOptions(steps, 0.0))
+    settings = SamplerOptions(steps=steps, temperature=0.0)
+    output = SAMPLERS[sampler](denoise, x_t, model.schedule, tokenizer.mask_id, torch.ones(1, dtype=torch.float64), settings)
     return output.x_0[0, :-1].tolist()
 
 
@@ -194,7 +195,7 @@ def exact(model: DiffusionModel, options: argparse.Namespace) -> None:
     model.denoiser.double()
     sources = some_sources(model, options, options.check_sources)
     canvases = canvases_of(model, sources, 1, 1)
-    settings = SamplingConfig(sampler="confidence", num_steps=options.num_steps, temperature=0.0, batch_size=options.batch_size)
+    settings = SamplingConfig(sampler="confidence", num_steps=options.num_steps, temperature=0.0, no_repeat="off", batch_size=options.batch_size)
     fast = [output.ids for output in decode(model, canvases, settings, Collator(model.tokenizer, PROMPT), options.seed)]
     different = sum(ids != slow_reference(model, canvas, options.num_steps, "confidence") for ids, canvas in zip(fast, canvases))
     model.denoiser.float()

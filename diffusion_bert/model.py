@@ -15,6 +15,7 @@ from .config import BUILT_IN_SIZES, RunConfig
 from .denoiser import BertDenoiser
 from .diffusion import AbsorbingDiffusion
 from .errors import UserError
+from .memory import keep_freed_memory
 from .pretrained import load_pretrained, quiet_transformers
 from .schedule import NoiseSchedule
 from .tasks import PROMPTS, TASKS, Task
@@ -64,10 +65,10 @@ class DiffusionModel:
 def pick_device(name: str) -> torch.device:
     """``auto`` -> CUDA if there is a GPU, else the CPU; anything else must exist on this machine.
 
-    (Apple's mps knows no float64, in which the schedule is computed.)
+    (Apple's mps knows no float64, in which the schedule is computed.) On a CPU, freed memory is kept from here on (memory.py).
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise UserError(f"device is '{name}': expected auto, cpu, cuda or cuda:N")
     device = torch.device(name)
@@ -75,6 +76,8 @@ def pick_device(name: str) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count <= (device.index or 0):
             raise UserError(f"device is '{name}' but this machine has {count or 'no'} CUDA GPU{'s' if count > 1 else ''}: use --device cpu or auto")
+    else:
+        keep_freed_memory()
     return device
 
 

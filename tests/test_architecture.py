@@ -16,7 +16,7 @@ from diffusion_bert.config import RunConfig, load_preset
 PACKAGE = ROOT / "diffusion_bert"
 FLOORS = (
     "errors finding presets config schedule word_frequency metrics text casing score layout grammar reading heads text_files ema "
-    "self_conditioning softmax_statistics cache hub mapped_pairs noise distributed flops compiling position_table",
+    "self_conditioning softmax_statistics memory cache hub mapped_pairs noise distributed flops compiling position_table",
     "tokenization diffusion tasks denoiser storage pretrained",
     "data encoding tracing model objective samplers",
     "checkpoint steering ranking bertscore",
