@@ -25,7 +25,7 @@ test: $(VENV)/.installed
 soak: $(VENV)/.installed
 	$(BIN)/python tests/soak.py --kills 100
 
-# breaks the mathematics on purpose, 31 times: the tests must notice
+# breaks the mathematics on purpose, 38 times: the tests must notice
 mutations: $(VENV)/.installed
 	$(BIN)/python tests/mutations.py
 

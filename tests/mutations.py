@@ -58,19 +58,24 @@ MUTANTS = [
     ("nelbo: length off by one", "objective.py", "batch.target_length - 1, reduction", "batch.target_length % 2, reduction", "objective"),
     ("loss: hybrid forgotten", "objective.py", "+ hybrid_lambda * cross_entropy + length", "+ length", "objective"),
     ("ancestral: one rate for all words", "samplers/ancestral.py", "tau_t[rows], words)", "tau_t[rows], torch.zeros_like(words))", "samplers"),
-    ("ancestral: reveals too rarely", "samplers/ancestral.py", "x_t.device) < r", "x_t.device) < r * r", "samplers"),
-    ("ancestral: overwrites what is revealed", "samplers/ancestral.py", "x_t[active[rows[reveal]], columns[reveal]] = words[reveal]",
-     "x_t[active] = x_t[active].roll(1, -1); x_t[active[rows[reveal]], columns[reveal]] = words[reveal]", "samplers"),
-    ("confidence: least confident first", "samplers/confidence.py",
-     "rank_within_rows(confidence, rows)", "rank_within_rows(-confidence, rows)", "samplers"),
-    ("confidence: rounds away whole numbers", "samplers/confidence.py", "share + 1e-9", "share - 1e-9", "samplers"),
-    ("draw: temperature upside down", "samplers/common.py",
-     "log_mu.double() / options.temperature", "log_mu.double() * options.temperature", "samplers"),
-    ("draw: top_p one word short", "samplers/common.py", "(before >= options.top_p) & (before > 0)",
-     "(before + ordered.exp() >= options.top_p) & (before > 0)", "samplers"),
-    ("draw: single precision", "samplers/common.py",
-     "cumulative = log_mu.double().exp().cumsum(-1)", "cumulative = log_mu.half().exp().cumsum(-1).double()",
-     "samplers"),
+    ("ancestral: candidates taken without the second coin", "samplers/ancestral.py",
+     "< r / r_max[rows], last", "< r.clamp(min=1.0), last", "samplers"),
+    ("ancestral: reveals too rarely", "samplers/ancestral.py", "< r / r_max[rows], last", "< r, last", "samplers"),
+    ("confidence: least confident first", "samplers/confidence.py", "rank_within_rows(confidence_of(places, words, options), places.rows) <",
+     "rank_within_rows(-confidence_of(places, words, options), places.rows) <", "samplers"),
+    ("confidence: rounds away whole numbers", "samplers/confidence.py", "schedule.u(tau) + 1e-9", "schedule.u(tau) - 1e-9", "samplers"),
+    ("first hitting: time of n places", "samplers/first_hitting.py", "(1 - uniform) ** (1 / n)", "(1 - uniform) ** (1.0 * n)", "sampler_laws"),
+    ("first hitting: all candidates kept", "samplers/first_hitting.py", "run.uniform(len(places)) < kept", "run.uniform(len(places)) < 1 + kept",
+     "sampler_laws"),
+    ("entropy: the bound counts the word itself", "samplers/entropy.py",
+     "before = table.cumsum(-1) - table", "before = table.cumsum(-1)", "sampler_laws"),
+    ("remask: no cap", "samplers/remask.py", "clamp(max=cap)", "clamp(max=1.0)", "sampler_laws"),
+    ("remask: nothing revealed in exchange", "samplers/remask.py", "* (1 - m_t) / m_t", "* 0", "sampler_laws"),
+    ("guidance: turned round", "samplers/words.py", "log_mu + scale * push", "log_mu - scale * push", "steering"),
+    ("words: temperature upside down", "samplers/words.py", "log_mu = log_mu.double() / options", "log_mu = log_mu.double() * options", "samplers"),
+    ("words: temperature of the draw", "samplers/words.py", ".div_(options.temperature)", ".mul_(options.temperature)", "samplers sampler_laws"),
+    ("words: half a nucleus", "samplers/words.py", "options.top_p * mass.sum(-1))", "options.top_p * mass.sum(-1) / 2)", "samplers sampler_laws"),
+    ("words: the last one counted often", "samplers/words.py", ".double() * (words < mass.shape[-1])", ".double()", "samplers sampler_laws"),
     ("copy head: gate upside down", "heads.py", "F.logsigmoid(gate), float", "F.logsigmoid(-gate), float", "denoiser"),
     ("denoiser: source sees the target", "denoiser.py", "allowed = allowed & (is_target[:, :, None] | ~is_target[:, None, :])", "pass", "denoiser"),
 ]  # fmt: skip
@@ -114,7 +119,8 @@ def main() -> int:
     """Run all mutants, or those whose name holds a text."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", default="", help="mutants whose name holds this text")
-    chosen = [mutant for mutant in MUTANTS if parser.parse_args().only in mutant[0]]
+    only = parser.parse_args().only
+    chosen = [mutant for mutant in MUTANTS if only in mutant[0]]
     import hypothesis  # noqa: F401
     import pytest  # noqa: F401
     import torch  # noqa: F401

@@ -201,6 +201,15 @@ def test_no_syntax_newer_than_python_3_10():
         )
 
 
+def test_every_mutant_still_applies():
+    """The text that each mutant of mutations.py breaks stands exactly once in its file, and its tests exist: rewrite both together."""
+    from mutations import MUTANTS
+
+    lost = [name for name, file, text, _, tests in MUTANTS if (PACKAGE / file).read_text().count(text) != 1]
+    missing = [test for *_, tests in MUTANTS for test in tests.split() if not (ROOT / f"tests/test_{test}.py").is_file()]
+    assert not lost and not missing and len(MUTANTS) >= 30
+
+
 # ---- the repository -----------------------------------------------------------------------------------------------------------------
 
 
