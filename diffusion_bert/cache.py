@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-FORMAT = 1  # raised when the files change their meaning
+FORMAT = 2  # raised when the files change their meaning
 MAX_BYTES = 20e9  # beyond this the entries that were not used for longest are removed
 INDEX = "entry.json"
 

@@ -22,6 +22,7 @@ from .errors import UserError
 from .finding import checkpoint_file
 from .model import DiffusionModel, assemble
 from .schedule import NoiseSchedule
+from .skills import Skills, task_names
 from .storage import to_plain, versions, weights_digest, write_atomically
 from .tokenization import TextTokenizer
 
@@ -55,6 +56,7 @@ def save_checkpoint(path: Path, model: DiffusionModel, training: dict | None = N
         "metrics": model.metrics,
         "parent": model.parent,
         "knows_pairs": model.knows_pairs,
+        "skills": model.skills.plain(),
         "versions": versions(),
         "weights": weights,
         "weights_sha256": weights_digest(weights),
@@ -132,6 +134,10 @@ def restore(payload: dict, origin: str = "checkpoint") -> DiffusionModel:
     if table is not None and (table.shape != (denoiser.bert_config.vocab_size,) or not bool((table.abs() <= 1).all())):
         raise UserError(f"{origin} is damaged: its informativeness table does not fit the vocabulary; use another checkpoint")
     schedule = NoiseSchedule(config.diffusion.schedule, config.diffusion.word_freq_lambda, table)
+    try:
+        skills = Skills.from_plain(config.data.task_name, payload.get("skills"))
+    except (ValueError, TypeError):
+        raise UserError(f"{origin} is damaged: its table of prompts cannot be read; use another checkpoint") from None
     return DiffusionModel(
         denoiser.eval(),
         tokenizer,
@@ -141,6 +147,7 @@ def restore(payload: dict, origin: str = "checkpoint") -> DiffusionModel:
         payload.get("metrics", {}),
         payload.get("parent"),
         payload.get("knows_pairs", True),
+        skills,
     )
 
 
@@ -161,6 +168,16 @@ def training_part(payload: dict, path: Path) -> dict:
 def load_checkpoint(path: str | Path) -> DiffusionModel:
     """The model in a checkpoint file, on the CPU, in evaluation mode."""
     return restore(read_payload(path), str(path))
+
+
+def _joined(task_name: str, limit: int = 40) -> str:
+    """The tasks of a run in a directory name: joined by +, those beyond ``limit`` characters only counted."""
+    first, *others = task_names(task_name)
+    for number, name in enumerate(others):
+        if len(first) + len(name) + 1 > limit:
+            return f"{first}+{len(others) - number}more"
+        first += f"+{name}"
+    return first
 
 
 class RunDirectory:
@@ -191,7 +208,7 @@ class RunDirectory:
         # a local path gives its folder's name, a hub id itself
         name = Path(name).resolve().name if Path(name).is_dir() else name
         stem = (
-            f"model_name_{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}_taskname_{config.data.task_name}"
+            f"model_name_{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}_taskname_{_joined(config.data.task_name)}"
             f"_lr_{config.training.lr * config.training.lr_factor:g}"
             f"_seed_{config.training.seed}_numsteps_{config.diffusion.num_steps}_wordfreqlambda_{config.diffusion.word_freq_lambda:g}"
         )

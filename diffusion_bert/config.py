@@ -1,31 +1,30 @@
 """All settings: one dataclass per room, whose fields are the command-line flags and the keys of the presets alike.
 
-Every field carries its help line and, where they exist, its choices and bounds; the refusals are all in this file.
+Every field carries its help line and, where they exist, its choices and bounds (settings.py checks them); what settings together refuse
+is in this file.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass, field
-from typing import Any, get_args, get_type_hints
+from dataclasses import dataclass
+from typing import Any
 
 from .errors import UserError, nearest
 from .presets import CONFIG_DIR as CONFIG_DIR
 from .presets import load_preset as load_preset
 from .presets import load_settings as load_settings
+from .settings import build as build
+from .settings import check_value as check_value
+from .settings import option
 
 BUILT_IN_SIZES = ("tiny", "mini", "small")
-TASKS = ("sample", "qqp", "QT", "wiki_alignment", "CC", "custom")
+TASKS = ("sample", "qqp", "QT", "wiki_alignment", "CC", "custom", "text")
 SAMPLERS = ("ancestral", "first_hitting", "confidence", "entropy", "remask")
 SCHEDULES = ("mutual", "cosine")
 LENGTHS = ("short", "same", "long")
 MAX_LAMBDA = 1 / math.pi
-
-
-def option(default: Any, help: str, choices: tuple | None = None, low: float | None = None, high: float | None = None, or_count: bool = False):
-    """A field with its help line, allowed values and inclusive bounds; ``or_count``: besides its choices a whole number from 1 on, kept as text."""
-    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high, "or_count": or_count})
 
 
 @dataclass
@@ -46,8 +45,16 @@ class ModelConfig:
 class DataConfig:
     """data"""
 
-    task_name: str = option("sample", "which task to train", TASKS)
-    data_dir: str | None = option(None, "folder with train.jsonl, valid.jsonl and perhaps test.jsonl (src, trg)")
+    task_name: str = option("sample", "which task to train; several with commas: qqp,wiki_alignment,text", TASKS, several=True)
+    task_balance: str = option(
+        "proportional",
+        "of several tasks: proportional uses every row each epoch; equal and sqrt (shares as the square roots of the sizes) take other rows of "
+        "the larger tasks each epoch, and all of the smallest; none is repeated within an epoch",
+        ("proportional", "equal", "sqrt"),
+    )
+    data_dir: str | None = option(
+        None, "folder with train.jsonl, valid.jsonl and perhaps test.jsonl (src, trg; task text: .txt); several tasks: a folder of such folders"
+    )  # fmt: skip
     train_file: str | None = option(None, "your own data: .jsonl/.csv/.tsv with src and trg, or .txt with one text per line")
     valid_file: str | None = option(None, "validation data; without it a share of train_file is held out")
     test_file: str | None = option(None, "test data")
@@ -55,13 +62,14 @@ class DataConfig:
     dataset_config: str | None = option(None, "configuration of dataset_name, where it has several")
     source_column: str | None = option(None, "column of dataset_name with the sources; none: src or source")
     target_column: str | None = option(None, "column of dataset_name with the targets; none: trg or target")
-    max_samples: int | None = option(None, "train on a random sample of this many rows", low=1)
+    max_samples: int | None = option(None, "train on a random sample of this many rows (of each task)", low=1)
     symmetric: bool = option(False, "train every pair in both directions (paraphrase tasks only)")
     max_bad_rows: int = option(20, "stop when a file has more malformed rows than this", low=0)
     max_length: int = option(128, "longest sequence in word pieces, source and target together", low=8, high=65_536)
     max_target_length: int = option(64, "longest target in word pieces", low=1)
     source_dropout: float = option(0.1, "share of examples trained without source (fill, mask, guidance)", low=0.0, high=1.0)
     continue_share: float = option(0.1, "share of examples trained as prefix -> rest (complete)", low=0.0, high=1.0)
+    style_dropout: float = option(0.1, "share of the examples with a style (column style or tone) that is trained without it", low=0.0, high=1.0)
     text_continue_share: float = option(0.5, "of plain texts, the share trained as prefix -> rest; the others without source", low=0.0, high=1.0)
     tokens_per_batch: int | None = option(None, "fill batches up to this many places (rows x width), with batch_size as the most rows", low=8)
     num_workers: int = option(0, "processes that prepare batches", low=0, high=64)
@@ -124,6 +132,7 @@ class SamplingConfig:
 
     sampler: str = option("confidence", "how places are revealed", SAMPLERS)
     num_steps: int = option(32, "most denoiser calls per candidate (first_hitting: one per word piece)", low=1, high=100_000)
+    style: str | None = option(None, "style of a rewritten text: one that the checkpoint knows; none: no style")
     num_samples: int = option(3, "candidates per text", low=1, high=1000)
     temperature: float = option(0.7, "0 takes the likeliest word, 1 the model's own distribution", low=0.0, high=100.0)
     top_k: int = option(0, "draw from the k likeliest words only; 0 = all", low=0)
@@ -217,6 +226,12 @@ class RunConfig:
             )
         if data.tokens_per_batch is not None and data.tokens_per_batch < data.max_length:
             raise UserError(f"tokens_per_batch is {data.tokens_per_batch} but max_length {data.max_length}: one example would not fit into a batch")
+        if "," in data.task_name and (data.train_file or data.valid_file or data.test_file or data.dataset_name):
+            raise UserError(
+                f"task_name is {data.task_name} with a file or dataset: several tasks take --data_dir DIR with a folder for each, DIR/TASK"
+            )
+        if data.task_balance != "proportional" and "," not in data.task_name:
+            raise UserError(f"task_balance is {data.task_balance} but there is one task, {data.task_name}: name several with commas, or drop it")
         if data.data_dir and data.train_file:
             raise UserError("--data_dir and --train_file both given: expected one of them; drop the other")
         if data.dataset_name and (data.data_dir or data.train_file):
@@ -237,50 +252,3 @@ class RunConfig:
             raise UserError(f"ema_decay is {training.ema_decay:g}: expected 0 (off) or a number below 1, for example 0.999")
         if training.lr * training.lr_factor == 0:
             raise UserError(f"lr x lr_factor is {training.lr:g} x {training.lr_factor:g}: expected a positive learning rate, for example 5e-4")
-
-
-def build(section: type, settings: dict[str, Any], origin: str = "settings"):
-    """One dataclass from the keys of ``settings`` that are its fields, each checked."""
-    hints = get_type_hints(section)
-    return section(**{f.name: check_value(f, hints[f.name], settings[f.name], origin) for f in dataclasses.fields(section) if f.name in settings})
-
-
-def check_value(f: dataclasses.Field, hint: Any, value: Any, origin: str = "settings") -> Any:
-    """The value in the field's type, or a UserError that names what came and what is expected.
-
-    "3" and 3.0 are no whole numbers here; 1 is a number. ``origin`` tells where the value came from; "--" makes it a flag.
-    """
-    where = f"--{f.name}" if origin == "--" else f"{origin}: {f.name}" if origin else f.name
-    optional = type(None) in get_args(hint)
-    kind = next(k for k in get_args(hint) if k is not type(None)) if optional else hint
-    if value is None and optional:
-        return None
-    if kind is float and isinstance(value, str):
-        try:
-            value = float(value)  # YAML reads 5e-4 (no dot) as text
-        except ValueError:
-            pass
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value) if abs(value) < 1e300 else math.inf
-    meta = f.metadata
-    if meta["or_count"]:
-        value = str(value) if type(value) is int else value
-        if isinstance(value, str) and value.isascii() and value.isdigit() and int(value) >= 1:
-            return str(int(value))
-        if isinstance(value, str) and value not in meta["choices"]:
-            expected = f"{', '.join(meta['choices'])} or a whole number of at least 1"
-            raise UserError(f"{where} is '{value}': expected {expected}{nearest(value, meta['choices'])}")
-    if type(value) is not kind:
-        names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-        raise UserError(f"{where} is {value!r}: expected {names[kind]}")
-    if meta["choices"] and value not in meta["choices"]:
-        raise UserError(f"{where} is '{value}': expected one of {', '.join(meta['choices'])}{nearest(value, meta['choices'])}")
-    if kind is float and not math.isfinite(value):
-        raise UserError(f"{where} is {value}: expected a finite number")
-    if meta["low"] is not None and value < meta["low"]:
-        raise UserError(f"{where} is {value}: expected at least {meta['low']}")
-    if meta["high"] is not None and value > meta["high"]:
-        raise UserError(f"{where} is {value}: expected at most {meta['high']}")
-    if kind is str and not value.strip():
-        raise UserError(f"{where} is empty: give a value or leave the setting out")
-    return value

@@ -8,22 +8,26 @@ import numpy as np
 import torch
 
 from .config import DataConfig
+from .encoded_mix import EncodedMix
 from .encoding import EncodedPairs
 from .layout import Batch
-from .tasks import CONTINUE_PROMPT, Task
+from .skills import CONTINUE, CONTINUE_PROMPT, NO_SOURCE, PAIR, Task, is_pair
 from .tokenization import TextTokenizer
-
-PAIR, NO_SOURCE, CONTINUE = 0, 1, 2  # skills of an example
 
 
 class Collator:
-    """Sequences -> :class:`Batch`. ``skill`` says whether the prompt and source, an empty source, or a prefix of the target comes first."""
+    """Sequences -> :class:`Batch`. ``skill`` says whether a prompt and source, an empty source, or a prefix of the target comes first.
 
-    def __init__(self, tokenizer: TextTokenizer, prompt: str):
+    ``prompt`` is that of PAIR, or several: those of the skills of a model in their order (skills.py).
+    """
+
+    def __init__(self, tokenizer: TextTokenizer, prompt: str | Sequence[str]):
         self.tokenizer = tokenizer
-        self.prompts = {PAIR: tokenizer.encode(prompt), NO_SOURCE: [], CONTINUE: tokenizer.encode(CONTINUE_PROMPT)}
-        self.prompt_lengths = np.array([len(self.prompts[skill]) for skill in (PAIR, NO_SOURCE, CONTINUE)])
-        self.heads = np.full((3, 1 + self.prompt_lengths.max()), tokenizer.pad_id)  # [CLS] prompt, by skill
+        first, *more = [prompt] if isinstance(prompt, str) else prompt
+        self.prompts = {PAIR: tokenizer.encode(first), NO_SOURCE: [], CONTINUE: tokenizer.encode(CONTINUE_PROMPT)}
+        self.prompts |= {CONTINUE + number: tokenizer.encode(text) for number, text in enumerate(more, 1)}
+        self.prompt_lengths = np.array([len(self.prompts[skill]) for skill in range(len(self.prompts))])
+        self.heads = np.full((len(self.prompts), 1 + self.prompt_lengths.max()), tokenizer.pad_id)  # [CLS] prompt, by skill
         self.heads[:, 0] = tokenizer.cls_id
         for skill, prompt_ids in self.prompts.items():
             self.heads[skill, 1 : 1 + len(prompt_ids)] = prompt_ids
@@ -36,15 +40,14 @@ class Collator:
         skills = np.array([skill for skill, _, _ in examples])
         return self._lay_out(np.concatenate(pieces), offsets[0:-1:2], offsets[1::2], offsets[2::2], skills)
 
-    def gather(self, data: EncodedPairs, indices: np.ndarray, skills: np.ndarray, cuts: np.ndarray | None = None) -> Batch:
+    def gather(self, data: EncodedPairs | EncodedMix, indices: np.ndarray, skills: np.ndarray, cuts: np.ndarray | None = None) -> Batch:
         """The examples ``indices`` [B] of the data, each with its skill [B].
 
         ``cuts`` [B] in [0, 1) place the end of a CONTINUE prefix at one of the word boundaries of the target; where there is none, the
         example is written without a source.
         """
-        begin, middle, end = (np.asarray(data.offsets[2 * indices + part]) for part in range(3))
-        ids = np.asarray(data.ids)
-        begin, skills = np.where(skills == PAIR, begin, middle), skills.copy()
+        ids, begin, middle, end = data.rows(indices)
+        begin, skills = np.where(is_pair(skills), begin, middle), skills.copy()
         rows = np.flatnonzero(skills == CONTINUE)
         if len(rows):
             place = np.arange((end - middle)[rows].max())
@@ -77,10 +80,12 @@ class Collator:
 class EpochBatches(torch.utils.data.Dataset):
     """The batches of one epoch, wholly determined by (seed, epoch): neither workers nor a resume change them.
 
-    Each example gets a skill (pair / no source / continue) and occurs once. Within a window of ``WINDOW`` batches every skill is sorted by
-    its own length and spread over the batches from short to long, so that every batch holds all skills; but examples without source,
-    which are about half as long, are drawn to the short end by the law ``DRAWN``, for there they need less padding.
+    Each example gets a skill (pair / no source / continue) and occurs once, or with ``config.task_balance`` at most once. Within a window of
+    ``WINDOW`` batches every skill (the pairs of all tasks together) is sorted by its own length and spread over the batches from short to
+    long, so that every batch holds all skills; but examples without source, which are about half as long, are drawn to the short end by the
+    law ``DRAWN``, for there they need less padding.
     A batch has ``batch_size`` examples, or as many as ``config.tokens_per_batch`` allows (rows x width, padding included).
+    The share ``config.style_dropout`` of the examples with a style gets the prompt without it.
     """
 
     WINDOW = 64  # batches sorted by length together
@@ -88,19 +93,24 @@ class EpochBatches(torch.utils.data.Dataset):
     PLACES = np.linspace(0.0, 1.0, 1001)
     DRAWN = 0.2 * PLACES + 0.8 * (1 - (1 - PLACES) ** 5)
 
-    def __init__(self, data: EncodedPairs, collator: Collator, config: DataConfig, batch_size: int, seed: int, epoch: int):
+    def __init__(self, data: EncodedPairs | EncodedMix, collator: Collator, config: DataConfig, batch_size: int, seed: int, epoch: int):
         self.data, self.collator = data, collator
         rng = np.random.default_rng([seed, epoch])
         draw, self.cuts = rng.random(len(data), dtype=np.float32), rng.random(len(data), dtype=np.float32)
         # plain texts have no pair to learn: some are continued, the others written without a source
         no_source = np.where(data.has_source, config.source_dropout, 1 - config.text_continue_share)
         continued = np.where(data.has_source, config.source_dropout + config.continue_share, 1.0)
-        self.skills = np.where(draw < no_source, NO_SOURCE, np.where(draw < continued, CONTINUE, PAIR)).astype(np.int8)
-        lengths = data.target_lengths + np.where(self.skills == PAIR, data.source_lengths, 0) + 3 + collator.prompt_lengths[self.skills]
-        self.order = rng.permutation(len(data))
+        pair = PAIR if data.pair_skills is None else data.pair_skills
+        if data.plain_skills is not None:
+            styleless = np.random.default_rng([seed, epoch, 1]).random(len(data), dtype=np.float32) < config.style_dropout
+            pair = np.where(styleless, data.plain_skills, pair)
+        self.skills = np.where(draw < no_source, NO_SOURCE, np.where(draw < continued, CONTINUE, pair)).astype(np.int16)
+        lengths = data.target_lengths + np.where(is_pair(self.skills), data.source_lengths, 0) + 3 + collator.prompt_lengths[self.skills]
+        chosen = balanced_choice([len(part) for part in data.parts], config.task_balance, seed, epoch)
+        self.order = rng.permutation(len(data)) if chosen is None else rng.permutation(chosen)
         starts = []
         window = batch_size * self.WINDOW
-        for first in range(0, len(data), window):
+        for first in range(0, len(self.order), window):
             part = self.order[first : first + window]
             part[:] = part[np.argsort(self._places(self.skills[part], lengths[part]), kind="stable")]
             cuts = [first + cut for cut in _cut(lengths[part], batch_size, config.tokens_per_batch)]
@@ -108,12 +118,13 @@ class EpochBatches(torch.utils.data.Dataset):
                 # times are spread evenly over the rows: their order must not be that of the lengths
                 self.order[start:stop] = rng.permutation(self.order[start:stop])
             starts += cuts
-        self.starts = np.array([*starts, len(data)])
+        self.starts = np.array([*starts, len(self.order)])
         self.numbers = rng.permutation(len(starts))
 
     def _places(self, skills: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Where on the way from short (0) to long (1) each example of a window stands."""
         places = np.empty(len(skills))
+        skills = np.where(is_pair(skills), PAIR, skills)  # the pairs of all tasks together: like lengths, whatever the task
         for skill in (PAIR, NO_SOURCE, CONTINUE):
             members = np.flatnonzero(skills == skill)
             members = members[np.argsort(lengths[members], kind="stable")]
@@ -147,20 +158,53 @@ def _cut(lengths: np.ndarray, batch_size: int, tokens: int | None) -> list[int]:
     return starts
 
 
+def balanced_choice(sizes: Sequence[int], balance: str, seed: int, epoch: int) -> np.ndarray | None:
+    """The examples of an epoch when tasks of these sizes n are balanced; None stands for all.
+
+    ``equal`` takes min n of each, ``sqrt`` sqrt(n min n): the whole smallest task and a part of the others. Successive epochs walk through a
+    shuffled task part by part; when what is left no longer makes a part it is shuffled anew, so that nothing occurs twice in an epoch.
+    """
+    if balance == "proportional" or len(sizes) < 2:
+        return None
+    smallest, chosen, start = min(sizes), [], 0
+    for number, size in enumerate(sizes):
+        count = smallest if balance == "equal" else min(size, round((size * smallest) ** 0.5))
+        turn, part = divmod(epoch, size // count) if count else (0, 0)
+        shuffled = np.random.default_rng([seed, 2, number, turn]).permutation(size)
+        chosen.append(start + shuffled[part * count : (part + 1) * count])
+        start += size
+    return np.concatenate(chosen)
+
+
 def spread_choice(count: int, limit: int | None) -> np.ndarray:
     """Indices of at most ``limit`` of ``count`` examples, evenly spread."""
     return np.arange(count) if limit is None or count <= limit else np.linspace(0, count - 1, limit).astype(int)
 
 
-def fixed_batches(data: EncodedPairs, collator: Collator, batch_size: int = 64, limit: int | None = None) -> list[Batch]:
-    """Batches for validation: the same examples (``spread_choice``) in the same batches every time, sorted by length.
+def fixed_choice(data: EncodedPairs | EncodedMix, limit: int | None = None) -> list[np.ndarray]:
+    """The examples of a yardstick, by task: ``spread_choice`` of each, at most as many of one task as of another."""
+    share = None if limit is None else limit // len(data.parts)
+    starts = np.cumsum([0, *map(len, data.parts)])
+    return [start + spread_choice(len(part), share) for start, part in zip(starts, data.parts)]
 
-    Plain texts are taken without source.
+
+def fixed_batches(data: EncodedPairs | EncodedMix, collator: Collator, batch_size: int = 64, limit: int | None = None) -> list[Batch]:
+    """Batches for validation: the same examples (``fixed_choice``) in the same batches every time, sorted by length.
+
+    Plain texts are taken without source. Every batch is of one task (``batch_tasks``).
     """
-    chosen = spread_choice(len(data), limit)
-    chosen = chosen[np.argsort((data.source_lengths + data.target_lengths)[chosen], kind="stable")]
-    groups = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
-    return [collator.gather(data, group, np.where(data.has_source[group], PAIR, NO_SOURCE)) for group in groups]
+    lengths, batches = data.source_lengths + data.target_lengths, []
+    pairs = np.full(len(data), PAIR) if data.pair_skills is None else data.pair_skills
+    for chosen in fixed_choice(data, limit):
+        chosen = chosen[np.argsort(lengths[chosen], kind="stable")]
+        groups = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
+        batches += [collator.gather(data, group, np.where(data.has_source[group], pairs[group], NO_SOURCE)) for group in groups]
+    return batches
+
+
+def batch_tasks(data: EncodedPairs | EncodedMix, batch_size: int = 64, limit: int | None = None) -> list[int]:
+    """The number of the task of each of ``fixed_batches``."""
+    return [task for task, chosen in enumerate(fixed_choice(data, limit)) for _ in range(0, len(chosen), batch_size)]
 
 
 def describe(task: Task, data: EncodedPairs) -> str:

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from .config import SamplingConfig
-from .data import CONTINUE, NO_SOURCE, PAIR, Collator
+from .data import CONTINUE, NO_SOURCE, Collator
 from .errors import UserError
 from .layout import Batch
 from .model import DiffusionModel
 from .samplers import SAMPLERS, SamplerOptions
 from .self_conditioning import Guess
+from .skills import is_pair
 from .steering import FREE, NEW_WORD, Denoise, repetition_rules
 from .tracing import Tracer
 
@@ -85,7 +86,7 @@ def decode(
     ``progress`` is called with the number of canvases finished by each batch; ``tracer`` follows every step, which changes nothing.
     The same seed, canvases and batch size give the same words.
     """
-    guided = options.guidance_scale > 0 and any(canvas.skill == PAIR for canvas in canvases)
+    guided = options.guidance_scale > 0 and any(is_pair(canvas.skill) for canvas in canvases)
     if guided and model.config.data.source_dropout == 0:
         raise UserError("guidance_scale needs a model that was also trained without sources: this one had --source_dropout 0; set it to 0")
     order = sorted(range(len(canvases)), key=lambda index: (len(canvases[index].words) + len(canvases[index].source), index))
@@ -132,7 +133,7 @@ def prepare(
         x_t[row, len(canvas.words)] = tokenizer.sep_id
         if canvas.constraints is not None:
             constraints[row, : len(canvas.words)] = torch.tensor(canvas.constraints)
-    guided = torch.tensor([canvas.skill == PAIR for canvas in group], device=device)
+    guided = torch.tensor([is_pair(canvas.skill) for canvas in group], device=device)
     known = list(group)
     if guidance_scale and bool(guided.any()):
         known += [dataclasses.replace(canvas, skill=NO_SOURCE, source=[]) for canvas in group]

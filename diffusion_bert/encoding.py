@@ -14,7 +14,7 @@ from .cache import Cache, CacheUnwritable, EntryWriter, fingerprint
 from .config import DataConfig
 from .mapped_pairs import MappedPairs
 from .reading import Pair
-from .tasks import CONTINUE_PROMPT
+from .skills import CONTINUE_PROMPT
 from .tokenization import TextTokenizer
 
 BLOCK = 10_000  # pairs that are worked on together
@@ -29,9 +29,19 @@ class EncodedPairs:
     has_source: np.ndarray  # bool [n]; False for plain texts
     notes: list[str] = field(default_factory=list)
     kept: np.ndarray | None = None  # indices of the pairs that fitted
+    pair_skills: np.ndarray | None = None  # int16 [n], the skill of each as a pair; None: PAIR (skills.py)
+    plain_skills: np.ndarray | None = None  # int16 [n], the same without styles; None: there are none
 
     def __len__(self) -> int:
         return len(self.has_source)
+
+    @property
+    def parts(self) -> list[EncodedPairs]:
+        return [self]
+
+    def rows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(ids, begin, middle, end): the source of example indices[r] is ids[begin[r] : middle[r]], its target ids[middle[r] : end[r]]."""
+        return np.asarray(self.ids), *(np.asarray(self.offsets[2 * indices + part]) for part in range(3))
 
     def source(self, index: int) -> np.ndarray:
         return self.ids[self.offsets[2 * index] : self.offsets[2 * index + 1]]

@@ -13,7 +13,7 @@ from . import metrics
 from .bertscore import BertScorer
 from .data import NO_SOURCE, fixed_batches
 from .decoding import Canvas, decode
-from .encoding import encode_pairs
+from .encoded_mix import encode_tasks
 from .generation import DiffusionTextGenerator
 from .objective import T_EVAL, estimate_nelbo
 from .reading import Pair
@@ -73,8 +73,7 @@ def evaluate(
         bertscore: adds a column to the metrics.
     """
     progress = progress or (lambda what, done, total: None)
-    model = generator.model
-    result = Evaluation(task or model.task.name, len(pairs), settings={**vars(generator.options), "mbr": mbr})
+    result = Evaluation(task or generator.task, len(pairs), settings={**vars(generator.options), "mbr": mbr})
     if bertscore is not None:
         result.settings["bertscore"] = bertscore.name
     if "reconstruction" in parts:
@@ -150,7 +149,7 @@ def reconstruct(generator: DiffusionTextGenerator, texts: Sequence[str], progres
 def nelbo_of(generator: DiffusionTextGenerator, pairs: Sequence[Pair], notes: list[str], progress: Progress) -> dict[str, float]:
     """The terms of the bound, per word piece and per word (text.split()), on the fixed yardstick (T = 1000)."""
     model = generator.model
-    data = encode_pairs(pairs, generator.tokenizer, model.config.data, model.task.prompt)
+    data = encode_tasks(pairs, generator.tokenizer, model.config.data, model.skills, generator.task)
     notes += [f"NELBO: {note}" for note in data.notes]
     if not len(data):
         return {}

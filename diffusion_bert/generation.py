@@ -16,14 +16,15 @@ from pathlib import Path
 from .casing import sentence_case
 from .checkpoint import load_checkpoint
 from .config import SamplingConfig, build
-from .data import CONTINUE, PAIR, Collator
+from .data import CONTINUE, Collator
 from .decoding import Decoded, blank_canvas, decode, length_log_probs, requested_length, spread_lengths
 from .errors import UserError, nearest
 from .finding import checkpoint_file
 from .infilling import mask_text, splice, tokenize_masked
 from .model import DiffusionModel, pick_device
 from .ranking import Answer, Ranking, join_answers
-from .reading import unencodable
+from .reading import Pair, unencodable
+from .skills import is_pair
 from .text import MASK, detokenize, split_sentences
 from .tracing import Trace, Tracer, align, trace_of
 
@@ -40,11 +41,13 @@ class DiffusionTextGenerator:
     >>> g.paraphrase_text("How can I learn to cook?", num_samples=3)
     """
 
-    def __init__(self, model: DiffusionModel, options: SamplingConfig | None = None):
+    def __init__(self, model: DiffusionModel, options: SamplingConfig | None = None, task: str | None = None):
+        """``task``: what ``paraphrase_text`` writes with a model of several tasks (default: its first)."""
         self.model = model
         self.options = options or SamplingConfig()
         self.tokenizer = model.tokenizer
-        self.collator = Collator(model.tokenizer, model.task.prompt)
+        self.task = model.skills.first if task is None else task
+        self.collator = Collator(model.tokenizer, model.skills.prompts)
 
     @classmethod
     def from_checkpoint(cls, path: str | Path | None = None, device: str = "auto", **options) -> DiffusionTextGenerator:
@@ -59,7 +62,19 @@ class DiffusionTextGenerator:
 
         A string gives a list of strings; a list of strings gives a list of such lists, generated in batches. Candidates are distinct where possible.
         """
-        return self._for_each(text, self._paraphrase, options, on_trace)
+        return self.rewrite(text, on_trace=on_trace, **options)
+
+    def rewrite(self, text: str | Sequence[str], task: str | None = None, on_trace: OnTrace | None = None, **options):
+        """The other sentence of a ``task`` of the checkpoint (default: that of the generator), in the ``style`` that the options name, if any.
+
+        Returns as ``paraphrase_text``; a task or style that the checkpoint does not know is refused, and those it knows are named.
+        """
+        return self._for_each(text, lambda texts, checked, traced: self._rewrite(texts, checked, traced, task), options, on_trace)
+
+    def skill_of(self, pair: Pair, style: str | None = None) -> int:
+        """The skill for a pair of the generator's task: in ``style``, or else in its own if the model knows that."""
+        skills = self.model.skills
+        return skills.number(self.task, style or (pair.style if pair.style in skills.styles(self.task) else None))
 
     def complete_text(self, text: str | Sequence[str], on_trace: OnTrace | None = None, **options):
         """The text with a continuation; returns as in ``paraphrase_text``."""
@@ -93,16 +108,17 @@ class DiffusionTextGenerator:
         if not self.tokenizer.encode(text):
             raise UserError("the text is empty: expected some words")
 
-    # ---- paraphrase and complete ----------------------------------------------------------------------------------------------------
+    # ---- rewrite and complete -------------------------------------------------------------------------------------------------------
 
-    def _paraphrase(self, texts: list[str], options: SamplingConfig, traced: bool) -> list[Answer]:
+    def _rewrite(self, texts: list[str], options: SamplingConfig, traced: bool, task: str | None) -> list[Answer]:
+        skill = self.model.skills.number(task or self.task, options.style)
         parts = [self.source_parts(text) for text in texts]
         flat = [part for pieces in parts for part in pieces]
 
         def finish(index: int, ids: list[int]) -> str:
             return self.sentence(ids, flat[index])
 
-        written = iter(self._candidates([(PAIR, self.tokenizer.encode(part)) for part in flat], options, finish, traced, avoid=flat))
+        written = iter(self._candidates([(skill, self.tokenizer.encode(part)) for part in flat], options, finish, traced, avoid=flat))
         return [join_answers([next(written) for _ in pieces]) for pieces in parts]
 
     def source_parts(self, text: str) -> list[str]:
@@ -244,7 +260,8 @@ class DiffusionTextGenerator:
 
     def source_limit(self) -> int:
         """Longest source in word pieces: half as many places again must be left for the target, and no more than two targets long."""
-        room = self.model.config.data.max_length - 3 - len(self.collator.prompts[PAIR])
+        prompts = (ids for skill, ids in self.collator.prompts.items() if is_pair(skill))
+        room = self.model.config.data.max_length - 3 - max(map(len, prompts))
         return min(room * 2 // 3, 2 * self.model.denoiser.max_target_length)
 
     def target_limit(self) -> int:

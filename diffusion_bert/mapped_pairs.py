@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 
 from .cache import Cache, Entry, EntryWriter, fingerprint, open_entry
-from .reading import Pair
+from .reading import Pair, StyledPair
 
 BLOCK = 10_000  # pairs that are written or read together
 
@@ -18,7 +18,7 @@ class MappedPairs(Sequence):
     """Some rows of a cache entry, in any order; row ``~r`` (negative) is row r the other way round.
 
     The entry holds the UTF-8 bytes of all texts one after the other (``text``, source i from offsets[2i], target i from offsets[2i + 1]),
-    ``has_source`` and a 64-bit ``hashes`` of each row.
+    ``has_source``, a 64-bit ``hashes`` and the number of its ``style`` (-1: none; the names are in the meta data) of each row.
     """
 
     def __init__(self, entry: Entry, rows: np.ndarray | None = None):
@@ -30,9 +30,9 @@ class MappedPairs(Sequence):
         """Write pairs to the cache, or open what is there under this name; ``meta()`` gives plain values once all pairs are read."""
 
         def build(writer: EntryWriter) -> dict:
-            stream, end = iter(pairs), 0
+            stream, end, styles = iter(pairs), 0, {}
             writer.append("offsets", np.zeros(1, dtype=np.int64))
-            for name, dtype in (("text", np.uint8), ("has_source", bool), ("hashes", np.uint64)):
+            for name, dtype in (("text", np.uint8), ("has_source", bool), ("hashes", np.uint64), ("style", np.int16)):
                 writer.append(name, np.zeros(0, dtype=dtype))
             while block := list(islice(stream, BLOCK)):
                 texts = [text.encode() for source, target in block for text in (source or "", target)]
@@ -42,7 +42,9 @@ class MappedPairs(Sequence):
                 writer.append("text", np.frombuffer(b"".join(texts), dtype=np.uint8))
                 writer.append("has_source", np.array([source is not None for source, _ in block]))
                 writer.append("hashes", np.array([row_hash(pair) for pair in block], dtype=np.uint64))
-            return meta()
+                numbers = [-1 if pair.style is None else min(styles.setdefault(pair.style, len(styles)), 2**15 - 1) for pair in block]
+                writer.append("style", np.array(numbers, dtype=np.int16))
+            return {**meta(), "styles": list(styles)[: 2**15]}
 
         return cls(cache.get(name, build))
 
@@ -79,6 +81,11 @@ class MappedPairs(Sequence):
         return self.entry.arrays["hashes"][np.where(self.rows < 0, ~self.rows, self.rows)]
 
     @property
+    def styles(self) -> tuple[list[str], np.ndarray]:
+        """(names, the number of each row's style [n], -1 for none). A style is that of the target, so a turned pair has none."""
+        return self.entry.meta["styles"], np.where(self.rows < 0, -1, self.entry.arrays["style"][np.where(self.rows < 0, ~self.rows, self.rows)])
+
+    @property
     def fingerprint(self) -> str:
         """Of content and selection."""
         return fingerprint(self.entry.folder.name, self.rows)
@@ -87,10 +94,12 @@ class MappedPairs(Sequence):
         arrays = self.entry.arrays
         number = np.where(rows < 0, ~rows, rows)
         begin, middle, end = (arrays["offsets"][2 * number + part].tolist() for part in range(3))
-        text, pairs = memoryview(arrays["text"]), []
-        for row, has_source, a, b, c in zip(rows.tolist(), arrays["has_source"][number].tolist(), begin, middle, end):
+        text, pairs, names = memoryview(arrays["text"]), [], self.entry.meta["styles"]
+        for row, has_source, style, a, b, c in zip(
+            rows.tolist(), arrays["has_source"][number].tolist(), arrays["style"][number].tolist(), begin, middle, end
+        ):
             source, target = str(text[a:b], "utf-8") if has_source else None, str(text[b:c], "utf-8")
-            pairs.append(Pair(target, source) if row < 0 else Pair(source, target))
+            pairs.append(Pair(target, source) if row < 0 else Pair(source, target) if style < 0 else StyledPair(source, target, names[style]))
         return pairs
 
 

@@ -18,7 +18,7 @@ from .errors import UserError
 from .memory import keep_freed_memory
 from .pretrained import load_pretrained, quiet_transformers
 from .schedule import NoiseSchedule
-from .tasks import PROMPTS, TASKS, Task
+from .skills import PROMPTS, TASKS, Skills, Task
 from .tokenization import TextTokenizer
 from .word_frequency import count_tokens, informativeness
 
@@ -38,10 +38,15 @@ class DiffusionModel:
     metrics: dict = field(default_factory=dict)
     parent: str | None = None
     knows_pairs: bool = True  # False when it has only ever seen plain texts: it fills and continues, but cannot rewrite
+    skills: Skills | None = None  # its prompts; None: those of the tasks in its config
+
+    def __post_init__(self):
+        self.skills = self.skills or Skills.of(self.config.data.task_name)
 
     @property
     def task(self) -> Task:
-        return TASKS[self.config.data.task_name]
+        """The task that is meant when none is named."""
+        return TASKS[self.skills.first]
 
     @property
     def diffusion(self) -> AbsorbingDiffusion:
@@ -91,18 +96,22 @@ def choose_autocast(precision: str, device: torch.device) -> Callable[[], contex
     return contextlib.nullcontext
 
 
-def build_model(config: RunConfig, texts: Iterable[str], seed: int, tokenizer: TextTokenizer | None = None) -> DiffusionModel:
+def build_model(
+    config: RunConfig, texts: Iterable[str], seed: int, tokenizer: TextTokenizer | None = None, skills: Skills | None = None
+) -> DiffusionModel:
     """A fresh model for a config: pretrained, or built-in size with a vocabulary learned from ``texts`` (or that of ``tokenizer``). The schedule
-    is still plain (``fit_schedule`` adds the word frequencies once the targets are encoded).
+    is still plain (``fit_schedule`` adds the word frequencies once the targets are encoded). ``skills``: with styles, if there are some.
 
     Raises:
         UserError: no such model, not a BERT, or too short for max_length.
     """
     name = config.model.model_name_or_path
     pretrained = None
+    skills = skills or Skills.of(config.data.task_name)
+    styled = [skill.prompt for skill in skills.table if skill.style is not None]
     torch.manual_seed(seed)
     if name in BUILT_IN_SIZES:
-        tokenizer = tokenizer or TextTokenizer.learn([*texts, *PROMPTS * 100], config.model.vocab_size)
+        tokenizer = tokenizer or TextTokenizer.learn([*texts, *PROMPTS * 100, *styled * 100], config.model.vocab_size)
         layers, width, heads = SIZES[name]
         from transformers import BertConfig
 
@@ -125,7 +134,7 @@ def build_model(config: RunConfig, texts: Iterable[str], seed: int, tokenizer: T
         denoiser.mlm.load_state_dict(pretrained)
     elif name in BUILT_IN_SIZES:
         start_from_sinusoids(denoiser.mlm.bert.embeddings.position_embeddings.weight, bert_config.initializer_range)
-    return DiffusionModel(denoiser, tokenizer, NoiseSchedule(config.diffusion.schedule), config)
+    return DiffusionModel(denoiser, tokenizer, NoiseSchedule(config.diffusion.schedule), config, skills=skills)
 
 
 @torch.no_grad()

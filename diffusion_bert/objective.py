@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
@@ -178,18 +179,34 @@ def estimate_nelbo(
     A self-conditioned network is measured with two passes, the nearest thing to a sampler's step that needs no step before it.
     ``share`` (k, n) takes every n-th batch from the k-th on, with the noise it has among all of them: the n shares add up to the whole.
     """
+    return estimate_nelbo_by_group(denoiser, diffusion, batches, itertools.repeat(0), 1, time_correction, seed, device, share)[0]
+
+
+@torch.no_grad()
+def estimate_nelbo_by_group(
+    denoiser: BertDenoiser,
+    diffusion: AbsorbingDiffusion,
+    batches: Iterable[Batch],
+    groups: Iterable[int],
+    count: int,
+    time_correction: bool = True,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    share: tuple[int, int] = (0, 1),
+) -> list[NelboTerms]:
+    """The terms of ``estimate_nelbo`` by the group of each batch, 0 to count - 1; they add up to the whole."""
     was_training = denoiser.training
     denoiser.eval()
     generator = torch.Generator().manual_seed(seed)
     two_pass = denoiser.self_conditioning is not None
-    total = NelboTerms.zero(device)
-    for number, batch in enumerate(batches):
+    totals = [NelboTerms.zero(device) for _ in range(count)]
+    for number, (batch, group) in enumerate(zip(batches, groups)):
         t = sample_times(len(batch), T_EVAL, generator)
         uniform = torch.rand(batch.input_ids.shape, generator=generator, dtype=torch.float64)
         if number % share[1] != share[0]:
             continue
         batch, t, uniform = batch.to(device), t.to(device), uniform.to(device)
         x_t = diffusion.q_sample(batch.input_ids, t.double() / T_EVAL, batch.target_mask, uniform=uniform)
-        total = total + nelbo_terms(denoiser, diffusion, batch, x_t, t, T_EVAL, time_correction, two_pass=two_pass)
+        totals[group] = totals[group] + nelbo_terms(denoiser, diffusion, batch, x_t, t, T_EVAL, time_correction, two_pass=two_pass)
     denoiser.train(was_training)
-    return total
+    return totals

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from .errors import UserError
 
-SOURCE_NAMES, TARGET_NAMES = ("src", "source"), ("trg", "target")
+SOURCE_NAMES, TARGET_NAMES, STYLE_NAMES = ("src", "source"), ("trg", "target"), ("style", "tone")
+LONGEST_STYLE = 40  # characters
 FORMATS = (".jsonl", ".csv", ".tsv", ".txt")
 
 
@@ -23,6 +24,16 @@ class Pair(NamedTuple):
 
     source: str | None
     target: str
+    style = None  # what a StyledPair has
+
+
+class StyledPair(Pair):
+    """A pair whose target is of a named style; as a tuple it is still two texts."""
+
+    def __new__(cls, source: str | None, target: str, style: str | None = None):
+        pair = super().__new__(cls, source, target)
+        pair.style = style
+        return pair
 
 
 @dataclass
@@ -107,7 +118,8 @@ def _read_jsonl(lines, report: ReadReport) -> Iterator[Pair]:
             report.complain(number, f"expected an object with src and trg, got {type(row).__name__}")
             continue
         source, target = (next((row[name] for name in names if name in row), None) for names in (SOURCE_NAMES, TARGET_NAMES))
-        if (pair := checked_pair(source, target, report, number)) is not None:
+        style = next((row[name] for name in STYLE_NAMES if name in row), None)
+        if (pair := checked_pair(source, target, report, number, style)) is not None:
             yield pair
 
 
@@ -122,6 +134,7 @@ def _read_table(lines, report: ReadReport) -> Iterator[Pair]:
     columns = [next((header.index(name) for name in names if name in header), None) for names in (SOURCE_NAMES, TARGET_NAMES)]
     if None in columns:
         raise UserError(f"{report.path}, line 1: columns are {', '.join(header)[:80] or 'missing'}: expected src and trg (or source and target)")
+    style = next((header.index(name) for name in STYLE_NAMES if name in header), None)
     while True:
         first = rows.line_num + 1
         try:
@@ -136,7 +149,7 @@ def _read_table(lines, report: ReadReport) -> Iterator[Pair]:
         if len(row) != len(header):
             report.complain(first, f"{len(row)} fields where the header has {len(header)}")
             continue
-        if (pair := checked_pair(row[columns[0]], row[columns[1]], report, first)) is not None:
+        if (pair := checked_pair(row[columns[0]], row[columns[1]], report, first, None if style is None else row[style])) is not None:
             yield pair
 
 
@@ -151,8 +164,11 @@ def unencodable(text: str) -> str:
     return ""
 
 
-def checked_pair(source, target, report: ReadReport, number: int) -> Pair | None:
-    """A pair of stripped strings, or None with the reason on record. An empty source is legal, an empty target teaches nothing."""
+def checked_pair(source, target, report: ReadReport, number: int, style=None) -> Pair | None:
+    """A pair of stripped strings, or None with the reason on record. An empty source is legal, an empty target teaches nothing.
+
+    An empty style is none; others are small letters, digits, spaces, - and '.
+    """
     for name, value in (("src", source), ("trg", target)):
         if not isinstance(value, str):
             report.complain(number, f"{name} is {'missing' if value is None else type(value).__name__}: expected text")
@@ -163,4 +179,13 @@ def checked_pair(source, target, report: ReadReport, number: int) -> Pair | None
     if not target.strip():
         report.complain(number, "trg is empty: expected text")
         return None
-    return Pair(source.strip(), target.strip())
+    if style is None or (isinstance(style, str) and not style.strip()):
+        return Pair(source.strip(), target.strip())
+    if not isinstance(style, str):
+        report.complain(number, f"style is {type(style).__name__}: expected a name")
+        return None
+    name = " ".join(style.lower().split())
+    if len(name) > LONGEST_STYLE or not all(letter.isalnum() or letter in " -'" for letter in name):
+        report.complain(number, f"style is '{name[:LONGEST_STYLE]}': expected a name of at most {LONGEST_STYLE} letters, digits, spaces, - and '")
+        return None
+    return StyledPair(source.strip(), target.strip(), name)

@@ -13,9 +13,9 @@ import torch
 from . import metrics
 from .bertscore import BertScorer
 from .config import SamplingConfig
-from .data import PAIR
 from .generation import DiffusionTextGenerator
 from .reading import Pair
+from .skills import PAIR
 from .text import metric_text
 
 SAMPLES = 3  # per source, for self-BLEU and div-4
@@ -79,12 +79,13 @@ def generate_outputs(generator: DiffusionTextGenerator, pairs: Sequence[Pair], m
     """
     tokenizer, options = generator.tokenizer, generator.options
     encoded = tokenizer.encode_many([pair.source for pair in pairs])
+    skills = [generator.skill_of(pair, options.style) for pair in pairs]
     # the hard limit, with a few places left for a target: the protocol scores whole sources, it does not split them into sentences
-    room = generator.model.config.data.max_length - 3 - len(generator.collator.prompts[PAIR]) - 8
+    room = generator.model.config.data.max_length - 3 - max(len(generator.collator.prompts[skill]) for skill in {*skills, PAIR}) - 8
     fitting = [index for index, ids in enumerate(encoded) if len(ids) <= room]
     if len(fitting) < len(pairs):
         notes.append(f"{len(pairs) - len(fitting)} sources are longer than {room} word pieces: scored as empty output")
-    examples = [(PAIR, encoded[index]) for index in fitting]
+    examples = [(skills[index], encoded[index]) for index in fitting]
 
     def write(options: SamplingConfig, count: int, what: str) -> Written:
         done, total = 0, count * len(examples)

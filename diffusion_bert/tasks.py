@@ -1,10 +1,10 @@
-"""The tasks: which prompt, which data, and where it comes from."""
+"""The data of the tasks: where it comes from, and its splits."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,38 +14,12 @@ from .config import DataConfig
 from .errors import UserError
 from .hub import VALIDATION_NAMES, HubRows, load_splits
 from .mapped_pairs import MappedPairs
+from .mixed_pairs import MixedPairs
 from .reading import Pair, ReadReport, stream_file
-
-CONTINUE_PROMPT = "continue:"
-
-
-@dataclass(frozen=True)
-class Task:
-    """One task. ``prompt`` chooses the skill, T5 style; ``product`` is what the REPL says it writes.
-
-    ``hub`` is (dataset, configuration, source column, target column) on the Hugging Face hub, where it can be had
-    without a loading script. ``reversible``: the source is as good a target.
-    """
-
-    name: str
-    prompt: str
-    product: str
-    hub: tuple[str, str, str, str] | None = None
-    reversible: bool = False
-
-
-TASKS = {
-    task.name: task
-    for task in (
-        Task("sample", "paraphrase:", "a paraphrase", reversible=True),
-        Task("qqp", "paraphrase:", "a paraphrase", hub=("nyu-mll/glue", "qqp", "question1", "question2"), reversible=True),
-        Task("QT", "question:", "a question about it"),
-        Task("wiki_alignment", "simplify:", "a simpler version"),
-        Task("CC", "reply:", "a reply to it"),
-        Task("custom", "paraphrase:", "a new version", reversible=True),
-    )
-}
-PROMPTS = tuple(dict.fromkeys([task.prompt for task in TASKS.values()] + [CONTINUE_PROMPT]))
+from .skills import CONTINUE_PROMPT as CONTINUE_PROMPT
+from .skills import PROMPTS as PROMPTS
+from .skills import TASKS, Task, task_names
+from .skills import commands_of as commands_of
 
 
 @dataclass
@@ -60,23 +34,27 @@ class Splits:
 
 def load_pairs(config: DataConfig, seed: int = 0) -> Splits:
     """The data of a run: own files, a folder, the bundled sample or the hub; then the seeded ``max_samples`` of the training split,
-    in both directions if ``symmetric``.
+    in both directions if ``symmetric``. Several tasks give mixed pairs, with ``max_samples`` of each.
 
     Raises:
         UserError: anything missing, unreadable or too broken, or a task that only goes one way.
     """
+    if "," in config.task_name:
+        return _from_tasks(config, seed)
     if config.symmetric and not TASKS[config.task_name].reversible:
         raise UserError(f"symmetric is true but {config.task_name} goes one way only: drop it, or take a paraphrase task")
     if config.train_file:
         splits = _from_files(config, seed)
     elif config.data_dir:
-        splits = _from_folder(config)
+        splits = _from_folder(config, seed)
     elif config.dataset_name:
         splits = _from_dataset(config, seed)
     elif config.task_name == "sample":
         splits = _from_grammar()
     else:
         splits = _from_hub(TASKS[config.task_name])
+    if config.task_name == "text" and any(pair.source is not None for part in (splits.train, splits.valid, splits.test) for pair in part[:1]):
+        raise UserError("task text takes plain texts but its data has sources: give a .txt file, or take another task")
     if config.max_samples is not None and config.max_samples < len(splits.train):
         splits.notes.append(f"max_samples: {config.max_samples:,} of {len(splits.train):,} training rows, drawn with seed {seed}")
         splits.train = take_sample(splits.train, config.max_samples, seed)
@@ -86,6 +64,28 @@ def load_pairs(config: DataConfig, seed: int = 0) -> Splits:
         splits.notes.append(f"symmetric: {len(turned):,} pairs are trained in the other direction as well")
         splits.train = splits.train + turned
     return splits
+
+
+def _from_tasks(config: DataConfig, seed: int) -> Splits:
+    """Several tasks, each from its own folder below ``data_dir``, or from where it would come on its own."""
+    names = task_names(config.task_name)
+    folder = None if config.data_dir is None else Path(config.data_dir)
+    if folder is not None and not folder.is_dir():
+        several = " (not several)" if "," in config.data_dir else ""
+        raise UserError(f"{folder}: no such folder; several tasks expect one folder{several} that holds one per task: {', '.join(names)}")
+    if config.symmetric and not any(TASKS[name].reversible for name in names):
+        raise UserError(f"symmetric is true but {config.task_name} all go one way only: drop it, or add a paraphrase task")
+    notes: list[str] = []
+    parts: dict[str, Splits] = {}
+    for name in names:
+        own = folder is not None and (name != "sample" or (folder / name).is_dir())
+        part = replace(
+            config, task_name=name, data_dir=str(folder / name) if own else None, symmetric=config.symmetric and TASKS[name].reversible
+        )  # fmt: skip
+        parts[name] = load_pairs(part, seed)
+        notes += [f"{name}: {note}" for note in parts[name].notes]
+    mixed = (MixedPairs({name: getattr(part, split) for name, part in parts.items()}) for split in ("train", "valid", "test"))
+    return Splits(*mixed, notes)
 
 
 def take_sample(pairs: Sequence[Pair], size: int | None, seed: int) -> Sequence[Pair]:
@@ -171,10 +171,15 @@ def _with_test(splits: Splits) -> Splits:
     return splits
 
 
-def _from_folder(config: DataConfig) -> Splits:
+def _from_folder(config: DataConfig, seed: int) -> Splits:
     folder = Path(config.data_dir)
+    text = config.task_name == "text"
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; --data_dir expects one with train.jsonl and valid.jsonl")
+        raise UserError(f"{folder}: no such folder; --data_dir expects one with {'train.txt' if text else 'train.jsonl and valid.jsonl'}")
+    if text:
+        found = {split: config_file or path for split, config_file in (("valid", config.valid_file), ("test", config.test_file))
+                 if (path := folder / f"{split}.txt").is_file() or config_file}  # fmt: skip
+        return _from_files(replace(config, train_file=str(folder / "train.txt"), valid_file=found.get("valid"), test_file=found.get("test")), seed)
     notes: list[str] = []
     paths = {
         "train": folder / "train.jsonl",
@@ -215,8 +220,8 @@ def _from_dataset(config: DataConfig, seed: int) -> Splits:
 
 def _from_hub(task: Task) -> Splits:
     """GLUE/QQP's positive pairs; its validation split is halved into valid and test, since the test labels are hidden."""
-    if task.name == "custom":
-        raise UserError("task custom has no data of its own: give --train_file or --data_dir")
+    if task.name in ("custom", "text"):
+        raise UserError(f"task {task.name} has no data of its own: give --train_file or --data_dir")
     if task.hub is None:
         raise UserError(
             f"task {task.name} cannot be had from the hub without a loading script: pass --data_dir with train.jsonl and valid.jsonl (src, trg)"

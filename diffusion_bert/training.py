@@ -20,12 +20,13 @@ from .errors import UserError
 from .flops import training_flops
 from .layout import Batch
 from .model import DiffusionModel, choose_autocast, pick_device
-from .objective import NelboTerms, estimate_nelbo, nelbo_terms, sample_times, training_loss
+from .objective import NelboTerms, nelbo_terms, sample_times, training_loss
 from .self_conditioning import SHARE
 from .storage import remove_leftovers
 from .training_batches import noised, on_host, step_shares
 from .training_log import PendingStep, TrainingLog
 from .training_state import Reporter, TrainingData, TrainingResult, TrainingState, make_optimizer, memory_advice, signals_caught, stop_reason
+from .validation import measure
 
 VALIDATION_EXAMPLES = 1024  # the yardstick uses at most this many, evenly spread over the validation data
 
@@ -228,11 +229,7 @@ class Trainer:
 
     def _validate(self) -> dict:
         state, processes = self.state, self.processes
-        correction, share = self.config.diffusion.time_correction, (processes.rank, processes.size)
-        terms = estimate_nelbo(self.model.denoiser, self.diffusion, self.data.valid, correction, device=self.device, share=share)
-        terms = NelboTerms(*processes.broadcast(processes.sum_(terms.stacked()).tolist()))
-        values = {f"valid_{name}": value for name, value in terms.per_token().items()}
-        values["valid_nelbo_per_word"] = terms.total / max(self.data.valid_words, 1)
+        values = measure(self.model, self.data, self.device, processes)
         improved = values["valid_nelbo"] < state.best_nelbo
         state.bad_validations = 0 if improved else state.bad_validations + 1
         self.last_validation = state.step

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from .config import TrainingConfig
-from .data import Collator, EncodedPairs
+from .data import Collator, EncodedMix, EncodedPairs
 from .layout import Batch
 
 
@@ -56,13 +56,16 @@ class TrainingResult:
 
 @dataclass
 class TrainingData:
-    """Encoded splits; ``valid_words`` counts the words (text.split()) of the yardstick's targets."""
+    """Encoded splits; ``valid_words`` counts the words (text.split()) of the yardstick's targets. With several ``tasks``,
+    ``valid_tasks`` has the number of each validation batch's task."""
 
-    train: EncodedPairs
+    train: EncodedPairs | EncodedMix
     valid: list[Batch]
     valid_words: int
     collator: Collator
     fingerprint: str
+    tasks: list[str] = field(default_factory=lambda: [""])
+    valid_tasks: list[int] | None = None
 
 
 def make_optimizer(module: torch.nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:

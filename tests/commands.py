@@ -120,6 +120,6 @@ def new_trainer(data_dir: Path, output_dir: Path, reporter=None, **settings):
 
     config = RunConfig.from_flat({**SMALL, "data_dir": str(data_dir), "output_dir": str(output_dir), **settings})
     splits = load_pairs(config.data, config.training.seed)
-    model = build_model(config, (text for pair in splits.train for text in pair), config.training.seed)
+    model = build_model(config, (text for pair in splits.train for text in pair if text), config.training.seed)
     _, data = prepare(model, splits, fit=True)
     return Trainer(model, data, RunDirectory.create(config), reporter)

@@ -15,14 +15,14 @@ from diffusion_bert.config import RunConfig, load_preset
 
 PACKAGE = ROOT / "diffusion_bert"
 FLOORS = (
-    "errors finding presets config schedule word_frequency metrics text casing score layout grammar reading heads text_files ema "
-    "self_conditioning softmax_statistics memory cache hub mapped_pairs noise distributed flops compiling position_table",
+    "errors finding presets settings config schedule word_frequency metrics text casing score layout grammar reading heads text_files ema "
+    "self_conditioning softmax_statistics memory cache hub mapped_pairs noise distributed flops compiling position_table skills mixed_pairs",
     "tokenization diffusion tasks denoiser storage pretrained",
-    "data encoding tracing model objective samplers",
+    "data encoding encoded_mix tracing model objective samplers",
     "checkpoint steering ranking bertscore",
     "decoding distillation",
     "training_state training_batches infilling generation",
-    "training_log",
+    "training_log validation",
     "training",
     "systems evaluation",
     "report cli repl trace_image live commands export",

@@ -9,7 +9,7 @@ import pytest
 import torch
 from commands import SMALL, new_trainer, read_records, run, small_flags, without_wall_clock, write_data
 
-from diffusion_bert import training
+from diffusion_bert import training, validation
 from diffusion_bert.checkpoint import RunDirectory, load_checkpoint, read_payload
 from diffusion_bert.config import RunConfig
 from diffusion_bert.data import EpochBatches
@@ -195,9 +195,9 @@ def scripted(monkeypatch, values):
 
     def fake(*_, **__):
         zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
-        return NelboTerms(torch.tensor(next(rest), dtype=torch.float64), zero, zero, zero, one, one)
+        return [NelboTerms(torch.tensor(next(rest), dtype=torch.float64), zero, zero, zero, one, one)]
 
-    monkeypatch.setattr(training, "estimate_nelbo", fake)
+    monkeypatch.setattr(validation, "estimate_nelbo_by_group", fake)
 
 
 def test_patience(little, tmp_path, monkeypatch):

@@ -6,10 +6,11 @@ import torch
 from tqdm import tqdm
 
 from ..config import SamplingConfig
-from ..data import NO_SOURCE, PAIR
+from ..data import NO_SOURCE
 from ..decoding import Canvas, decode
 from ..flops import peak_flops
 from ..generation import DiffusionTextGenerator
+from ..mixed_pairs import MixedPairs
 from ..model import DiffusionModel
 from ..reading import Pair
 from ..training_state import Reporter
@@ -46,13 +47,17 @@ class ConsoleReporter(Reporter):
         self.bar.update()
 
     def validation(self, record: dict, improved: bool) -> None:
+        tasks = [f"{task} {record[name]:.4f}" for task in self.model.skills.tasks if (name := f"valid_nelbo_{task}") in record]
         self.bar.write(
             f"epoch {record['epoch']:.2f}, step {record['step']:,}: validation NELBO {record['valid_nelbo']:.4f} nats per word piece "
             f"({record['valid_nelbo_per_word']:.3f} per word, cross-entropy {record['valid_cross_entropy']:.3f}){', best so far' if improved else ''}"
+            + (f"\n  {', '.join(tasks)}" if tasks else "")
         )
 
     def demonstration(self, step: int) -> None:
-        for line in demonstrate(self.model, self.valid[(step * 7919) % len(self.valid)]):
+        number = (step * 7919) % len(self.valid)
+        task = self.valid.task(number) if isinstance(self.valid, MixedPairs) else None
+        for line in demonstrate(self.model, self.valid[number], task):
             self.bar.write(line)
 
     def stop(self) -> None:
@@ -60,9 +65,9 @@ class ConsoleReporter(Reporter):
             self.bar.close()
 
 
-def demonstrate(model: DiffusionModel, pair: Pair) -> list[str]:
-    """Lines that show a pair, its target noised to three levels, and what the model makes of each."""
-    generator = DiffusionTextGenerator(model)
+def demonstrate(model: DiffusionModel, pair: Pair, task: str | None = None) -> list[str]:
+    """Lines that show a pair of a task, its target noised to three levels, and what the model makes of each."""
+    generator = DiffusionTextGenerator(model, task=task)
     tokenizer = model.tokenizer
     ids = torch.tensor([tokenizer.encode(pair.target)], dtype=torch.long, device=model.device)
     source = tokenizer.encode(pair.source or "")
@@ -76,7 +81,7 @@ def demonstrate(model: DiffusionModel, pair: Pair) -> list[str]:
         noise = torch.Generator().manual_seed(0)
         everywhere = torch.ones_like(ids, dtype=torch.bool)
         x_t = model.diffusion.q_sample(ids, tau.to(model.device), everywhere, noise)[0].tolist()
-        canvas = Canvas(NO_SOURCE if pair.source is None else PAIR, source, x_t, float(tau))
+        canvas = Canvas(NO_SOURCE if pair.source is None else generator.skill_of(pair), source, x_t, float(tau))
         output = decode(model, [canvas], SamplingConfig(temperature=0.0, num_steps=8), generator.collator)[0]
         lines += [f"  {level:.0%} noise {tokenizer.with_blanks(x_t)}", f"         -> {generator.sentence(output.ids, pair.source or '')}"]
     model.denoiser.train(was_training)

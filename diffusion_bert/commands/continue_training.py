@@ -16,6 +16,7 @@ from ..config import ModelConfig, RunConfig, load_preset
 from ..distributed import join
 from ..errors import UserError
 from ..finding import checkpoint_file, latest_checkpoint
+from ..skills import TASKS, task_names
 from .train import FOR_CONTINUING
 
 PRESETS = FOR_CONTINUING
@@ -179,5 +180,8 @@ def child_config(parent: Path, given: dict) -> RunConfig:
         for name in DATA_SOURCE:
             base.pop(name, None)
     if changes.get("task_name") == "custom" and {"train_file", "dataset_name"} & set(changes):
-        changes.pop("task_name")  # own data keeps the parent's prompt, and so its skill
+        changes.pop("task_name")  # own data keeps the parent's prompt, and so its skill: that of the first of several tasks with pairs
+        base["task_name"] = next((name for name in task_names(base["task_name"]) if TASKS[name].prompt), base["task_name"])
+    if "," not in changes.get("task_name", base["task_name"]):
+        base["task_balance"] = "proportional"
     return RunConfig.from_flat({**base, **changes})

@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("Evaluate a checkpoint: reconstruction, conditional generation beside its floors, NELBO terms, score.")
     what = parser.add_argument_group("what to evaluate")
     what.add_argument("--checkpoint", metavar="FILE", help="checkpoint file (default: the newest best_model.pt below runs/)")
+    what.add_argument("--task_name", metavar="NAME", help="which task of a checkpoint of several (default: its first)")
     what.add_argument("--split", metavar="valid|test", help="which split of the checkpoint's data (default: test)")
     what.add_argument(
         "--data_dir", metavar="DIR", help="folder with train.jsonl, valid.jsonl and perhaps test.jsonl, when it has moved since training"
@@ -65,6 +66,7 @@ def _parts(text: str) -> tuple[str, ...]:
 
 def evaluate_checkpoint(
     checkpoint: Path,
+    task_name: str | None = None,
     split: str = "test",
     data_dir: str | None = None,
     test_file: str | None = None,
@@ -91,17 +93,22 @@ def evaluate_checkpoint(
     model.to(pick_device(options.device))
     scorer = BertScorer(bertscore, model.device) if bertscore else None
     notes: list[str] = []
-    pairs = chosen_pairs(model.config, split, data_dir, test_file, max_samples, options.seed, notes)
+    name = task_name or model.skills.first
+    if name not in model.skills.tasks:
+        raise UserError(f"task_name is '{name}': this checkpoint knows {', '.join(model.skills.tasks)}{nearest(name, model.skills.tasks)}")
+    if options.style is not None:
+        model.skills.number(name, options.style)  # refuses one that the model does not know
+    pairs = chosen_pairs(model.config, split, data_dir, test_file, max_samples, options.seed, notes, name)
     # an anchor belongs to the task's own data, and the grammar of the sample knows no other sentences than its own
-    own_data = model.config.data.train_file or model.config.data.dataset_name or (model.task.name == "sample" and not from_grammar(pairs))
-    task = "custom" if own_data else model.task.name
+    own_data = model.config.data.train_file or model.config.data.dataset_name or (name == "sample" and not from_grammar(pairs))
+    task = "custom" if own_data else name
     sentences = [pair.target for pair in read_file(examples).pairs] if examples else None
     folder = Path(output_dir) if output_dir else checkpoint.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make {folder}: {error.strerror}; choose another --output_dir") from None
-    generator = DiffusionTextGenerator(model, options)
+    generator = DiffusionTextGenerator(model, options, name)
     result = evaluate(generator, pairs, mbr, sentences, progress_bars(), task, parts, scorer)
     if note := model.config.data.license_note:
         notes.insert(0, f"licence of the training data: {note}")
@@ -150,10 +157,13 @@ def write_report(result, checkpoint: Path, folder: Path, generator) -> list[Path
     return paths[:4]
 
 
-def chosen_pairs(config, split: str, data_dir: str | None, test_file: str | None, max_samples: int | None, seed: int, notes: list[str]):
-    """The pairs to evaluate on: a file, or a split of the checkpoint's data; all rows or a seeded sample."""
+def chosen_pairs(
+    config, split: str, data_dir: str | None, test_file: str | None, max_samples: int | None, seed: int, notes: list[str], task: str | None = None
+):
+    """The pairs to evaluate on: a file, or a split of the checkpoint's data (of one ``task``); all rows or a seeded sample."""
     import dataclasses
 
+    from ..mixed_pairs import parts_of
     from ..tasks import load_pairs, read_pairs, take_sample
 
     if test_file:
@@ -164,7 +174,8 @@ def chosen_pairs(config, split: str, data_dir: str | None, test_file: str | None
             data = dataclasses.replace(data, data_dir=data_dir, train_file=None, valid_file=None, test_file=None, dataset_name=None)
         splits = load_pairs(data, config.training.seed)
         notes += splits.notes
-        pairs = splits.valid if split == "valid" else splits.test
+        task = task or data.task_name
+        pairs = parts_of(splits.valid if split == "valid" else splits.test, task)[task]
     return take_sample(pairs, max_samples, seed)
 
 

@@ -15,17 +15,19 @@ import torch
 from ..checkpoint import RunDirectory, load_checkpoint, read_payload, restore, training_part
 from ..compiling import compile_encoder
 from ..config import RunConfig
-from ..data import Collator, describe, fixed_batches, spread_choice
+from ..data import Collator, batch_tasks, describe, fixed_batches, fixed_choice, spread_choice
 from ..distillation import load_teacher, teacher_of
 from ..distributed import Processes, join, leave
-from ..encoding import EncodedPairs, encode_pairs
+from ..encoded_mix import EncodedMix, encode_tasks, styles_of
+from ..encoding import EncodedPairs
 from ..errors import UserError
 from ..model import DiffusionModel, build_model, check_positions, fit_schedule
-from ..objective import estimate_nelbo
 from ..reading import Pair
+from ..skills import TASKS, Skills
 from ..tasks import Splits, load_pairs, take
 from ..training import VALIDATION_EXAMPLES, Trainer
 from ..training_state import Reporter, TrainingData, TrainingResult
+from ..validation import nelbo_of_tasks
 from .console import ConsoleReporter
 
 DRY_RUN_EXAMPLES, DRY_RUN_STEPS = 64, 3
@@ -43,11 +45,13 @@ def train_run(config: RunConfig, parent: Path | None = None, keep: bool = True) 
     set_threads(config.training.num_threads)
     teacher = load_teacher(config)
     splits = load_pairs(config.data, config.training.seed)
+    styles = styles_of(splits.train, config.data.task_name)
     if parent is None:
-        known = None if teacher is None else teacher.tokenizer
-        model = build_model(config, vocabulary_texts(splits.train), config.training.seed, known)
+        known, skills = None if teacher is None else teacher.tokenizer, Skills.of(config.data.task_name, styles)
+        model = build_model(config, vocabulary_texts(splits.train), config.training.seed, known, skills)
     else:
         model = load_checkpoint(parent)
+        model.skills = skills_of_child(model.skills, config, styles)
         check_positions(config, model.denoiser.bert_config)
         model.config, model.parent = config, str(parent)
         model.schedule.word_freq_lambda = config.diffusion.word_freq_lambda
@@ -120,25 +124,40 @@ def vocabulary_texts(pairs: Sequence[Pair]) -> Iterator[str]:
     return (text for pair in few for text in pair if text)
 
 
-def prepare(model: DiffusionModel, splits: Splits, fit: bool) -> tuple[EncodedPairs, TrainingData]:
+def prepare(model: DiffusionModel, splits: Splits, fit: bool) -> tuple[EncodedPairs | EncodedMix, TrainingData]:
     """Encode the splits; with ``fit`` also count the words for the schedule."""
-    config, tokenizer, prompt = model.config, model.tokenizer, model.task.prompt
-    train = encode_pairs(splits.train, tokenizer, config.data, prompt)
-    valid = encode_pairs(splits.valid, tokenizer, config.data, prompt)
-    for name, part in (("training", train), ("validation", valid)):
-        splits.notes += [f"{name}: {note}" for note in part.notes]
-        if not len(part):
-            raise UserError(f"no {name} example fits ({'; '.join(part.notes)}): raise --max_length or --max_target_length")
+    config, tokenizer, skills = model.config, model.tokenizer, model.skills
+    train = encode_tasks(splits.train, tokenizer, config.data, skills)
+    valid = encode_tasks(splits.valid, tokenizer, config.data, skills)
+    for name, data in (("training", train), ("validation", valid)):
+        splits.notes += [f"{name}: {note}" for note in data.notes]
+        for task, part in zip(skills.tasks, data.parts):
+            if not len(part):
+                of_task = f" of task {task}" if len(data.parts) > 1 else ""
+                raise UserError(f"no {name} example{of_task} fits ({'; '.join(part.notes)}): raise --max_length or --max_target_length")
     model.knows_pairs = bool(train.has_source.any()) or (model.knows_pairs and not fit)
     if fit:
         fit_schedule(model, train.target_blocks())
-    chosen = spread_choice(len(valid), VALIDATION_EXAMPLES)
+    chosen = np.concatenate(fixed_choice(valid, VALIDATION_EXAMPLES))
     words = sum(len(splits.valid[valid.kept[index]].target.split()) for index in chosen)
-    collator = Collator(tokenizer, prompt)
+    collator = Collator(tokenizer, skills.prompts)
     digest = hashlib.sha256()
-    for array in (train.ids, train.offsets, train.has_source, valid.ids, valid.offsets):
-        digest.update(np.ascontiguousarray(array))
-    return train, TrainingData(train, fixed_batches(valid, collator, limit=VALIDATION_EXAMPLES), words, collator, digest.hexdigest())
+    arrays = [array for part in train.parts for array in (part.ids, part.offsets, part.has_source)]
+    arrays += [array for part in valid.parts for array in (part.ids, part.offsets)]
+    for array in (*arrays, train.pair_skills, valid.pair_skills):
+        if array is not None:
+            digest.update(np.ascontiguousarray(array))
+    batches, tasks = fixed_batches(valid, collator, limit=VALIDATION_EXAMPLES), batch_tasks(valid, limit=VALIDATION_EXAMPLES)
+    return train, TrainingData(train, batches, words, collator, digest.hexdigest(), list(skills.tasks), tasks)
+
+
+def skills_of_child(parent: Skills, config: RunConfig, styles: dict[str, list[str]]) -> Skills:
+    """The prompts of a model that is trained on: those of its new tasks, with the styles in the data and those it already knew."""
+    known = parent.all_styles()
+    both = {
+        task: [*known.get(task, []), *(style for style in styles.get(task, []) if style not in known.get(task, []))] for task in {*known, *styles}
+    }
+    return Skills.of(config.data.task_name, both)
 
 
 def finish(trainer: Trainer, splits: Splits, keep: bool = True) -> int:
@@ -159,14 +178,14 @@ def finish(trainer: Trainer, splits: Splits, keep: bool = True) -> int:
             print(f"Saved {run.last}\nGo on with:  python continue_training.py --resume --model_dir {shlex.quote(str(run.path))}")
         return 128 + int(result.signal)
     best = load_checkpoint(run.best).to(trainer.device)
-    test = encode_pairs(splits.test, best.tokenizer, config.data, best.task.prompt)
+    test = encode_tasks(splits.test, best.tokenizer, config.data, best.skills)
     for note in test.notes:
         print(f"test: {note}")
     values: dict[str, float] = {}
     if len(test):
         batches = fixed_batches(test, trainer.data.collator, limit=2048)
-        terms = estimate_nelbo(best.denoiser, best.diffusion, batches, config.diffusion.time_correction, device=trainer.device)
-        values = {f"test_{name}": value for name, value in terms.per_token().items()}
+        terms, by_task = nelbo_of_tasks(best, batches, batch_tasks(test, limit=2048), best.skills.tasks, trainer.device)
+        values = {f"test_{name}": value for name, value in terms.per_token().items()} | {f"test_nelbo_{task}": by_task[task] for task in by_task}
     summary = {
         "stopped_by": result.reason, "steps": result.state.step, "epochs": trainer.epochs_done(), "seconds": result.state.seconds,
         "best_step": result.state.best_step, "best_valid_nelbo": result.state.best_nelbo, **values,
@@ -178,7 +197,7 @@ def finish(trainer: Trainer, splits: Splits, keep: bool = True) -> int:
     if values:
         print(
             f"Test NELBO {values['test_nelbo']:.4f} = reveal {values['test_reveal']:.4f} + stay {values['test_stay']:.4f} "
-            f"+ length {values['test_length']:.4f}"
+            f"+ length {values['test_length']:.4f}" + "".join(f"; {task} {value:.4f}" for task, value in by_task.items())
         )
     if result.state.best_step == 0 or (result.state.best_step < result.state.step / 4 and result.state.step > 100):
         print("Remark: validation did not improve for most of the run; try a smaller --lr, or more data")
@@ -190,16 +209,19 @@ def finish(trainer: Trainer, splits: Splits, keep: bool = True) -> int:
     return 0
 
 
-def _announce(model: DiffusionModel, splits: Splits, train: EncodedPairs) -> None:
+def _announce(model: DiffusionModel, splits: Splits, train: EncodedPairs | EncodedMix) -> None:
     config = model.config
-    print(f"Data    {describe(model.task, train)}; {len(splits.valid):,} for validation, {len(splits.test):,} for test")
+    shares = "; ".join(describe(TASKS[task], part) for task, part in zip(model.skills.tasks, train.parts))
+    print(f"Data    {shares}; {len(splits.valid):,} for validation, {len(splits.test):,} for test")
+    for task, styles in model.skills.all_styles().items():
+        print(f"        styles of {task}: {', '.join(styles)}")
     for note in splits.notes:
         print(f"        {note}")
     for pair in splits.train[:2]:
         print(f"        {_show_pair(pair)}")
     if model.parent is not None:
-        words = int((~model.tokenizer.continuation.numpy()[train.ids]).sum())
-        unknown = int((train.ids == model.tokenizer.unk_id).sum()) / max(1, words)
+        words = sum(int((~model.tokenizer.continuation.numpy()[part.ids]).sum()) for part in train.parts)
+        unknown = sum(int((part.ids == model.tokenizer.unk_id).sum()) for part in train.parts) / max(1, words)
         print(f"Parent  {model.parent}; {100 * unknown:.2f} % of the words in this data are unknown to its vocabulary")
     print(
         f"Model   {config.model.model_name_or_path}, {model.parameter_count / 1e6:.1f}M parameters, {model.tokenizer.vocab_size:,} word pieces, "
