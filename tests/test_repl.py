@@ -15,6 +15,7 @@ from diffusion_bert.checkpoint import load_checkpoint
 from diffusion_bert.config import SamplingConfig, check_value
 from diffusion_bert.generation import DiffusionTextGenerator
 from diffusion_bert.repl import OPTIONS, PROMPT, SETTABLE, Repl, shown
+from diffusion_bert.skills import Skills
 
 SPECIAL = re.compile(r"\[(PAD|UNK|CLS|SEP|MASK|unused\d+)\]|##")
 LONG = " ".join(f"The museum number {number} is open on Friday and on Sunday." for number in range(12))
@@ -368,12 +369,10 @@ def test_end_of_input_without_quit(trained):
 
 def test_another_task_says_so(trained_on_text):
     """para on a checkpoint of another task gives that task's generation and says so in a line."""
-    from dataclasses import replace
-
     model = load_checkpoint(trained_on_text / "best_model.pt")
     assert not model.knows_pairs
     assert Session(model)(COMMANDS[0])[0].startswith("(this checkpoint was trained on plain texts")
-    model.knows_pairs, model.config.data = True, replace(model.config.data, task_name="QT")
+    model.knows_pairs, model.skills = True, Skills.of("QT")
     lines = Session(model)(COMMANDS[0])
     assert lines[0] == "(this checkpoint was trained on QT: para writes a question about it)" and len(lines) >= 3
     assert "a question about it" in "\n".join(Session(model)("help"))
