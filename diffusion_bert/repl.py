@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import get_type_hints
 
@@ -11,6 +12,7 @@ from .config import DisplayConfig, SamplingConfig
 from .errors import UserError, nearest
 from .generation import DiffusionTextGenerator
 from .live import plain_lines, printable
+from .skills import TASKS, commands_of
 from .text import MASK, strip_enclosing_quotes
 from .tracing import Trace
 
@@ -18,7 +20,7 @@ PROMPT = "Enter command: "
 # option -> (the settings it belongs to, its field)
 OPTIONS = {f.name: (section, f) for section in (SamplingConfig, DisplayConfig) for f in dataclasses.fields(section) if f.name != "device"}
 SETTABLE = tuple(OPTIONS)
-OWN_SKILLS = {"question:": "question", "simplify:": "simplify", "reply:": "reply"}  # prompt -> command, beside para
+ALL_SKILLS = tuple(dict.fromkeys(task.command for task in TASKS.values()))
 HELP = """Commands
 {skills}
   fill <text>           mask about a third of the words and write them anew (or fill the [MASK]s, if there are any)
@@ -52,10 +54,10 @@ class Repl:
         self.write = write
         self.display = display or DisplayConfig()
         self.draw = draw
-        self.own_skill = OWN_SKILLS.get(generator.model.task.prompt)
+        self.skills = commands_of(generator.model.skills)  # command -> task
         self.commands = {
             "para": self._para,
-            **({self.own_skill: self._own} if self.own_skill else {}),
+            **{command: functools.partial(self._own, command) for command in self.skills if command != "para"},
             "fill": self._fill,
             "mask": self._mask,
             "complete": self._complete,
@@ -91,8 +93,10 @@ class Repl:
         if command in ("quit", "exit"):
             return False
         if command not in self.commands:
-            if command in OWN_SKILLS.values():
-                self.write(f"this checkpoint (task {self.generator.model.task.name}) has not learned to {command}; help lists what it can")
+            if command in ALL_SKILLS:
+                self.write(
+                    f"this checkpoint (task {', '.join(self.generator.model.skills.tasks)}) has not learned to {command}; help lists what it can"
+                )
             else:
                 self.write(f"unknown command '{command[:40]}'{nearest(command[:40], [*self.commands, 'quit'])}; help lists the commands")
             return True
@@ -112,15 +116,15 @@ class Repl:
     # ---- commands -------------------------------------------------------------------------------------------------------------------
 
     def _para(self, rest: str) -> None:
-        task = self.generator.model.task
+        task = TASKS[self.skills["para"]]
         if not self.generator.model.knows_pairs:
             self.write("(this checkpoint was trained on plain texts: it has not learned to rewrite; try fill or complete)")
         elif task.prompt != "paraphrase:":
             self.write(f"(this checkpoint was trained on {task.name}: para writes {task.product})")
-        self._generate(self.generator.paraphrase_text, rest, "para")
+        self._own("para", rest)
 
-    def _own(self, rest: str) -> None:
-        self._generate(self.generator.paraphrase_text, rest, self.own_skill)
+    def _own(self, command: str, rest: str) -> None:
+        self._generate(functools.partial(self.generator.rewrite, task=self.skills[command]), rest, command)
 
     def _fill(self, rest: str) -> None:
         self._generate(self.generator.fill_masks, rest, "fill")
@@ -170,26 +174,41 @@ class Repl:
         section, f = OPTIONS[name]
         if not value.strip():
             raise UserError(f"set {name} needs a value; now it is {shown(getattr(self._values(name), name))}")
-        setattr(self._values(name), name, converter(f, get_type_hints(section)[name])(value.strip()))
+        checked = converter(f, get_type_hints(section)[name])(value.strip())
+        if name == "style" and checked is not None:
+            self._check_style(checked)
+        setattr(self._values(name), name, checked)
         self.draws = 0 if name == "seed" else self.draws
         self.write(f"{name} = {shown(getattr(self._values(name), name))}")
+
+    def _check_style(self, style: str) -> None:
+        """Refuse a style that no task of the checkpoint has."""
+        skills = self.generator.model.skills
+        with_style = [task for task, styles in skills.all_styles().items() if " ".join(style.lower().split()) in styles]
+        if not with_style:
+            skills.number(next(iter(skills.all_styles()), None), style)
 
     def _show(self, rest: str) -> None:
         model = self.generator.model
         self.write(
-            f"model: {model.config.model.model_name_or_path}, task {model.task.name}, "
+            f"model: {model.config.model.model_name_or_path}, task {', '.join(model.skills.tasks)}, "
             f"{model.parameter_count / 1e6:.1f}M parameters, on {model.device}"
         )
         for name in SETTABLE:
             self.write(f"  {name} = {shown(getattr(self._values(name), name))}")
 
     def _help(self, rest: str) -> None:
-        product = self.generator.model.task.product
+        task = self.skills["para"]
+        product = TASKS[task].product
         skills = [
             f"  {'para <text>':<21} say it anew: {product}" + ("" if self.generator.model.knows_pairs else " (not learned: it saw plain texts only)")
         ]
-        if self.own_skill:
-            skills.append(f"  {f'{self.own_skill} <text>':<21} the same as para for this checkpoint: {product}")
+        for command, other in self.skills.items():
+            if command != "para":
+                same = "the same as para for this checkpoint: " if other == task else ""
+                skills.append(f"  {f'{command} <text>':<21} {same}{TASKS[other].product}")
+        for name, styles in self.generator.model.skills.all_styles().items():
+            skills.append(f"  {'set style <name>':<21} style of {name}: {', '.join(styles)}, none")
         for line in HELP.format(skills="\n".join(skills), options=", ".join(SETTABLE)).splitlines():
             self.write(line)
 

@@ -228,7 +228,7 @@ def test_ctrl_c_gives_up_the_line_only(session, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(session.repl.generator, "paraphrase_text", interrupted)
+    monkeypatch.setattr(session.repl.generator, "rewrite", interrupted)
     script = iter(["para How are you?", KeyboardInterrupt(), "show", EOFError(), "never"])
 
     def read():
@@ -381,12 +381,10 @@ def test_another_task_says_so(trained_on_text):
 @pytest.mark.parametrize(("task", "command"), [("QT", "question"), ("wiki_alignment", "simplify"), ("CC", "reply")])
 def test_skill_of_the_task(trained, task, command):
     """A checkpoint of such a task has its own command, in help too; another checkpoint says that it has not learned it."""
-    from dataclasses import replace
-
     model = load_checkpoint(trained / "best_model.pt")
     (refused,) = Session(model)(f"{command} How are you?")
     assert f"not learned to {command}" in refused and f"{command} <text>" not in "\n".join(Session(model)("help"))
-    model.config.data = replace(model.config.data, task_name=task)
+    model.skills = Skills.of(task)
     session = Session(model)
     assert len(session.candidates(f"{command} How are you?")) == 3
     assert "for example" in session(command)[0] and f"  {command} <text>" in "\n".join(session("help"))

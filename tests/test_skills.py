@@ -14,7 +14,7 @@ from tiny import new_model, refusal, tiny_config, tiny_tokenizer
 
 from diffusion_bert.checkpoint import RunDirectory, load_checkpoint, read_payload, restore, save_checkpoint, training_part
 from diffusion_bert.commands.training_run import prepare, skills_of_child
-from diffusion_bert.config import DataConfig
+from diffusion_bert.config import DataConfig, SamplingConfig
 from diffusion_bert.data import CONTINUE, NO_SOURCE, PAIR, Collator, EpochBatches, balanced_choice, batch_tasks, fixed_batches
 from diffusion_bert.encoded_mix import EncodedMix, encode_tasks, row_styles, styles_of
 from diffusion_bert.encoding import encode_pairs
@@ -22,6 +22,7 @@ from diffusion_bert.generation import DiffusionTextGenerator
 from diffusion_bert.mixed_pairs import MixedPairs, parts_of
 from diffusion_bert.objective import estimate_nelbo, estimate_nelbo_by_group
 from diffusion_bert.reading import Pair, StyledPair, read_file
+from diffusion_bert.repl import Repl
 from diffusion_bert.skills import MOST_STYLES, Skills, commands_of, is_pair
 from diffusion_bert.tasks import load_pairs
 from diffusion_bert.training import Trainer
@@ -388,6 +389,26 @@ def test_skills_are_chosen_at_generation(trained_on_tasks):
     batches = [generator.collator.batch([(skill, [9, 10], [11])]) for skill in (PAIR, 3)]
     logits = [model.denoiser.length_logits(model.denoiser.encode_source(batch).states) for batch in batches]
     assert not torch.allclose(*logits)
+
+
+def test_skills_in_the_repl(trained_on_tasks):
+    """Every skill of the checkpoint is a command that writes with its own prompt; the others say that they have not been learned."""
+    model = load_checkpoint(trained_on_tasks / "best_model.pt")
+    options = SamplingConfig(num_samples=1, best_of=1, num_steps=2, temperature=0.0, length="4", device="cpu")
+    lines: list[str] = []
+    repl = Repl(DiffusionTextGenerator(model, options), lines.append)
+    for line in ("para Why is it so?", "question Why is it so?", "simplify Why is it so?", "help", "set style formal"):
+        repl.handle(line)
+    settings = {**vars(options), "seed": options.seed}
+    assert lines[0] == f"  1. {repl.generator.rewrite('Why is it so?', task='qqp', **settings)[0]}"
+    assert lines[1].startswith("  1. ") and "not learned to simplify" in lines[2]
+    assert any(line.startswith("  question <text>") for line in lines) and "no styles for qqp" in lines[-1]
+    model.skills = Skills.of("QT,qqp", {"qqp": ["formal"]})
+    lines.clear()
+    repl = Repl(DiffusionTextGenerator(model, options), lines.append)
+    for line in ("set style rude", "set style formal", "set style none", "help"):
+        repl.handle(line)
+    assert "knows formal" in lines[0] and lines[1:3] == ["style = formal", "style = none"] and any("style of qqp: formal" in line for line in lines)
 
 
 def test_styles_in_a_checkpoint(styled_file, tmp_path):

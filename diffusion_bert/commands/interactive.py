@@ -86,7 +86,7 @@ def first_line(path: Path, model, named: bool) -> str:
     origin = "" if named else "The bundled checkpoint " if bundled is not None and path == bundled else "The newest run, "
     note = model.config.data.license_note
     licence = f"; {' '.join(note.split())}" if note else ""
-    return f"{origin}{path} ({model.task.name}, {model.parameter_count / 1e6:.1f}M parameters{licence})"
+    return f"{origin}{path} ({', '.join(model.skills.tasks)}, {model.parameter_count / 1e6:.1f}M parameters{licence})"
 
 
 def _talk(generator, display: DisplayConfig) -> int:
