@@ -128,12 +128,15 @@ def plot_curves(records: Sequence[dict], path: Path) -> None:
     steps = [record["step"] for record in train]
     axes[0, 0].plot(steps, [record["cross_entropy"] for record in train], color=MAIN, lw=1)
     axes[0, 0].set(title="Training: cross-entropy on masked places", xlabel="step", ylabel="nats per place")
-    for name, color, style in (("valid_nelbo", MAIN, "o-"), ("valid_reveal", SECOND, "s--"), ("valid_length", QUIET, "^:")):
-        axes[0, 1].plot(
-            [record["step"] for record in valid], [record[name] for record in valid], style, color=color, ms=4, label=name.removeprefix("valid_")
-        )
+    terms = (("valid_nelbo", "NELBO", MAIN, "o-"), ("valid_reveal", "reveal", SECOND, "s--"), ("valid_stay", "stay", "#4ba36b", "D-."),
+             ("valid_length", "length", QUIET, "^:"))  # fmt: skip
+    for name, label, color, style in terms:
+        points = [(record["step"], record[name]) for record in valid if name in record]
+        if points:
+            axes[0, 1].plot(*zip(*points), style, color=color, ms=4, label=label)
     axes[0, 1].set(title="Validation NELBO (T = 1000, fixed noise)", xlabel="step", ylabel="nats per word piece")
-    axes[0, 1].legend(frameon=False)
+    if valid:
+        axes[0, 1].legend(frameon=False)
     axes[1, 0].plot(steps, [record["lr"] for record in train], color=SECOND)
     axes[1, 0].set(title="Learning rate", xlabel="step")
     axes[1, 1].plot(steps, [record["tokens_per_second"] for record in train], color=MAIN, lw=1)
