@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from .config import RunConfig
+from .encoders import config_from
 from .errors import UserError
 from .finding import checkpoint_file
 from .model import DiffusionModel, assemble
@@ -121,11 +122,9 @@ def read_payload(path: str | Path) -> dict:
 
 def restore(payload: dict, origin: str = "checkpoint") -> DiffusionModel:
     """The model of a payload, on the CPU."""
-    from transformers import BertConfig
-
     config = RunConfig.from_flat(payload["config"], origin)
     tokenizer = TextTokenizer(payload["tokenizer"], origin)
-    denoiser = assemble(config, BertConfig.from_dict(payload["architecture"]), tokenizer)
+    denoiser = assemble(config, config_from(payload["architecture"]), tokenizer)
     try:
         denoiser.load_state_dict(payload["weights"])
     except RuntimeError as error:

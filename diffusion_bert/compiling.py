@@ -15,6 +15,8 @@ def compile_encoder(denoiser, backend: str = "inductor") -> str | None:
     """
     if denoiser.timestep == "layerwise":
         return "timestep layerwise hooks into the layers at every call"
+    if denoiser.family.encoder != "bert":
+        return f"only BERT's encoder is compiled, not that of {denoiser.bert_config.model_type}"
     if backend == "inductor" and not any(shutil.which(name) for name in (os.environ.get("CXX"), *COMPILERS) if name):
         return f"no compiler found ({', '.join(COMPILERS)})"
     denoiser.mlm.bert.encoder.compile(dynamic=True, backend=backend)

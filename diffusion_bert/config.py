@@ -31,7 +31,10 @@ MAX_LAMBDA = 1 / math.pi
 class ModelConfig:
     """model"""
 
-    model_name_or_path: str = option("tiny", "hub id or local directory of a BERT, or a built-in size learned from scratch: tiny, mini, small")
+    model_name_or_path: str = option(
+        "tiny",
+        "hub id or local directory of a BERT (also RoBERTa, DistilBERT, ModernBERT), or a built-in size learned from scratch: tiny, mini, small",
+    )
     from_scratch: bool = option(False, "take only the architecture and vocabulary of model_name_or_path, with fresh weights")
     vocab_size: int = option(8000, "word pieces to learn for a built-in size", low=100, high=1_000_000)
     attention: str = option("isolated", "isolated: the source never sees the target; full: it does", ("isolated", "full"))

@@ -138,7 +138,7 @@ def prepare(
     if guidance_scale and bool(guided.any()):
         known += [dataclasses.replace(canvas, skill=NO_SOURCE, source=[]) for canvas in group]
     lengths = torch.tensor([len(canvas.words) for canvas in known], device=device)
-    predict = _cached_predictor if model.denoiser.attention == "isolated" else _full_predictor
+    predict = _cached_predictor if model.denoiser.keeps_source else _full_predictor
     network = _remembering(model, predict(model, known, collator, lengths), x_t.new_zeros(len(known), width))
     corrected = time_correction and model.config.diffusion.time_correction
     return x_t.to(device), Denoise(model, network, constraints.to(device), corrected, guidance_scale, guided, remember)

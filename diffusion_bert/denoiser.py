@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BertConfig, BertForMaskedLM, DynamicCache
+from transformers import DynamicCache, PreTrainedConfig
 
+from .encoders import family_of
 from .heads import CopyHead, TimeEmbedding, at_least_float32
 from .layout import Batch
 from .self_conditioning import Guess, SelfConditioning, expected_embedding
@@ -57,7 +58,7 @@ class TrueWords:
 
 
 class BertDenoiser(nn.Module):
-    """A Hugging Face BERT with a length head, an optional copy head and optional time conditioning.
+    """A Hugging Face BERT (or another of encoders.py) with a length head, an optional copy head and optional time conditioning.
 
     Args:
         bert_config: architecture; a private copy is changed.
@@ -71,7 +72,7 @@ class BertDenoiser(nn.Module):
 
     def __init__(
         self,
-        bert_config: BertConfig,
+        bert_config: PreTrainedConfig,
         forbidden_ids: list[int],
         max_target_length: int = 64,
         attention: str = "isolated",
@@ -80,10 +81,10 @@ class BertDenoiser(nn.Module):
         self_conditioning: bool = False,
     ):
         super().__init__()
-        # is_decoder makes this BERT accept a cache. It would also make it silently causal wherever the explicit 4-D mask is missing,
-        # so every call goes through _run, which always passes one.
-        config = BertConfig.from_dict({**bert_config.to_dict(), "is_decoder": True, "use_cache": True, "add_cross_attention": False})
-        self.mlm = BertForMaskedLM(config)
+        self.family = family_of(bert_config)
+        config = self.family.private_config(bert_config)
+        self.mlm = self.family.model_class(config)
+        self.target_embedding = None if self.family.token_types else nn.Parameter(torch.zeros(config.hidden_size))
         self.bert_config = config
         self.attention = attention
         self.timestep = timestep
@@ -133,7 +134,7 @@ class BertDenoiser(nn.Module):
         """Encode the source segments once (isolated attention): states, keys and values that no target can change."""
         ids = batch.source_ids()
         seen = torch.arange(ids.shape[1], device=ids.device) < batch.source_length[:, None]  # [B, S]
-        cache = DynamicCache()
+        cache = DynamicCache() if self.family.caches else None
         states = self._run(
             self._embed(ids),
             torch.zeros_like(ids),
@@ -141,7 +142,7 @@ class BertDenoiser(nn.Module):
             seen[:, None, :].expand(-1, ids.shape[1], -1),
             cache=cache,
         )
-        keys_values = [(layer.keys, layer.values) for layer in cache.layers]
+        keys_values = [(layer.keys, layer.values) for layer in cache.layers] if cache is not None else []
         return EncodedSource(keys_values, states, ids, batch.source_length, batch.prompt_length)
 
     def target_states(self, source: EncodedSource, x_t: Tensor, target_length: Tensor, tau: Tensor, guess: Guess | None = None) -> Tensor:
@@ -164,38 +165,40 @@ class BertDenoiser(nn.Module):
         states = self._run(embeddings, torch.ones_like(positions), positions, allowed, time, torch.ones_like(valid), cache)
         return states[:, : x_t.shape[1]]
 
+    @property
+    def _words(self) -> nn.Embedding:
+        return self.mlm.get_submodule(self.family.words)
+
+    @property
+    def keeps_source(self) -> bool:
+        """Whether sampling encodes a source once, for ``target_states``, or whole sequences at every step, by ``forward``."""
+        return self.attention == "isolated" and self.family.caches
+
     def _embed(self, ids: Tensor, guess: Guess | None = None) -> Tensor:
         """Word embeddings [B, L, D], with the guess added at its places.
 
         Where the vocabulary head shares the table, the gradient is as large as the table anyway: on a CPU that of the few words read is then
         added to it row by row, instead of as a second table of mostly zeros.
         """
-        table = self.mlm.bert.embeddings.word_embeddings
+        table = self._words
         shared = table.weight is self.mlm.get_output_embeddings().weight
         embeddings = F.embedding(ids, table.weight, table.padding_idx, sparse=shared and ids.device.type == "cpu")
         return embeddings if guess is None else self.self_conditioning(embeddings, guess)
 
     def expected_embedding(self, log_mu: Tensor) -> Tensor:
         """What self-conditioning keeps of log mu [N, V] for the next call: [N, D]."""
-        return expected_embedding(log_mu, self.mlm.bert.embeddings.word_embeddings.weight)
+        return expected_embedding(log_mu, self._words.weight)
 
     def _run(self, embeddings, token_types, positions, allowed, time=None, is_target=None, cache=None) -> Tensor:
         """The only call of the encoder: explicit 4-D mask [B, 1, Q, K], True = may look."""
-        if self.bert_config.type_vocab_size < 2:
-            token_types = torch.zeros_like(token_types)
+        if self.target_embedding is not None:
+            embeddings = embeddings + token_types[..., None] * self.target_embedding
         hooks = []
         if self.timestep == "layerwise" and time is not None:
-            for index, layer in enumerate(self.mlm.bert.encoder.layer):
+            for index, layer in enumerate(self.mlm.get_submodule(self.family.layers)):
                 hooks.append(layer.register_forward_pre_hook(_adds(time[:, index, None] * is_target[:, :, None])))
         try:
-            return self.mlm.bert(
-                inputs_embeds=embeddings,
-                token_type_ids=token_types,
-                position_ids=positions,
-                attention_mask=allowed[:, None],
-                past_key_values=cache,
-                use_cache=cache is not None,
-            ).last_hidden_state
+            return self.family.run(self.mlm, embeddings, token_types, positions, allowed, cache)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -211,7 +214,7 @@ class BertDenoiser(nn.Module):
 
         states [B, T, D], places = rows and columns [N] into them, source_states [B, S, D], source_ids and copyable [B, S].
         """
-        logits = at_least_float32(self.mlm.cls(_gather(states, places))).add_(self.forbidden_bias)  # in place: nobody else reads them
+        logits = at_least_float32(self.family.logits(self.mlm, _gather(states, places))).add_(self.forbidden_bias)  # in place: nobody else reads them
         if self.copy_head is None:
             return torch.log_softmax(logits, dim=-1)
         return self.copy_head(logits, states, places, source_states, source_ids, self._may_be_copied(source_ids, copyable))
@@ -263,7 +266,7 @@ class BertDenoiser(nn.Module):
         x_0 = batch.input_ids[rows, columns]
         # one mean fits all callers: in the type of the result, on the device of the weights
         values = None if table is None else table.to(torch.promote_types(states.dtype, torch.float32))
-        log_mu, mean = softmax_statistics(self.mlm.cls(_gather(states, places)), self.forbidden_bias, x_0, values)
+        log_mu, mean = softmax_statistics(self.family.logits(self.mlm, _gather(states, places)), self.forbidden_bias, x_0, values)
         if self.copy_head is not None:
             width = batch.source_width
             source_ids = batch.input_ids[:, :width]

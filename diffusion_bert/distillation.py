@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from .checkpoint import load_checkpoint
 from .config import RunConfig
 from .denoiser import BertDenoiser
+from .encoders import family_of
 from .errors import UserError
 from .layout import Batch
 from .model import DiffusionModel
@@ -65,7 +66,7 @@ def load_teacher(config: RunConfig) -> DiffusionModel | None:
     if not Path(path).is_file():
         raise UserError(f"teacher {path}: no such checkpoint file; put it back, or give --teacher its new place in a new run")
     teacher = load_checkpoint(path)
-    limit = teacher.denoiser.bert_config.max_position_embeddings
+    limit = family_of(teacher.denoiser.bert_config).max_positions(teacher.denoiser.bert_config)
     if config.data.max_length > limit:
         raise UserError(f"max_length is {config.data.max_length} but the teacher {path} has only {limit} positions: lower --max_length")
     return teacher

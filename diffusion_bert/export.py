@@ -62,6 +62,8 @@ def export(model, folder: str | Path) -> None:
 
     folder = Path(folder)
     refuse_full(folder)
+    if model.denoiser.bert_config.model_type != "bert":
+        raise UserError(f"this model stands on {model.denoiser.bert_config.model_type}: only a BERT can be exported")
     if model.denoiser.timestep != "none":
         raise UserError(
             f"this model was trained with --timestep {model.denoiser.timestep}: a masked language model is told no time; export one without"

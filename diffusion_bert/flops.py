@@ -22,7 +22,7 @@ def forward_flops(denoiser, batch_size: int, length: int, source_width: int, mas
     only; the copy head has a key per source place and scores of all places against it. Time embedding, normalisation and softmax are left out.
     """
     config = denoiser.bert_config
-    width, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    width, inner, layers = config.hidden_size, getattr(config, denoiser.family.inner_size), config.num_hidden_layers
 
     def encoder(places: int) -> float:
         # query, key, value and output; the two layers of the feed-forward network; scores and their mean of the values

@@ -25,7 +25,7 @@ from .model import DiffusionModel, pick_device
 from .ranking import Answer, Ranking, join_answers
 from .reading import Pair, unencodable
 from .skills import is_pair
-from .text import MASK, detokenize, split_sentences
+from .text import MASK, split_sentences
 from .tracing import Trace, Tracer, align, trace_of
 
 OnTrace = Callable[[Trace], None]
@@ -144,7 +144,7 @@ class DiffusionTextGenerator:
 
         def finish(index: int, ids: list[int]) -> str:
             text = texts[index].rstrip()
-            added = detokenize(self.tokenizer.words(ids))
+            added = self.tokenizer.text(ids)
             joined = text + ("" if re.match(r"[.,;:?!)\]%]", added) else " ") + added
             cased = self.cased(joined, text)
             return text + (cased if len(cased) == len(joined) else joined)[len(text) :]
@@ -253,7 +253,7 @@ class DiffusionTextGenerator:
 
     def sentence(self, ids: list[int], source: str = "") -> str:
         """Generated ids as a normal English sentence; names take their spelling from the source."""
-        return self.cased(detokenize(self.tokenizer.words(ids)), source)
+        return self.cased(self.tokenizer.text(ids), source)
 
     def cased(self, text: str, source: str) -> str:
         return sentence_case(text, source) if self.tokenizer.is_uncased else text

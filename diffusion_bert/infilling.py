@@ -38,7 +38,7 @@ def tokenize_masked(text: str, tokenizer: TextTokenizer) -> tuple[list[int], lis
             ids.append(tokenizer.mask_id)
             spans.append((position, position + len(MASK)))
         elif part:
-            part_ids, part_spans = tokenizer.encode_with_offsets(part)
+            part_ids, part_spans = tokenizer.encode_with_offsets(part, goes_on=position > 0 and not part[0].isspace())
             ids += part_ids
             spans += [(position + start, position + end) for start, end in part_spans]
         position += len(part)
@@ -95,9 +95,9 @@ def splice(masked: MaskedText, ids: list[int], tokenizer: TextTokenizer, cased: 
         token = tokenizer.tokens[ids[place]]
         between = text[position:start]
         # a further piece of the same masked word: a new word needs a space of its own
-        if place and start == spans[place - 1][1] and words[place - 1] == tokenizer.mask_id and not token.startswith("##"):
+        if place and start == spans[place - 1][1] and words[place - 1] == tokenizer.mask_id and tokenizer.pieces.has_space(token):
             between += " "
-        pieces += [(between, None), (token.removeprefix("##"), place)]
+        pieces += [(between, None), (tokenizer.pieces.surface(token), place)]
         position = end
     pieces.append((text[position:], None))
     whole = "".join(piece for piece, _ in pieces)

@@ -14,6 +14,7 @@ from torch import Tensor
 from .config import BUILT_IN_SIZES, RunConfig
 from .denoiser import BertDenoiser
 from .diffusion import AbsorbingDiffusion
+from .encoders import family_of
 from .errors import UserError
 from .memory import keep_freed_memory
 from .pretrained import load_pretrained, quiet_transformers
@@ -128,7 +129,8 @@ def build_model(
         )
     else:
         tokenizer, bert_config, pretrained = load_pretrained(name, weights=not config.model.from_scratch)
-    bert_config.hidden_dropout_prob = bert_config.attention_probs_dropout_prob = config.model.dropout
+    for rate in family_of(bert_config).dropout:
+        setattr(bert_config, rate, config.model.dropout)
     denoiser = assemble(config, bert_config, tokenizer)
     if pretrained is not None:
         denoiser.mlm.load_state_dict(pretrained)
@@ -170,10 +172,10 @@ def assemble(config: RunConfig, bert_config, tokenizer: TextTokenizer) -> BertDe
 
 def check_positions(config: RunConfig, bert_config) -> None:
     """Refuse sequences longer than the positions that the network has."""
-    if config.data.max_length > bert_config.max_position_embeddings:
+    limit = family_of(bert_config).max_positions(bert_config)
+    if config.data.max_length > limit:
         raise UserError(
-            f"max_length is {config.data.max_length} but {config.model.model_name_or_path} has only {bert_config.max_position_embeddings} positions: "
-            f"lower --max_length"
+            f"max_length is {config.data.max_length} but {config.model.model_name_or_path} has only {limit} positions: lower --max_length"
         )
 
 

@@ -1,4 +1,4 @@
-"""A pretrained BERT from a directory or the hub: its tokenizer, architecture and weights."""
+"""A pretrained BERT, RoBERTa, DistilBERT or ModernBERT from a directory or the hub: its tokenizer, architecture and weights."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .config import BUILT_IN_SIZES
+from .encoders import FAMILIES
 from .errors import UserError
 from .hub import require_hub
 from .position_table import CONFIG_KEY, OFFSET, POSITIONS, restarting
@@ -16,9 +17,9 @@ from .tokenization import TextTokenizer
 
 
 def load_pretrained(name: str, weights: bool = True) -> tuple[TextTokenizer, object, dict[str, Tensor] | None]:
-    """Tokenizer, configuration and (if wanted) masked-LM weights of a BERT from a local directory or the hub.
+    """Tokenizer, configuration and (if wanted) masked-LM weights of an encoder from a local directory or the hub.
 
-    A BERT without a masked-LM head gets a fresh one, tied to its word embeddings.
+    One without a masked-LM head gets a fresh one, tied to its word embeddings.
     """
     import transformers
 
@@ -32,14 +33,15 @@ def load_pretrained(name: str, weights: bool = True) -> tuple[TextTokenizer, obj
             _reach_hub(name)
         try:
             bert_config = transformers.AutoConfig.from_pretrained(name)
-            if bert_config.model_type != "bert":
-                raise UserError(f"{name} is a {bert_config.model_type} model: expected a BERT, such as bert-base-uncased")
+            if bert_config.model_type not in FAMILIES:
+                raise UserError(f"{name} is a {bert_config.model_type} model: expected a BERT ({', '.join(FAMILIES)}), such as bert-base-uncased")
+            family = FAMILIES[bert_config.model_type]
             tokenizer = TextTokenizer.from_pretrained(name)
             if not weights:
                 return tokenizer, bert_config, _own_positions(bert_config, None)
-            model, info = transformers.BertForMaskedLM.from_pretrained(name, config=bert_config, dtype=torch.float32, output_loading_info=True)
+            model, info = family.model_class.from_pretrained(name, config=bert_config, dtype=torch.float32, output_loading_info=True)
             # the library would fill them with random numbers
-            if missing := sorted(key for key in info["missing_keys"] if key.startswith("bert.")):
+            if missing := sorted(key for key in info["missing_keys"] if key.startswith(f"{family.encoder}.")):
                 raise UserError(
                     f"{name} lacks weights ({missing[0]} and {len(missing) - 1} more): not a whole BERT; choose another or --from_scratch true"
                 )

@@ -1,4 +1,4 @@
-"""A WordPiece tokenizer: read from a BERT, or learned from the training data; it travels inside every checkpoint as one JSON string."""
+"""A WordPiece or byte-level BPE tokenizer: read from a BERT, or learned from the training data; it travels inside every checkpoint as JSON."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from .errors import UserError
+from .pieces import BytePieces, WordPieces, evenly_spaced, is_byte_level
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SPECIAL_TOKENS = WordPieces.SPECIAL
 BASIC_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789.,:;?!'\"()-&%$#/"
 MAX_ALPHABET = 500
 MAX_KNOWN = 500_000  # stretches of text whose ids are remembered
@@ -30,17 +31,24 @@ class TextTokenizer:
             self.backend = Tokenizer.from_str(json_text)
         except Exception as error:  # the library raises bare Exception
             raise UserError(f"{source}: not a tokenizer ({str(error)[:80]})") from None
-        self.backend.no_padding()
-        self.backend.no_truncation()
-        self.backend.encode_special_tokens = True
+        self.pieces = BytePieces() if is_byte_level(json_text) else WordPieces()
+        if isinstance(self.pieces, BytePieces):
+            json_text = evenly_spaced(json_text)
+            self.backend = Tokenizer.from_str(json_text)
+        _as_ordinary_text(self.backend)
         self.json = json_text
         self._known: dict[str, list[int]] = {}  # ids of stretches between spaces
-        missing = [token for token in SPECIAL_TOKENS if self.backend.token_to_id(token) is None]
-        if missing or not isinstance(self.backend.model, models.WordPiece):
+        # some byte-level vocabularies have the specials of RoBERTa, others those of BERT
+        special = min((self.pieces.SPECIAL, SPECIAL_TOKENS), key=lambda names: len(self._missing(names)))
+        missing = self._missing(special)
+        if missing or not (isinstance(self.backend.model, models.WordPiece) or isinstance(self.pieces, BytePieces)):
             reason = f"it lacks {', '.join(missing)}" if missing else f"its model is {type(self.backend.model).__name__}"
-            raise UserError(f"{source}: not a BERT WordPiece tokenizer ({reason}); choose a BERT such as bert-base-uncased")
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (self.backend.token_to_id(token) for token in SPECIAL_TOKENS)
+            raise UserError(f"{source}: not a BERT {self.pieces.KIND} tokenizer ({reason}); choose a BERT such as bert-base-uncased")
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (self.backend.token_to_id(token) for token in special)
         self.tokens = [self.backend.id_to_token(index) or f"[unused-{index}]" for index in range(self.backend.get_vocab_size(with_added_tokens=True))]
+
+    def _missing(self, names: Iterable[str]) -> list[str]:
+        return [token for token in names if self.backend.token_to_id(token) is None]
 
     @classmethod
     def from_pretrained(cls, name_or_path: str) -> TextTokenizer:
@@ -106,18 +114,23 @@ class TextTokenizer:
     @cached_property
     def unwritable_ids(self) -> list[int]:
         """Never written when sampling: specials, [UNK] and unused entries."""
-        return sorted({*self.special_ids, *(index for index, token in enumerate(self.tokens) if token.startswith("[unused"))})
+        added = [] if isinstance(self.pieces, WordPieces) else [i for i, token in self.backend.get_added_tokens_decoder().items() if token.special]
+        return sorted({*self.special_ids, *added, *(index for index, token in enumerate(self.tokens) if not self.pieces.writable(token))})
 
     @cached_property
     def continuation(self) -> torch.Tensor:
         """[V] bool: pieces that continue a word (``##ing``)."""
-        return torch.tensor([token.startswith("##") for token in self.tokens])
+        return torch.tensor([self.pieces.continues(token) for token in self.tokens])
 
     @cached_property
     def repeatable(self) -> torch.Tensor:
         """[V] bool: pieces that may well stand beside themselves in good English: quotes, brackets and other signs, ##digits inside a number.
         In QQP about nine tenths of the pieces that do are such."""
-        return torch.tensor([_is_sign(token) or (token.startswith("##") and token[2:].isdigit()) for token in self.tokens])
+        return torch.tensor([self._is_repeatable(token) for token in self.tokens])
+
+    def _is_repeatable(self, token: str) -> bool:
+        surface = self.pieces.surface(token)
+        return _is_sign(surface) or (self.pieces.continues(token) and surface.isdigit())
 
     @cached_property
     def is_uncased(self) -> bool:
@@ -150,27 +163,45 @@ class TextTokenizer:
     def _encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
-    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids and the (start, end) of each in the text."""
-        encoding = self.backend.encode(text, add_special_tokens=False)
-        return encoding.ids, encoding.offsets
+    def encode_with_offsets(self, text: str, goes_on: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids and the (start, end) of each in the text, white space left out. ``goes_on``: the text begins right behind a masked place."""
+        bytewise = isinstance(self.pieces, BytePieces)
+        encoding = (self._unspaced if bytewise and goes_on else self.backend).encode(text, add_special_tokens=False)
+        if not bytewise:
+            return encoding.ids, encoding.offsets
+        return encoding.ids, [(end - len(text[start:end].lstrip()), end) for start, end in encoding.offsets]
+
+    @cached_property
+    def _unspaced(self) -> Tokenizer:
+        backend = Tokenizer.from_str(evenly_spaced(self.json, space_before=False))
+        _as_ordinary_text(backend)
+        return backend
 
     def with_blanks(self, ids: Iterable[int]) -> str:
         """The word pieces as a line of text in which masked places show as ____."""
+        if isinstance(self.pieces, BytePieces):
+            return self.pieces.text(["Ġ____" if index == self.mask_id else self.tokens[index] for index in ids])
         return " ".join("____" if index == self.mask_id else self.tokens[index] for index in ids).replace(" ##", "")
 
+    def surface(self, index: int) -> str:
+        """A piece as it is written, without the mark of its kind."""
+        return self.pieces.surface(self.tokens[index])
+
     def words(self, ids: Iterable[int]) -> list[str]:
-        """Whole words: pieces that start with ## are joined to the word before."""
-        words: list[str] = []
-        for index in ids:
-            token = self.tokens[index]
-            if token.startswith("##") and words:
-                words[-1] += token[2:]
-            else:
-                words.append(token.removeprefix("##"))
-        return words
+        """Whole words; of WordPiece also every sign, of byte-level BPE what stands between spaces."""
+        return self.pieces.words([self.tokens[index] for index in ids])
+
+    def text(self, ids: Iterable[int]) -> str:
+        """The ids as text with a reader's spacing."""
+        return self.pieces.text([self.tokens[index] for index in ids])
 
 
 def _is_sign(token: str) -> bool:
     """No letter or digit, and not what ends or divides a sentence."""
-    return not any(character.isalnum() for character in token) and token.removeprefix("##") not in tuple(".,:;?!")
+    return not any(character.isalnum() for character in token) and token not in tuple(".,:;?!")
+
+
+def _as_ordinary_text(backend: Tokenizer) -> None:
+    backend.no_padding()
+    backend.no_truncation()
+    backend.encode_special_tokens = True

@@ -59,7 +59,7 @@ def follow(generator, text: str, steps: int | None = None) -> WrittenText:
     number = max(range(count), key=lambda index: (texts[index].casefold() != text.strip().casefold(), outputs[index].score))
     history, ids = tracer.histories[number], outputs[number].ids
     parts = {place: part for part, place in align(texts[number], ids, generator.tokenizer) if place is not None}
-    words = [parts.get(place, generator.tokenizer.tokens[index].removeprefix("##")) for place, index in enumerate(ids)]
+    words = [parts.get(place, generator.tokenizer.surface(index)) for place, index in enumerate(ids)]
     last = {place: step for step, place, _ in history.changes}
     confidence = [row[: len(ids)] for row in history.confidence[: max(last.values())]]
     return WrittenText(text, texts[number], words, [last[place] for place in range(len(ids))], confidence, options.sampler)

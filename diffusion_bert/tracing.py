@@ -116,7 +116,7 @@ def trace_of(history: History, parts: list[tuple[str, int | None]], tokenizer: T
     """The trace of a text with these parts."""
     wanted = {place for _, place in parts}
     words = [
-        (step, place, None if token == tokenizer.mask_id else tokenizer.tokens[token].removeprefix("##"))
+        (step, place, None if token == tokenizer.mask_id else tokenizer.surface(token))
         for step, place, token in history.changes
         if place in wanted
     ]
@@ -143,7 +143,7 @@ def align(text: str, ids: Sequence[int], tokenizer: TextTokenizer, start: int = 
     parts: list[tuple[str, int | None]] = [(text[:start], None)] if start else []
     position = start
     for place, index in enumerate(ids):
-        word = tokenizer.tokens[index].removeprefix("##")
+        word = tokenizer.surface(index)
         begin = position
         while begin < len(text) and text[begin].isspace():
             begin += 1

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "diffusion_bert"
 FLOORS = (
     "errors finding presets settings config schedule word_frequency metrics text casing score layout grammar reading heads text_files ema "
     "self_conditioning softmax_statistics memory cache hub mapped_pairs noise distributed flops compiling position_table skills mixed_pairs",
-    "tokenization diffusion tasks denoiser storage pretrained",
+    "encoders pieces tokenization diffusion tasks denoiser storage pretrained",
     "data encoding encoded_mix tracing model objective samplers",
     "checkpoint steering ranking bertscore",
     "decoding distillation",

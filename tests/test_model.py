@@ -166,8 +166,8 @@ def test_directories_that_are_no_bert(tmp_path, name):
 
 def test_other_models_are_refused(tmp_path):
     """A model of another type is refused by its type."""
-    transformers.DistilBertConfig(dim=32, n_layers=1, n_heads=2, hidden_dim=32).save_pretrained(tmp_path)
-    assert "distilbert" in refusal(build_model, tiny_config(model_name_or_path=str(tmp_path)), [], 0)
+    transformers.AlbertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32).save_pretrained(tmp_path)
+    assert "albert" in refusal(build_model, tiny_config(model_name_or_path=str(tmp_path)), [], 0)
 
 
 @pytest.mark.parametrize(

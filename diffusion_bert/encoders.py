@@ -1,0 +1,129 @@
+"""The encoder families the denoiser can stand on: what each calls its parts, and how one pass goes through it.
+
+| family | tells source and target apart by | positions | source kept between denoising steps |
+|---|---|---|---|
+| BERT | token types | learned | yes |
+| RoBERTa | a learned vector on the target, zero at first | learned, from padding_idx + 1 on | yes |
+| DistilBERT | the same vector | learned | no |
+| ModernBERT | the same vector | rotary; most layers look no further than a window | no |
+
+Every pass gets its mask explicitly, [B, 1, Q, K], True = may look: all four take it as it is, so the source stays isolated in each. The families
+without a cache encode the whole sequence at every step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family: names of its parts within the masked language model, and what it can do. Here BERT and RoBERTa."""
+
+    config_class: type
+    model_class: type
+    encoder: str  # the encoder, and with a dot the opening of its weights' names
+    layers: str
+    words: str  # the embedding table
+    caches: bool = True  # whether it can keep keys and values of the source
+    token_types: bool = False
+    dropout: tuple[str, ...] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    inner_size: str = "intermediate_size"
+    head: tuple[str, ...] = ("lm_head",)  # from states to logits
+
+    def private_config(self, config):
+        """A copy to change. is_decoder makes BERT and RoBERTa accept a cache. It would also make them silently causal without the explicit mask."""
+        flags = {"is_decoder": True, "use_cache": True, "add_cross_attention": False} if self.caches else {}
+        return self.config_class.from_dict({**config.to_dict(), **flags})
+
+    def offset(self, config) -> int:
+        """Rows of the position table before that of position 0."""
+        return 0
+
+    def max_positions(self, config) -> int:
+        """How many positions there are."""
+        return config.max_position_embeddings - self.offset(config)
+
+    def part(self, mlm: nn.Module, name: str) -> nn.Module:
+        """A part of the masked language model by its dotted name."""
+        return mlm.get_submodule(name)
+
+    def logits(self, mlm: nn.Module, states: Tensor) -> Tensor:
+        """The vocabulary head: [N, D] -> [N, V]."""
+        for name in self.head:
+            states = getattr(mlm, name)(states)
+        return states
+
+    def run(self, mlm: nn.Module, embeddings: Tensor, token_types: Tensor, positions: Tensor, allowed: Tensor, cache=None) -> Tensor:
+        """Hidden states [B, Q, D] from word embeddings [B, Q, D]; token_types and positions [B, Q], allowed [B, Q, K] bool."""
+        if mlm.config.type_vocab_size < 2 or not self.token_types:
+            token_types = torch.zeros_like(token_types)
+        return getattr(mlm, self.encoder)(
+            inputs_embeds=embeddings,
+            token_type_ids=token_types,
+            position_ids=positions + self.offset(mlm.config),
+            attention_mask=allowed[:, None],
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+
+
+class Roberta(Family):
+    """Its position table begins with rows for padding."""
+
+    def offset(self, config) -> int:
+        return config.pad_token_id + 1
+
+
+class DistilBert(Family):
+    """Half a BERT: no token types, no cache."""
+
+    def logits(self, mlm: nn.Module, states: Tensor) -> Tensor:
+        return mlm.vocab_projector(mlm.vocab_layer_norm(mlm.activation(mlm.vocab_transform(states))))
+
+    def run(self, mlm: nn.Module, embeddings: Tensor, token_types: Tensor, positions: Tensor, allowed: Tensor, cache=None) -> Tensor:
+        return mlm.distilbert(inputs_embeds=embeddings, position_ids=positions, attention_mask=allowed[:, None]).last_hidden_state
+
+
+class ModernBert(Family):
+    """Rotary positions; its local layers see the places whose positions lie within half a window, in source and target alike."""
+
+    def run(self, mlm: nn.Module, embeddings: Tensor, token_types: Tensor, positions: Tensor, allowed: Tensor, cache=None) -> Tensor:
+        near = (positions[:, :, None] - positions[:, None, :]).abs() <= mlm.config.sliding_window
+        # padding may be far from all it is allowed to see; without anything to see it would become NaN
+        near = (allowed & near) | torch.eye(positions.shape[1], dtype=torch.bool, device=positions.device)
+        masks = {"full_attention": allowed[:, None], "sliding_attention": near[:, None]}
+        return mlm.model(inputs_embeds=embeddings, position_ids=positions, attention_mask=masks).last_hidden_state
+
+
+FAMILIES = {
+    "bert": Family(
+        transformers.BertConfig, transformers.BertForMaskedLM, "bert", "bert.encoder.layer", "bert.embeddings.word_embeddings",
+        token_types=True, head=("cls",),
+    ),
+    "roberta": Roberta(
+        transformers.RobertaConfig, transformers.RobertaForMaskedLM, "roberta", "roberta.encoder.layer", "roberta.embeddings.word_embeddings",
+    ),
+    "distilbert": DistilBert(
+        transformers.DistilBertConfig, transformers.DistilBertForMaskedLM, "distilbert", "distilbert.transformer.layer",
+        "distilbert.embeddings.word_embeddings", caches=False, dropout=("dropout", "attention_dropout"), inner_size="hidden_dim",
+    ),
+    "modernbert": ModernBert(
+        transformers.ModernBertConfig, transformers.ModernBertForMaskedLM, "model", "model.layers", "model.embeddings.tok_embeddings",
+        caches=False, dropout=("embedding_dropout", "mlp_dropout", "attention_dropout"), head=("head", "decoder"),
+    ),
+}  # fmt: skip
+
+
+def family_of(config) -> Family:
+    """The family of a transformers configuration."""
+    return FAMILIES[config.model_type]
+
+
+def config_from(architecture: dict):
+    """The configuration of a checkpoint's architecture."""
+    return FAMILIES[architecture.get("model_type", "bert")].config_class.from_dict(architecture)
