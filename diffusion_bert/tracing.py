@@ -116,9 +116,7 @@ def trace_of(history: History, parts: list[tuple[str, int | None]], tokenizer: T
     """The trace of a text with these parts."""
     wanted = {place for _, place in parts}
     words = [
-        (step, place, None if token == tokenizer.mask_id else tokenizer.surface(token))
-        for step, place, token in history.changes
-        if place in wanted
+        (step, place, None if token == tokenizer.mask_id else tokenizer.surface(token)) for step, place, token in history.changes if place in wanted
     ]
     return Trace(parts, words)
 

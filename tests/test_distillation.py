@@ -92,7 +92,7 @@ def test_the_student_moves_towards_the_teacher():
     values = []
     for _ in range(6):
         loss = terms_of(student, teacher).surrogate
-        values.append(float(loss))
+        values.append(float(loss.detach()))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
