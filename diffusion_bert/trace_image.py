@@ -43,7 +43,7 @@ def follow(generator, text: str, steps: int | None = None) -> WrittenText:
     Raises:
         UserError: the text is empty or too long.
     """
-    from .data import CONTINUE, PAIR
+    from .skills import CONTINUE
     from .tracing import Tracer, align
 
     generator.check_text(text)
@@ -53,7 +53,8 @@ def follow(generator, text: str, steps: int | None = None) -> WrittenText:
     source = generator.tokenizer.encode(text) if knows_pairs else generator.complete_source(text)
     options = dataclasses.replace(generator.options, num_steps=steps or generator.options.num_steps)
     tracer = Tracer(confidence=True)
-    example, count = (PAIR if knows_pairs else CONTINUE, source), options.num_samples * options.best_of
+    skill = generator.model.skills.number(generator.task, options.style) if knows_pairs else CONTINUE
+    example, count = (skill, source), options.num_samples * options.best_of
     (outputs,) = generator.generate_ids([example], options, [count], options.seed, tracer=tracer)
     texts = [generator.sentence(output.ids, text) for output in outputs]
     number = max(range(count), key=lambda index: (texts[index].casefold() != text.strip().casefold(), outputs[index].score))
