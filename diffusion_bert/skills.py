@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from .errors import UserError, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
 
 PAIR, NO_SOURCE, CONTINUE = 0, 1, 2  # skills of an example; further prompts count on from 3
 CONTINUE_PROMPT = "continue:"
@@ -158,6 +160,8 @@ class Skills:
 
     def row_skills(self, task: str, names: Sequence[str], styles: np.ndarray) -> np.ndarray:
         """The skill of each row [n] from the number of its style in ``names`` [n], -1 for none; styles that the model does not know count as none."""
+        import numpy as np  # --help lists the tasks, and must be instant
+
         known = self.styles(task)
         plain = self.number(task)
         numbers = [self.number(task, name) if name in known else plain for name in names]
