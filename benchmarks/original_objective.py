@@ -195,7 +195,7 @@ def write_on_canvas(model: DiffusionModel, sources: list[list[int]], collator: C
             return torch.log_softmax(logits, -1)
 
         tau = torch.ones(len(batch), dtype=torch.float64, device=model.device)
-        options = SamplerOptions(steps, temperature=0.0)
+        options = SamplerOptions(steps=steps, temperature=0.0)
         output = sample_confidence(denoise, x_t, NoiseSchedule("mutual"), canvas.mask_id, tau, options, torch.Generator().manual_seed(0))
         for ids, first, calls in zip(output.x_0.tolist(), batch.source_length.tolist(), output.nfe.tolist()):
             target = ids[first:]
