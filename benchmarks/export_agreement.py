@@ -19,9 +19,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.masked_words import masked_text, own_choice  # noqa: E402
 from diffusion_bert.checkpoint import load_checkpoint  # noqa: E402
 from diffusion_bert.cli import Parser, guarded  # noqa: E402
-from diffusion_bert.data import NO_SOURCE, Collator  # noqa: E402
 from diffusion_bert.export import export  # noqa: E402
 from diffusion_bert.position_table import OFFSET  # noqa: E402
 from diffusion_bert.tasks import load_pairs  # noqa: E402
@@ -30,26 +30,11 @@ MASKED = {"one": 0.0, "20 %": 0.2, "50 %": 0.5}
 
 
 @torch.no_grad()
-def own_choice(model, ids: list[int]) -> torch.Tensor:
-    """log mu [N, V] of the checkpoint at the masks of a text, as ``fill`` asks for it."""
-    batch = Collator(model.tokenizer, model.task.prompt).batch([(NO_SOURCE, [], ids)])
-    log_mu = model.denoiser(batch, batch.input_ids, torch.tensor([0.5], dtype=torch.float64))[0]
-    log_mu[:, model.tokenizer.unwritable_ids] = float("-inf")
-    return log_mu
-
-
-@torch.no_grad()
 def exported_choice(mlm, inputs: dict, unwritable: list[int], mask_id: int) -> torch.Tensor:
     """log-probabilities [N, V] of a transformers model at the masks."""
     logits = mlm(**inputs).logits[inputs["input_ids"] == mask_id]
     logits[:, unwritable] = float("-inf")
     return torch.log_softmax(logits, dim=-1)
-
-
-def masked_text(ids: list[int], share: float, mask_id: int, rng: random.Random) -> list[int]:
-    """The text with this share of its word pieces masked, at least one."""
-    chosen = set(rng.sample(range(len(ids)), max(1, round(share * len(ids)))))
-    return [mask_id if place in chosen else index for place, index in enumerate(ids)]
 
 
 def compare(model, texts: list[str], folder: Path, seed: int = 0) -> list[dict]:

@@ -47,6 +47,8 @@ TASKS = {
         Task("text", "", "nothing: it has only seen plain texts"),
     )
 }
+# what can be done to a whole file of texts: the commands of the tasks, of which a checkpoint has some, and those that every one has
+FILE_COMMANDS = (*dict.fromkeys(task.command for task in TASKS.values()), "fill", "mask", "complete")
 PROMPTS = tuple(dict.fromkeys([task.prompt for task in TASKS.values() if task.prompt] + [CONTINUE_PROMPT]))
 
 

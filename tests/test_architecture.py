@@ -25,7 +25,7 @@ FLOORS = (
     "training_log validation",
     "training",
     "systems evaluation",
-    "report cli repl trace_image live commands export",
+    "report cli repl trace_image live commands export share",
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
 TOP = len(FLOORS) - 1
@@ -147,8 +147,9 @@ def test_checkpoints_are_never_unpickled():
 
 
 def test_all_presets_are_there():
-    """The seven presets of the menus and the one for a GPU."""
-    expected = {"quick_demo", "fast_training", "deep_training", "quality_boost", "deep_training_continue", "fine_tuning", "qqp_bert_base"}
+    """The presets of the menus, the one for a GPU and that of the released model."""
+    expected = {"quick_demo", "fast_training", "deep_training", "quality_boost", "deep_training_continue", "fine_tuning"}
+    expected |= {"qqp_bert_base", "general_english"}
     assert {path.stem for path in PRESETS} >= expected
 
 

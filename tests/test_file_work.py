@@ -9,7 +9,7 @@ import pytest
 from commands import run, start
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny import refusal, tiny_model
+from tiny import new_model, refusal, tiny_model
 
 from diffusion_bert.commands.file_work import open_output, transform, work_on_file
 from diffusion_bert.config import SamplingConfig
@@ -154,6 +154,21 @@ def test_commands(tmp_path):
     assert summary.problems[0][0] == 2 and "length is long" in summary.problems[0][1]
 
 
+def test_commands_of_several_tasks(tmp_path):
+    """Each task of a checkpoint works on files by the command that it has in the loop, and answers as there; one that it lacks is refused."""
+    path, out = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    path.write_text("Where is the museum?\nHow are you?\n")
+    several = DiffusionTextGenerator(new_model(task_name="qqp,CC"), SamplingConfig(**{**FAST, "batch_size": 2}))
+    outputs = {}
+    for command, task in (("para", "qqp"), ("reply", "CC")):
+        work_on_file(several, command, str(path), str(out), {}, overwrite=True)
+        outputs[command] = [json.loads(line)["outputs"] for line in out.read_text().splitlines()]
+        assert outputs[command] == several.rewrite(path.read_text().splitlines(), task=task, seed=0)
+    assert outputs["para"] != outputs["reply"]
+    out.unlink()
+    assert "para, reply, fill" in refusal(work_on_file, several, "simplify", str(path), str(out), {}) and not out.exists()
+
+
 def test_an_option_that_no_text_allows(texts, tmp_path):
     """It is refused at once instead of being told for every row; nothing is written."""
     message = refusal(work_on_file, generator(length="60"), "para", str(texts), str(tmp_path / "out.jsonl"), {})
@@ -242,7 +257,7 @@ def test_pipes(trained):
         (("--input_file", "{folder}/in.pdf", "--output_file", "x.txt"), "unknown ending '.pdf'"),
         (("--input_file", "{in}", "--output_file", "x.docx"), "unknown ending '.docx'"),
         (("--input_file", "{in}", "--output_file", "{folder}/none/x.txt"), "no folder"),
-        (("--input_file", "{in}", "--output_file", "x.jsonl", "--command", "translate"), "expected one of para, fill, mask, complete"),
+        (("--input_file", "{in}", "--output_file", "x.jsonl", "--command", "translate"), "expected one of para, question, simplify, reply, fill"),
         (("--input_file", "{in}", "--output_file", "x.txt", "--num_samples", "2"), "one answer each"),
     ],
 )

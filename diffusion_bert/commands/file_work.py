@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +16,7 @@ from typing import BinaryIO
 from ..config import SamplingConfig
 from ..errors import UserError
 from ..generation import DiffusionTextGenerator
+from ..skills import commands_of
 from ..storage import write_atomically
 from ..text_files import Row, digest_and_size, entry_line, header_line, stream_rows, whole_lines
 
@@ -43,11 +45,11 @@ def work_on_file(
     Args:
         made_with: what else the answers depend on (the checkpoint); kept beside the output as NAME.job.json and compared before continuing.
     Raises:
-        UserError: the output holds something else, or every text of the first chunk is refused.
+        UserError: no such command for this checkpoint, the output holds something else, or every text of the first chunk is refused.
     """
     from tqdm import tqdm
 
-    options = generator.options
+    options, work = generator.options, worker(generator, command)
     kind = ".jsonl" if output_file == "-" else Path(output_file).suffix.lower()
     size = max(1, 2 * options.batch_size // (options.num_samples * options.best_of))
     job = {"command": command, "chunk": size, **made_with, **{name: value for name, value in vars(options).items() if name != "device"}}
@@ -67,7 +69,7 @@ def work_on_file(
                 bar.update()
 
         rows = stream_rows(source, ".txt" if input_file == "-" else Path(input_file).suffix.lower())
-        return transform(rows, target, kind, options.num_samples, size, worker(generator, command), told)
+        return transform(rows, target, kind, options.num_samples, size, work, told)
 
 
 def transform(
@@ -117,13 +119,15 @@ def transform(
 
 def worker(generator: DiffusionTextGenerator, command: str) -> Work:
     """The work of a command on a chunk. A text that cannot be worked on costs nobody else anything."""
-    skills = {
-        "para": (generator.paraphrase_text, generator.source_parts),
-        "complete": (generator.complete_text, generator.complete_source),
+    works = {name: (partial(generator.rewrite, task=task), generator.source_parts) for name, task in commands_of(generator.model.skills).items()}
+    works |= {
         "fill": (generator.fill_masks, generator.fill_parts),
         "mask": (generator.fill_masks, generator.masked_parts),
+        "complete": (generator.complete_text, generator.complete_source),
     }
-    write, check = skills[command]
+    if command not in works:
+        raise UserError(f"--command is '{command}': this checkpoint has {', '.join(works)}")
+    write, check = works[command]
 
     def work(texts: Sequence[str], first: int) -> list[list[str] | str]:
         outputs: list[list[str] | str] = [_problem(text, generator.check_text, check) for text in texts]

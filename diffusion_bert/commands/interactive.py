@@ -12,9 +12,8 @@ from ..cli import Parser
 from ..config import DisplayConfig, SamplingConfig, build
 from ..errors import UserError, nearest
 from ..finding import bundled_checkpoint, checkpoint_file
+from ..skills import FILE_COMMANDS
 from ..text_files import check_paths
-
-FILE_COMMANDS = ("para", "fill", "mask", "complete")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from ..cli import ask_settings, choose, settings_of, training_parser
 from ..config import RunConfig, load_preset
 from ..errors import UserError
 
-PRESETS = ("quick_demo", "fast_training", "deep_training", "qqp_bert_base")
+PRESETS = ("quick_demo", "fast_training", "deep_training", "qqp_bert_base", "general_english")
 FOR_CONTINUING = ("quality_boost", "deep_training_continue", "fine_tuning")
 MENU = (
     ("Quick Demo", "the bundled sample, from scratch, a few minutes on two cores"),
