@@ -21,6 +21,7 @@ from transformers import DynamicCache, PreTrainedConfig
 from .encoders import family_of
 from .heads import CopyHead, TimeEmbedding, at_least_float32
 from .layout import Batch
+from .one_table import one_table
 from .self_conditioning import Guess, SelfConditioning, expected_embedding
 from .softmax_statistics import softmax_statistics
 
@@ -110,9 +111,10 @@ class BertDenoiser(nn.Module):
 
     # ---- passes through the encoder -------------------------------------------------------------------------------------------------
 
-    def hidden_states(self, batch: Batch, x_t: Tensor, tau: Tensor, guess: Guess | None = None) -> Tensor:
-        """One pass over whole sequences, [B, L, D]: training, and sampling with full attention. x_t [B, L], tau [B]."""
-        embeddings = self._embed(x_t, guess)
+    def hidden_states(self, batch: Batch, x_t: Tensor, tau: Tensor, guess: Guess | None = None, words: Tensor | None = None) -> Tensor:
+        """One pass over whole sequences, [B, L, D]: training, and sampling with full attention. x_t [B, L], tau [B], words [B, L, D] the
+        embeddings of x_t where they are known already."""
+        embeddings = self._embed(x_t, guess, words)
         valid, is_target = batch.valid, batch.is_target_segment  # [B, L]
         positions = batch.positions
         time = None
@@ -174,15 +176,9 @@ class BertDenoiser(nn.Module):
         """Whether sampling encodes a source once, for ``target_states``, or whole sequences at every step, by ``forward``."""
         return self.attention == "isolated" and self.family.caches
 
-    def _embed(self, ids: Tensor, guess: Guess | None = None) -> Tensor:
-        """Word embeddings [B, L, D], with the guess added at its places.
-
-        Where the vocabulary head shares the table, the gradient is as large as the table anyway: on a CPU that of the few words read is then
-        added to it row by row, instead of as a second table of mostly zeros.
-        """
-        table = self._words
-        shared = table.weight is self.mlm.get_output_embeddings().weight
-        embeddings = F.embedding(ids, table.weight, table.padding_idx, sparse=shared and ids.device.type == "cpu")
+    def _embed(self, ids: Tensor, guess: Guess | None = None, words: Tensor | None = None) -> Tensor:
+        """Word embeddings [B, L, D], with the guess added at its places."""
+        embeddings = self._words(ids) if words is None else words
         return embeddings if guess is None else self.self_conditioning(embeddings, guess)
 
     def expected_embedding(self, log_mu: Tensor) -> Tensor:
@@ -235,14 +231,16 @@ class BertDenoiser(nn.Module):
         width = batch.source_width
         return self.word_log_probs(states, places, states[:, :width], batch.input_ids[:, :width], batch.copyable[:, :width])
 
-    def _conditioned_states(self, batch, x_t, tau, places, guess: Tensor | None = None, two_pass: bool = False) -> Tensor:
+    def _conditioned_states(
+        self, batch, x_t, tau, places, guess: Tensor | None = None, two_pass: bool = False, words: Tensor | None = None
+    ) -> Tensor:
         """``hidden_states`` with the guess of self-conditioning, if the network has it; arguments as in ``forward``."""
         if self.self_conditioning is not None and two_pass:
             with torch.no_grad():
                 guess = self.expected_embedding(self._log_mu(batch, self.hidden_states(batch, x_t, tau), places))
         elif self.self_conditioning is not None and guess is None and self.training:
             guess = self.length_head.weight.new_zeros(len(places[0]), self.bert_config.hidden_size)  # so the projection takes part in every step
-        return self.hidden_states(batch, x_t, tau, None if guess is None else Guess(*places, guess))
+        return self.hidden_states(batch, x_t, tau, None if guess is None else Guess(*places, guess), words)
 
     def _length_logits(self, batch: Batch, states: Tensor) -> Tensor:
         return self.length_logits(states if self.attention == "isolated" else self.encode_source(batch).states)
@@ -262,11 +260,13 @@ class BertDenoiser(nn.Module):
         (finding them makes the host wait for a GPU). The rest as in ``forward``.
         """
         places = rows, columns = batch.masked_places(x_t) if places is None else places
-        states = self._conditioned_states(batch, x_t, tau, places, two_pass=two_pass)
+        words, table_of_words = one_table(self._words, x_t) if self._words.weight is self.mlm.get_output_embeddings().weight else (None, None)
+        states = self._conditioned_states(batch, x_t, tau, places, two_pass=two_pass, words=words)
         x_0 = batch.input_ids[rows, columns]
         # one mean fits all callers: in the type of the result, on the device of the weights
         values = None if table is None else table.to(torch.promote_types(states.dtype, torch.float32))
-        log_mu, mean = softmax_statistics(self.family.logits(self.mlm, _gather(states, places)), self.forbidden_bias, x_0, values)
+        logits = self.family.logits(self.mlm, _gather(states, places), table_of_words)
+        log_mu, mean = softmax_statistics(logits, self.forbidden_bias, x_0, values)
         if self.copy_head is not None:
             width = batch.source_width
             source_ids = batch.input_ids[:, :width]

@@ -18,6 +18,12 @@ from dataclasses import dataclass
 import torch
 import transformers
 from torch import Tensor, nn
+from torch.func import functional_call
+
+
+def shared_names(module: nn.Module, weight: nn.Parameter) -> list[str]:
+    """The names by which a module knows this parameter."""
+    return [name for name, parameter in module.named_parameters() if parameter is weight]
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Family:
     token_types: bool = False
     dropout: tuple[str, ...] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
     inner_size: str = "intermediate_size"
-    head: tuple[str, ...] = ("lm_head",)  # from states to logits
+    head: tuple[str, ...] = ("lm_head",)  # modules or functions from states to logits
 
     def private_config(self, config):
         """A copy to change. is_decoder makes BERT and RoBERTa accept a cache. It would also make them silently causal without the explicit mask."""
@@ -52,10 +58,12 @@ class Family:
         """A part of the masked language model by its dotted name."""
         return mlm.get_submodule(name)
 
-    def logits(self, mlm: nn.Module, states: Tensor) -> Tensor:
-        """The vocabulary head: [N, D] -> [N, V]."""
+    def logits(self, mlm: nn.Module, states: Tensor, table: Tensor | None = None) -> Tensor:
+        """The vocabulary head: [N, D] -> [N, V]; ``table`` stands in for the embedding table [V, D], which the head shares."""
         for name in self.head:
-            states = getattr(mlm, name)(states)
+            part = getattr(mlm, name)
+            own = [] if table is None or not isinstance(part, nn.Module) else shared_names(part, mlm.get_submodule(self.words).weight)
+            states = functional_call(part, dict.fromkeys(own, table), (states,)) if own else part(states)
         return states
 
     def run(self, mlm: nn.Module, embeddings: Tensor, token_types: Tensor, positions: Tensor, allowed: Tensor, cache=None) -> Tensor:
@@ -81,9 +89,6 @@ class Roberta(Family):
 
 class DistilBert(Family):
     """Half a BERT: no token types, no cache."""
-
-    def logits(self, mlm: nn.Module, states: Tensor) -> Tensor:
-        return mlm.vocab_projector(mlm.vocab_layer_norm(mlm.activation(mlm.vocab_transform(states))))
 
     def run(self, mlm: nn.Module, embeddings: Tensor, token_types: Tensor, positions: Tensor, allowed: Tensor, cache=None) -> Tensor:
         return mlm.distilbert(inputs_embeds=embeddings, position_ids=positions, attention_mask=allowed[:, None]).last_hidden_state
@@ -111,6 +116,7 @@ FAMILIES = {
     "distilbert": DistilBert(
         transformers.DistilBertConfig, transformers.DistilBertForMaskedLM, "distilbert", "distilbert.transformer.layer",
         "distilbert.embeddings.word_embeddings", caches=False, dropout=("dropout", "attention_dropout"), inner_size="hidden_dim",
+        head=("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
     ),
     "modernbert": ModernBert(
         transformers.ModernBertConfig, transformers.ModernBertForMaskedLM, "model", "model.layers", "model.embeddings.tok_embeddings",

@@ -16,7 +16,8 @@ from diffusion_bert.config import RunConfig, load_preset
 PACKAGE = ROOT / "diffusion_bert"
 FLOORS = (
     "errors finding presets settings config schedule word_frequency metrics text casing score layout grammar reading heads text_files ema "
-    "self_conditioning softmax_statistics memory cache hub mapped_pairs noise distributed flops compiling position_table skills mixed_pairs",
+    "self_conditioning softmax_statistics one_table memory cache hub mapped_pairs noise distributed flops compiling position_table skills "
+    "mixed_pairs",
     "encoders pieces tokenization diffusion tasks denoiser storage pretrained",
     "data encoding encoded_mix tracing model objective samplers",
     "checkpoint steering ranking bertscore",

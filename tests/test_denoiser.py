@@ -410,17 +410,19 @@ def test_gradients_reach_every_parameter(attention, timestep):
 
 @pytest.mark.parametrize("masked", (True, False))
 def test_shared_embeddings_get_the_whole_gradient(monkeypatch, masked):
-    """The table shared by embeddings and vocabulary head has a dense gradient, the sum of both uses, over two passes, also without a masked place."""
+    """The table shared by embeddings and vocabulary head has one gradient, the sum of both uses as autograd makes it, over two passes, also
+    without a masked place; every other parameter has that of the plain way too."""
     denoiser, batch = make_denoiser(), make_batch(mixed_rows())
-    x_t, table = noised(batch) if masked else batch.input_ids, denoiser.mlm.bert.embeddings.word_embeddings
+    x_t = noised(batch) if masked else batch.input_ids
     gradients = []
     for plain in (False, True):
         if plain:
-            monkeypatch.setattr(denoiser, "_embed", lambda ids, guess: table(ids))
+            monkeypatch.setattr("diffusion_bert.denoiser.one_table", lambda words, ids: (words(ids), words.weight))
         denoiser.zero_grad(set_to_none=True)
         for _ in range(2):
-            log_mu, lengths = denoiser(batch, x_t, TAU)
-            (log_mu[:, UNK].sum() + lengths.square().sum()).backward()
-        gradients.append(table.weight.grad)
-    assert not gradients[0].is_sparse and bool(gradients[0].any())
-    close(gradients[0], gradients[1])
+            said = denoiser.true_words(batch, x_t, TAU)
+            (said.log_mu.sum() + said.length_logits.square().sum()).backward()
+        gradients.append({name: parameter.grad for name, parameter in denoiser.named_parameters() if parameter.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys() and bool(gradients[0]["mlm.bert.embeddings.word_embeddings.weight"].any())
+    for name, gradient in gradients[0].items():
+        close(gradient, gradients[1][name])

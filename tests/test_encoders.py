@@ -20,6 +20,7 @@ from diffusion_bert.flops import forward_flops
 from diffusion_bert.generation import DiffusionTextGenerator
 from diffusion_bert.model import build_model, fit_schedule
 from diffusion_bert.objective import estimate_nelbo, nelbo_terms, training_loss
+from diffusion_bert.one_table import one_table
 from diffusion_bert.tokenization import TextTokenizer
 
 ROBERTA, BERT = ("<s>", "<pad>", "</s>", "<unk>", "<mask>"), ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
@@ -182,6 +183,21 @@ def test_the_target_vector_tells_the_segments_apart(built):
         one, two = (denoiser.hidden_states(batch, x_t, tau) for denoiser in (built.denoiser, plain))
     changed = (one - two).abs().amax(-1) > 1e-4
     assert torch.equal(changed & batch.valid, batch.is_target_segment & batch.valid)
+
+
+def test_one_table_has_the_whole_gradient(built, monkeypatch):
+    """The head of every family takes the table from the node of one_table.py, and every gradient is that of the plain way."""
+    batch, denoiser = batch_of(built), copy.deepcopy(built.denoiser)
+    x_t, tau = noised(built, batch)
+    gradients = []
+    for way in (one_table, lambda words, ids: (words(ids), None)):
+        monkeypatch.setattr("diffusion_bert.denoiser.one_table", way)
+        denoiser.zero_grad(set_to_none=True)
+        denoiser.true_words(batch, x_t, tau).log_mu.sum().backward()
+        gradients.append({name: parameter.grad for name, parameter in denoiser.named_parameters() if parameter.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys() and denoiser._words.weight.grad.any()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-3, atol=1e-4)
 
 
 def test_cached_equals_whole(built):
