@@ -90,6 +90,7 @@ class BertDenoiser(nn.Module):
         self.attention = attention
         self.timestep = timestep
         self.max_target_length = max_target_length
+        self.leaves_out = True  # whether the last layer of a training step may leave out places that no head reads
         width = config.hidden_size
         self.length_head = nn.Linear(width, max_target_length)
         self.copy_head = CopyHead(width) if copy_head else None
@@ -111,9 +112,14 @@ class BertDenoiser(nn.Module):
 
     # ---- passes through the encoder -------------------------------------------------------------------------------------------------
 
-    def hidden_states(self, batch: Batch, x_t: Tensor, tau: Tensor, guess: Guess | None = None, words: Tensor | None = None) -> Tensor:
-        """One pass over whole sequences, [B, L, D]: training, and sampling with full attention. x_t [B, L], tau [B], words [B, L, D] the
-        embeddings of x_t where they are known already."""
+    def hidden_states(
+        self, batch: Batch, x_t: Tensor, tau: Tensor, guess: Guess | None = None, words: Tensor | None = None, read: Tensor | None = None
+    ) -> Tensor:
+        """One pass over whole sequences, [B, L, D]: training, and sampling with full attention. x_t [B, L], tau [B].
+
+        ``words`` [B, L, D] are the embeddings of x_t where they are known already; ``read`` [B, L] says which states will be used (default: all):
+        the last layer may then leave out others, which come back as zeros.
+        """
         embeddings = self._embed(x_t, guess, words)
         valid, is_target = batch.valid, batch.is_target_segment  # [B, L]
         positions = batch.positions
@@ -129,7 +135,9 @@ class BertDenoiser(nn.Module):
         allowed = valid[:, None, :].expand(-1, valid.shape[1], -1)
         if self.attention == "isolated":
             allowed = allowed & (is_target[:, :, None] | ~is_target[:, None, :])
-        states = self._run(embeddings, is_target.long(), positions, allowed, time, is_target)
+        if read is not None:
+            read = F.pad(read, (0, embeddings.shape[1] - read.shape[1])).flatten().nonzero().squeeze(-1)
+        states = self._run(embeddings, is_target.long(), positions, allowed, time, is_target, read=read)
         return states[:, : x_t.shape[1]]
 
     def encode_source(self, batch: Batch) -> EncodedSource:
@@ -185,19 +193,16 @@ class BertDenoiser(nn.Module):
         """What self-conditioning keeps of log mu [N, V] for the next call: [N, D]."""
         return expected_embedding(log_mu, self._words.weight)
 
-    def _run(self, embeddings, token_types, positions, allowed, time=None, is_target=None, cache=None) -> Tensor:
-        """The only call of the encoder: explicit 4-D mask [B, 1, Q, K], True = may look."""
+    def _run(self, embeddings, token_types, positions, allowed, time=None, is_target=None, cache=None, read=None) -> Tensor:
+        """The only call of the encoder: explicit 4-D mask [B, 1, Q, K], True = may look. read [M]: see ``hidden_states``, as flat places."""
         if self.target_embedding is not None:
             embeddings = embeddings + token_types[..., None] * self.target_embedding
-        hooks = []
-        if self.timestep == "layerwise" and time is not None:
-            for index, layer in enumerate(self.mlm.get_submodule(self.family.layers)):
-                hooks.append(layer.register_forward_pre_hook(_adds(time[:, index, None] * is_target[:, :, None])))
-        try:
-            return self.family.run(self.mlm, embeddings, token_types, positions, allowed, cache)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        extra = None if self.timestep != "layerwise" or time is None else time[:, :, None] * is_target[:, None, :, None]  # [B, layers, Q, D]
+        with self.family.changed_layers(self.mlm, extra, read):
+            states = self.family.run(self.mlm, embeddings, token_types, positions, allowed, cache)
+        if read is None:
+            return states
+        return states.new_zeros(token_types.numel(), states.shape[-1]).index_copy(0, read, states).view(*token_types.shape, -1)
 
     # ---- heads ----------------------------------------------------------------------------------------------------------------------
 
@@ -232,7 +237,7 @@ class BertDenoiser(nn.Module):
         return self.word_log_probs(states, places, states[:, :width], batch.input_ids[:, :width], batch.copyable[:, :width])
 
     def _conditioned_states(
-        self, batch, x_t, tau, places, guess: Tensor | None = None, two_pass: bool = False, words: Tensor | None = None
+        self, batch, x_t, tau, places, guess: Tensor | None = None, two_pass: bool = False, words: Tensor | None = None, read: Tensor | None = None
     ) -> Tensor:
         """``hidden_states`` with the guess of self-conditioning, if the network has it; arguments as in ``forward``."""
         if self.self_conditioning is not None and two_pass:
@@ -240,10 +245,20 @@ class BertDenoiser(nn.Module):
                 guess = self.expected_embedding(self._log_mu(batch, self.hidden_states(batch, x_t, tau), places))
         elif self.self_conditioning is not None and guess is None and self.training:
             guess = self.length_head.weight.new_zeros(len(places[0]), self.bert_config.hidden_size)  # so the projection takes part in every step
-        return self.hidden_states(batch, x_t, tau, None if guess is None else Guess(*places, guess), words)
+        return self.hidden_states(batch, x_t, tau, None if guess is None else Guess(*places, guess), words, read)
 
     def _length_logits(self, batch: Batch, states: Tensor) -> Tensor:
         return self.length_logits(states if self.attention == "isolated" else self.encode_source(batch).states)
+
+    def _read(self, batch: Batch, places: tuple[Tensor, Tensor]) -> Tensor | None:
+        """Which states the heads will read, [B, L] bool: masked places, [CLS], and what may be copied. None where leaving out others does not pay:
+        a GPU would have to wait for their number, and a compiled encoder would be compiled anew for each."""
+        if not self.leaves_out or batch.input_ids.device.type != "cpu" or self.family.place_by_place is None:
+            return None
+        read = torch.zeros_like(batch.input_ids, dtype=torch.bool) if self.copy_head is None else batch.copyable.clone()
+        read[places] = True
+        read[:, 0] = True
+        return read
 
     def true_words(
         self,
@@ -261,7 +276,7 @@ class BertDenoiser(nn.Module):
         """
         places = rows, columns = batch.masked_places(x_t) if places is None else places
         words, table_of_words = one_table(self._words, x_t) if self._words.weight is self.mlm.get_output_embeddings().weight else (None, None)
-        states = self._conditioned_states(batch, x_t, tau, places, two_pass=two_pass, words=words)
+        states = self._conditioned_states(batch, x_t, tau, places, two_pass=two_pass, words=words, read=self._read(batch, places))
         x_0 = batch.input_ids[rows, columns]
         # one mean fits all callers: in the type of the result, on the device of the weights
         values = None if table is None else table.to(torch.promote_types(states.dtype, torch.float32))
@@ -282,12 +297,3 @@ class BertDenoiser(nn.Module):
 def _gather(states: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
     """states [B, T, D] at N places, [N, D] (index_select: its backward pass is several times faster than that of states[places])."""
     return states.flatten(0, 1).index_select(0, places[0] * states.shape[1] + places[1])
-
-
-def _adds(extra: Tensor):
-    """A pre-hook that adds ``extra`` to the hidden states a layer receives."""
-
-    def hook(_module, inputs):
-        return (inputs[0] + extra, *inputs[1:])
-
-    return hook

@@ -13,6 +13,8 @@ without a cache encode the whole sequence at every step.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +28,24 @@ def shared_names(module: nn.Module, weight: nn.Parameter) -> list[str]:
     return [name for name, parameter in module.named_parameters() if parameter is weight]
 
 
+def _adds(extra: Tensor):
+    """A pre-hook that adds ``extra`` to the hidden states a layer receives."""
+
+    def hook(_module, inputs):
+        return (inputs[0] + extra, *inputs[1:])
+
+    return hook
+
+
+def _takes(places: Tensor):
+    """A pre-hook that leaves a module only these of the flat places [M] of its inputs [B, Q, D]."""
+
+    def hook(_module, inputs):
+        return tuple(values.flatten(0, 1).index_select(0, places) for values in inputs)
+
+    return hook
+
+
 @dataclass(frozen=True)
 class Family:
     """One family: names of its parts within the masked language model, and what it can do. Here BERT and RoBERTa."""
@@ -35,6 +55,8 @@ class Family:
     encoder: str  # the encoder, and with a dot the opening of its weights' names
     layers: str
     words: str  # the embedding table
+    # where in a layer the work on each place by itself begins: from here on places can be left out; None: there is no such part
+    place_by_place: str | None = "attention.output"
     caches: bool = True  # whether it can keep keys and values of the source
     token_types: bool = False
     dropout: tuple[str, ...] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
@@ -65,6 +87,21 @@ class Family:
             own = [] if table is None or not isinstance(part, nn.Module) else shared_names(part, mlm.get_submodule(self.words).weight)
             states = functional_call(part, dict.fromkeys(own, table), (states,)) if own else part(states)
         return states
+
+    @contextlib.contextmanager
+    def changed_layers(self, mlm: nn.Module, extra: Tensor | None, read: Tensor | None) -> Iterator[None]:
+        """Let layer l add ``extra[:, l]`` [B, layers, Q, D] to what it receives, and the last one do its work on each place by itself for the flat
+        places ``read`` [M] alone: its result is then [M, D]."""
+        layers, hooks = mlm.get_submodule(self.layers), []
+        if extra is not None:
+            hooks += [layer.register_forward_pre_hook(_adds(extra[:, index])) for index, layer in enumerate(layers)]
+        if read is not None:
+            hooks.append(layers[-1].get_submodule(self.place_by_place).register_forward_pre_hook(_takes(read)))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def run(self, mlm: nn.Module, embeddings: Tensor, token_types: Tensor, positions: Tensor, allowed: Tensor, cache=None) -> Tensor:
         """Hidden states [B, Q, D] from word embeddings [B, Q, D]; token_types and positions [B, Q], allowed [B, Q, K] bool."""
@@ -115,12 +152,12 @@ FAMILIES = {
     ),
     "distilbert": DistilBert(
         transformers.DistilBertConfig, transformers.DistilBertForMaskedLM, "distilbert", "distilbert.transformer.layer",
-        "distilbert.embeddings.word_embeddings", caches=False, dropout=("dropout", "attention_dropout"), inner_size="hidden_dim",
+        "distilbert.embeddings.word_embeddings", place_by_place=None, caches=False, dropout=("dropout", "attention_dropout"), inner_size="hidden_dim",
         head=("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
     ),
     "modernbert": ModernBert(
         transformers.ModernBertConfig, transformers.ModernBertForMaskedLM, "model", "model.layers", "model.embeddings.tok_embeddings",
-        caches=False, dropout=("embedding_dropout", "mlp_dropout", "attention_dropout"), head=("head", "decoder"),
+        place_by_place=None, caches=False, dropout=("embedding_dropout", "mlp_dropout", "attention_dropout"), head=("head", "decoder"),
     ),
 }  # fmt: skip
 

@@ -426,3 +426,25 @@ def test_shared_embeddings_get_the_whole_gradient(monkeypatch, masked):
     assert gradients[0].keys() == gradients[1].keys() and bool(gradients[0]["mlm.bert.embeddings.word_embeddings.weight"].any())
     for name, gradient in gradients[0].items():
         close(gradient, gradients[1][name])
+
+
+@each_attention
+@each_timestep
+@pytest.mark.parametrize("copy_head", (True, False))
+def test_places_that_no_head_reads_may_be_left_out(attention, timestep, copy_head):
+    """A training step says and learns the same whether the last layer works on all places or on those that are read; and it does leave some out."""
+    denoiser, batch = make_denoiser(attention=attention, timestep=timestep, copy_head=copy_head), make_batch(mixed_rows())
+    table = torch.linspace(-1, 1, denoiser.bert_config.vocab_size, dtype=torch.float64)
+    x_t = torch.where((batch.columns % 2 == 0) & batch.target_mask, batch.mask_id, batch.input_ids)
+    results, rows = [], []
+    dense = denoiser.mlm.bert.encoder.layer[-1].intermediate
+    dense.register_forward_hook(lambda _module, inputs, _output: rows.append(inputs[0].flatten(0, -2).shape[0]))
+    for denoiser.leaves_out in (True, False):
+        denoiser.zero_grad(set_to_none=True)
+        said = denoiser.true_words(batch, x_t, TAU, table)
+        (said.log_mu.sum() + said.mean.sum() + said.length_logits.square().sum()).backward()
+        gradients = {name: parameter.grad for name, parameter in denoiser.named_parameters() if parameter.grad is not None}
+        results.append({"log_mu": said.log_mu, "mean": said.mean, "lengths": said.length_logits, **gradients})
+    assert results[0].keys() == results[1].keys() and min(rows) < 0.8 * max(rows)
+    for name, value in results[0].items():
+        close(value, results[1][name])
