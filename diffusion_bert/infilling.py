@@ -16,6 +16,7 @@ from .steering import CONTINUATION, FREE, NEW_WORD
 from .text import MASK
 from .tokenization import TextTokenizer
 
+CLOSING = re.compile(r"[.,;:?!)\]%]")
 FILL_SHARE = 1 / 3  # of the words, when fill chooses them itself
 
 
@@ -84,7 +85,8 @@ def _words(text: str, ids: list[int], spans: list[tuple[int, int]], tokenizer: T
 def splice(masked: MaskedText, ids: list[int], tokenizer: TextTokenizer, cased: Callable[[str, str], str]) -> list[tuple[str, int | None]]:
     """The typed text with only the masked places replaced by the tokens ``ids``, in pieces: (text, its place, or None for what was typed).
 
-    ``cased(whole, typed)`` chooses capitals with the whole sentence in view; they are taken over for the new words only.
+    A sign written in the place of a word takes the space before it along, unless the place was typed as [MASK]. ``cased(whole, typed)`` chooses
+    capitals with the whole sentence in view; they are taken over for the new words only.
     """
     text, spans, words = masked.text, masked.spans, masked.canvas.words
     pieces: list[tuple[str, int | None]] = []
@@ -97,7 +99,10 @@ def splice(masked: MaskedText, ids: list[int], tokenizer: TextTokenizer, cased: 
         # a further piece of the same masked word: a new word needs a space of its own
         if place and start == spans[place - 1][1] and words[place - 1] == tokenizer.mask_id and tokenizer.pieces.has_space(token):
             between += " "
-        pieces += [(between, None), (tokenizer.pieces.surface(token), place)]
+        written = tokenizer.pieces.surface(token)
+        if MASK not in text and CLOSING.fullmatch(written):  # a sign in the place of a word that nobody asked for stands at the word before
+            between = between.removesuffix(" ")
+        pieces += [(between, None), (written, place)]
         position = end
     pieces.append((text[position:], None))
     whole = "".join(piece for piece, _ in pieces)

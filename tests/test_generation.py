@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from tiny import grammar_pairs, refusal, save_bert, tiny_config, tiny_model
 
 from diffusion_bert.config import SamplingConfig
-from diffusion_bert.data import PAIR
+from diffusion_bert.data import NO_SOURCE, PAIR
+from diffusion_bert.decoding import Canvas
 from diffusion_bert.generation import DiffusionTextGenerator
-from diffusion_bert.infilling import FILL_SHARE
+from diffusion_bert.infilling import FILL_SHARE, MaskedText, splice, tokenize_masked
 from diffusion_bert.model import build_model
 from diffusion_bert.text import split_sentences
 
@@ -150,6 +151,19 @@ pieces = st.text(
     ),
     max_size=8,
 )
+
+
+def test_a_sign_in_the_place_of_a_word_stands_at_the_word_before():
+    """What fill hides by itself takes its space along when a sign comes instead; in the place of a typed [MASK] the space stays."""
+    tokenizer, text = tiny_model().tokenizer, "Where is the museum today"
+    stop = tokenizer.encode(".")[0]
+    for typed, expected in ((text, "Where is the museum."), (text.replace("today", "[MASK]"), "Where is the museum .")):
+        ids, spans = tokenize_masked(typed, tokenizer)
+        last = [place for place, (start, _) in enumerate(spans) if start >= typed.rindex(" ")]
+        words = [tokenizer.mask_id if place in last else index for place, index in enumerate(ids)]
+        masked = MaskedText(typed, Canvas(NO_SOURCE, [], words[: last[0] + 1], 0.5), [*spans[: last[0]], (spans[last[0]][0], len(typed))])
+        parts = splice(masked, [*ids[: last[0]], stop], tokenizer, lambda whole, typed: whole)
+        assert "".join(part for part, _ in parts) == expected
 
 
 @settings(max_examples=120, deadline=None, database=None, derandomize=True)
