@@ -111,11 +111,14 @@ def new_figure(rows: int, columns: int, size: tuple[float, float]):
 
 
 def save_figure(figure, path: Path) -> None:
-    """Write a PNG on white and close the figure."""
+    """Write it on white, as an SVG (the same bytes every time) if the name ends so and otherwise as a PNG, and close the figure."""
     import matplotlib.pyplot as plt
 
+    vector = path.suffix.lower() == ".svg"
+    kind = {"format": "svg", "metadata": {"Date": None}} if vector else {"format": "png", "dpi": 130}
     try:
-        write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130, facecolor="white"))
+        with plt.rc_context({"svg.hashsalt": path.name}):
+            write_atomically(path, lambda file: figure.savefig(file, facecolor="white", **kind))
     finally:
         plt.close(figure)
 

@@ -111,17 +111,17 @@ def shortened(text: str, most: int = 110) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """CHECKPOINT TEXT OUT.png"""
+    """Parse and draw."""
     parser = Parser("Draw how a text is written, step by step.", prog="python -m diffusion_bert.trace_image")
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint file")
     parser.add_argument("text", metavar="TEXT", help="the source")
-    parser.add_argument("picture", metavar="OUT.png", help="the picture to write")
+    parser.add_argument("picture", metavar="OUT.png", help="the picture to write, .png or .svg")
     parser.add_settings(SamplingConfig, defaults={"num_steps": STEPS})
     given = parser.parse(sys.argv[1:] if argv is None else argv)
     checkpoint, text, picture = checkpoint_file(given.pop("checkpoint")), given.pop("text"), Path(given.pop("picture"))
     options = build(SamplingConfig, {"num_steps": STEPS, **given}, "--")
-    if picture.suffix.lower() != ".png" or picture.is_dir() or not picture.parent.is_dir():
-        raise UserError(f"{picture} cannot be the picture: expected a file ending in .png in a folder that exists")
+    if picture.suffix.lower() not in (".png", ".svg") or picture.is_dir() or not picture.parent.is_dir():
+        raise UserError(f"{picture} cannot be the picture: expected a file ending in .png or .svg in a folder that exists")
     from .checkpoint import load_checkpoint
     from .generation import DiffusionTextGenerator
     from .model import pick_device

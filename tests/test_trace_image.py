@@ -53,7 +53,7 @@ def test_refusals(trained, tmp_path):
 
 
 def test_the_command(trained, tmp_path, capsys):
-    """CHECKPOINT TEXT OUT.png writes an opaque picture and prints the text."""
+    """CHECKPOINT TEXT OUT.png writes an opaque picture and prints the text; as .svg it is the same to the byte every time."""
     import matplotlib.image
 
     path = tmp_path / "trace.png"
@@ -64,4 +64,9 @@ def test_the_command(trained, tmp_path, capsys):
     written = follow(DiffusionTextGenerator(tiny_model(), SamplingConfig(num_steps=2)), SOURCE)
     written.words[0] = "$\\frac"  # no formula
     plot_confidence(written, tmp_path / "again.png")
+    drawn = []
+    for _ in range(2):
+        plot_confidence(written, tmp_path / "again.svg")
+        drawn.append((tmp_path / "again.svg").read_bytes())
+    assert drawn[0] == drawn[1] and drawn[0].startswith(b"<?xml") and b"<svg" in drawn[0]
     assert len(shortened("word " * 100)) <= 110 and shortened(SOURCE) == SOURCE
