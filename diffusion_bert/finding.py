@@ -31,6 +31,11 @@ def bundled_checkpoint() -> Path | None:
     return max(BUNDLED.glob("*.pt"), default=None)
 
 
+def origin(path: Path) -> str:
+    """What to say before a path that ``checkpoint_file`` chose by itself."""
+    return "The bundled checkpoint " if path == bundled_checkpoint() else "The newest run, "
+
+
 def latest_checkpoint(output_dir: str | Path = "runs", name: str = "best_model.pt") -> Path:
     """The most recently written checkpoint of that name below ``output_dir``.
 

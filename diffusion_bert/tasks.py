@@ -78,14 +78,18 @@ def _from_tasks(config: DataConfig, seed: int) -> Splits:
     notes: list[str] = []
     parts: dict[str, Splits] = {}
     for name in names:
-        own = folder is not None and (name != "sample" or (folder / name).is_dir())
-        part = replace(
-            config, task_name=name, data_dir=str(folder / name) if own else None, symmetric=config.symmetric and TASKS[name].reversible
-        )  # fmt: skip
-        parts[name] = load_pairs(part, seed)
+        parts[name] = load_pairs(one_task(config, name), seed)
         notes += [f"{name}: {note}" for note in parts[name].notes]
     mixed = (MixedPairs({name: getattr(part, split) for name, part in parts.items()}) for split in ("train", "valid", "test"))
     return Splits(*mixed, notes)
+
+
+def one_task(config: DataConfig, task: str) -> DataConfig:
+    """The settings by which one of several tasks is loaded: from its folder below ``data_dir``, if there is one."""
+    own = None if config.data_dir is None else Path(config.data_dir) / task
+    if own is not None and task == "sample" and not own.is_dir():
+        own = None
+    return replace(config, task_name=task, data_dir=own and str(own), symmetric=config.symmetric and TASKS[task].reversible)
 
 
 def take_sample(pairs: Sequence[Pair], size: int | None, seed: int) -> Sequence[Pair]:

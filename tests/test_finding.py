@@ -46,7 +46,6 @@ def test_first_line(trained, tmp_path, monkeypatch, named):
     (tmp_path / "runs").unlink()
     if not named:
         monkeypatch.setattr("diffusion_bert.finding.bundled_checkpoint", lambda: trained / "best_model.pt")
-        monkeypatch.setattr("diffusion_bert.commands.interactive.bundled_checkpoint", lambda: trained / "best_model.pt")
         first = run("interactive_generation", "--device", "cpu").out.splitlines()[0]
         assert first.startswith(f"The bundled checkpoint {trained}")
 
@@ -83,3 +82,22 @@ def test_weights_of_half_precision(trained, tmp_path):
     half, full = load_checkpoint(tmp_path / "half.pt"), load_checkpoint(trained / "best_model.pt")
     for (name, value), other in zip(half.denoiser.named_parameters(), full.denoiser.parameters()):
         assert value.dtype == torch.float32 and torch.equal(value, other.half().float()), name
+
+
+def test_evaluation_of_the_bundled_checkpoint(tmp_path, monkeypatch, data_dir):
+    """It is announced, says that its data is not there, takes the task's own folder or one with a folder per task, and leaves its report in runs."""
+    monkeypatch.chdir(tmp_path)
+    bundled = tmp_path / "checkpoints"
+    bundled.mkdir()
+    monkeypatch.setattr(finding, "BUNDLED", bundled)
+    model = new_model(task_name="CC,text")
+    save_checkpoint(bundled / "a.pt", model)
+    refused = run("evaluate_trained_model", "--device", "cpu")
+    assert refused.code == 2 and "does not say where its data lies" in refused.err and "--test_file" in refused.err
+    (tmp_path / "data").mkdir()
+    os.symlink(data_dir, tmp_path / "data" / "CC")
+    small = ("--max_samples", "2", "--num_steps", "2", "--parts", "nelbo", "--device", "cpu")
+    for folder in (data_dir, tmp_path / "data"):
+        done = run("evaluate_trained_model", "--data_dir", folder, *small)
+        assert done.code in (None, 0) and done.out.startswith(f"The bundled checkpoint {bundled / 'a.pt'}"), done.err
+    assert (tmp_path / "runs" / "evaluation_a" / "evaluation.json").is_file() and [path.name for path in bundled.iterdir()] == ["a.pt"]

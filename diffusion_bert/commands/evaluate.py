@@ -13,7 +13,7 @@ from pathlib import Path
 from ..cli import Parser
 from ..config import SamplingConfig, build
 from ..errors import UserError, nearest
-from ..finding import checkpoint_file
+from ..finding import bundled_checkpoint, checkpoint_file, origin
 
 OUTPUT_FILES = ("evaluation.json", "evaluation.md", "evaluation.png", "generations.jsonl", "confidence_map.png")
 PARTS = ("reconstruction", "generation", "nelbo")  # as in evaluation.py, which is too heavy to import for --help
@@ -23,11 +23,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse and evaluate."""
     parser = Parser("Evaluate a checkpoint: reconstruction, conditional generation beside its floors, NELBO terms, score.")
     what = parser.add_argument_group("what to evaluate")
-    what.add_argument("--checkpoint", metavar="FILE", help="checkpoint file (default: the newest best_model.pt below runs/)")
+    what.add_argument(
+        "--checkpoint", metavar="FILE", help="checkpoint file (default: the newest best_model.pt below runs/, else one that came with the program)"
+    )
     what.add_argument("--task_name", metavar="NAME", help="which task of a checkpoint of several (default: its first)")
     what.add_argument("--split", metavar="valid|test", help="which split of the checkpoint's data (default: test)")
     what.add_argument(
-        "--data_dir", metavar="DIR", help="folder with train.jsonl, valid.jsonl and perhaps test.jsonl, when it has moved since training"
+        "--data_dir",
+        metavar="DIR",
+        help="where the checkpoint's data lies now: a folder as training took it (of several tasks: with one for each, or that of the task alone)",
     )
     what.add_argument("--test_file", metavar="FILE", help="evaluate on this file instead (.jsonl, .csv, .tsv or .txt)")
     what.add_argument("--examples", metavar="FILE", help="sentences for the reconstruction part, one per line, instead of held-out targets")
@@ -37,12 +41,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--parts", type=_parts, metavar="NAMES", help=f"some of {','.join(PARTS)}, with commas (default: all; the score needs the first two)"
     )
     what.add_argument("--bertscore", metavar="MODEL", help="add BERTScore by this model, a directory or hub id (microsoft/deberta-xlarge-mnli)")
-    what.add_argument("--output_dir", metavar="DIR", help="where the report goes (default: beside the checkpoint)")
+    what.add_argument(
+        "--output_dir",
+        metavar="DIR",
+        help="where the report goes (default: beside the checkpoint; of one that came with the program: runs/evaluation_NAME)",
+    )
     parser.add_settings(SamplingConfig, leave_out=("num_samples", "best_of"))
     given = parser.parse(sys.argv[1:] if argv is None else argv)
     if given.get("split", "test") not in ("valid", "test"):
         raise UserError(f"split is '{given['split']}': expected valid or test")
-    evaluate_checkpoint(checkpoint_file(given.pop("checkpoint", None)), **given)
+    named = given.pop("checkpoint", None)
+    checkpoint = checkpoint_file(named)
+    if named is None:
+        print(f"{origin(checkpoint)}{checkpoint}")
+    evaluate_checkpoint(checkpoint, **given)
     return 0
 
 
@@ -103,7 +115,8 @@ def evaluate_checkpoint(
     own_data = model.config.data.train_file or model.config.data.dataset_name or (name == "sample" and not from_grammar(pairs))
     task = "custom" if own_data else name
     sentences = [pair.target for pair in read_file(examples).pairs] if examples else None
-    folder = Path(output_dir) if output_dir else checkpoint.parent
+    own_folder = Path("runs") / f"evaluation_{checkpoint.stem}" if checkpoint == bundled_checkpoint() else checkpoint.parent
+    folder = Path(output_dir) if output_dir else own_folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -163,20 +176,26 @@ def chosen_pairs(
     """The pairs to evaluate on: a file, or a split of the checkpoint's data (of one ``task``); all rows or a seeded sample."""
     import dataclasses
 
-    from ..mixed_pairs import parts_of
-    from ..tasks import load_pairs, read_pairs, take_sample
+    from ..skills import Skills
+    from ..tasks import load_pairs, one_task, read_pairs, take_sample
 
     if test_file:
-        pairs = read_pairs(test_file, config.data, notes)
-    else:
-        data = dataclasses.replace(config.data, max_samples=None)
-        if data_dir:
-            data = dataclasses.replace(data, data_dir=data_dir, train_file=None, valid_file=None, test_file=None, dataset_name=None)
+        return take_sample(read_pairs(test_file, config.data, notes), max_samples, seed)
+    data = dataclasses.replace(config.data, max_samples=None)
+    if data_dir:
+        data = dataclasses.replace(data, data_dir=data_dir, train_file=None, valid_file=None, test_file=None, dataset_name=None)
+    if "," in data.task_name:
+        task = task or Skills.of(data.task_name).first
+        alone = data_dir and not (Path(data_dir) / task).is_dir()  # the folder of this task itself
+        data = dataclasses.replace(one_task(data, task), **({"data_dir": data_dir} if alone else {}))
+    try:
         splits = load_pairs(data, config.training.seed)
-        notes += splits.notes
-        task = task or data.task_name
-        pairs = parts_of(splits.valid if split == "valid" else splits.test, task)[task]
-    return take_sample(pairs, max_samples, seed)
+    except UserError as error:
+        if data.data_dir or data.train_file or data.dataset_name:
+            raise
+        raise UserError(f"this checkpoint does not say where its data lies ({error}): give --test_file FILE or --data_dir DIR") from None
+    notes += splits.notes
+    return take_sample(splits.valid if split == "valid" else splits.test, max_samples, seed)
 
 
 def from_grammar(pairs) -> bool:

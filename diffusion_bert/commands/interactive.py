@@ -11,7 +11,7 @@ from pathlib import Path
 from ..cli import Parser
 from ..config import DisplayConfig, SamplingConfig, build
 from ..errors import UserError, nearest
-from ..finding import bundled_checkpoint, checkpoint_file
+from ..finding import checkpoint_file, origin
 from ..skills import FILE_COMMANDS
 from ..text_files import check_paths
 
@@ -81,11 +81,9 @@ def _load(path: Path):
 
 def first_line(path: Path, model, named: bool) -> str:
     """Which checkpoint speaks, and what is to be known of it."""
-    bundled = bundled_checkpoint()
-    origin = "" if named else "The bundled checkpoint " if bundled is not None and path == bundled else "The newest run, "
     note = model.config.data.license_note
     licence = f"; {' '.join(note.split())}" if note else ""
-    return f"{origin}{path} ({', '.join(model.skills.tasks)}, {model.parameter_count / 1e6:.1f}M parameters{licence})"
+    return f"{'' if named else origin(path)}{path} ({', '.join(model.skills.tasks)}, {model.parameter_count / 1e6:.1f}M parameters{licence})"
 
 
 def _talk(generator, display: DisplayConfig) -> int:
