@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch  # noqa: E402
 
-from benchmarks.common import machine  # noqa: E402
+from benchmarks.common import machine, positive  # noqa: E402
 from diffusion_bert.checkpoint import load_checkpoint  # noqa: E402
 from diffusion_bert.cli import Parser, guarded  # noqa: E402
 from diffusion_bert.data import NO_SOURCE, Collator  # noqa: E402
@@ -41,21 +41,22 @@ def masked_text(ids: list[int], share: float, mask_id: int, rng: random.Random) 
     return [mask_id if place in chosen else index for place, index in enumerate(ids)]
 
 
-def top_one(model, texts: list[str], share: float, seed: int = 0) -> tuple[int, int, int]:
-    """(masked places, right ones, right ones of the commonest word piece); texts longer than the model takes are left out."""
+def top_one(model, texts: list[str], share: float, seed: int = 0) -> tuple[int, int, int, int]:
+    """(texts, masked places, right ones, right ones of the commonest word piece); texts longer than the model takes are left out."""
     rng, text = random.Random(seed), model.tokenizer
     commonest = int(model.token_counts.argmax())
-    places = right = floor = 0
+    used = places = right = floor = 0
     for line in texts:
         ids = text.encode(line)
         if not 0 < len(ids) <= model.denoiser.max_target_length:
             continue
         masked = masked_text(ids, share, text.mask_id, rng)
         truth = torch.tensor([index for index, now in zip(ids, masked) if now == text.mask_id])
+        used += 1
         places += len(truth)
         right += int((own_choice(model, masked).argmax(-1) == truth).sum())
         floor += int((truth == commonest).sum())
-    return places, right, floor
+    return used, places, right, floor
 
 
 def wilson(right: int, places: int, z: float = 1.96) -> tuple[float, float]:
@@ -70,7 +71,7 @@ def main(argv=None) -> int:
     parser = Parser(__doc__.splitlines()[0])
     parser.add_argument("checkpoint", metavar="FILE")
     parser.add_argument("texts_file", metavar="TEXTS", help="sentences that the model has not seen, one per line")
-    parser.add_argument("--texts", type=int, default=500, metavar="N", help="how many of them, from the first (default: 500)")
+    parser.add_argument("--texts", type=positive, default=500, metavar="N", help="how many of them, from the first (default: 500)")
     parser.add_argument("--share", type=float, default=0.15, metavar="X", help="share of word pieces to mask (default: 0.15)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="which places are masked (default: 0)")
     given = {"texts": 500, "share": 0.15, "seed": 0} | parser.parse(sys.argv[1:] if argv is None else argv)
@@ -78,10 +79,12 @@ def main(argv=None) -> int:
         raise UserError(f"--share is {given['share']:g}: expected a number above 0, up to 1")
     model = load_checkpoint(given["checkpoint"])
     texts = [pair.target for pair in read_file(given["texts_file"]).pairs[: given["texts"]]]
-    places, right, floor = top_one(model, texts, given["share"], given["seed"])
+    used, places, right, floor = top_one(model, texts, given["share"], given["seed"])
     if not places:
         raise UserError(f"{given['texts_file']}: no text that fits this model ({model.denoiser.max_target_length} word pieces)")
-    print(f"{machine()}; {len(texts):,} texts, {given['share']:.0%} masked, seed {given['seed']}\n\n| | places | right, % |\n|---|---|---|")
+    print(
+        f"{machine()}; {used:,} of {len(texts):,} texts, {given['share']:.0%} masked, seed {given['seed']}\n\n| | places | right, % |\n|---|---|---|"
+    )
     for name, count in (("model", right), ("commonest word", floor)):
         low, high = wilson(count, places)
         print(f"| {name} | {places:,} | {100 * count / places:.1f} ({low:.1f}-{high:.1f}) |")

@@ -5,7 +5,7 @@
 
 Texts have a paragraph a line (.txt or .txt.xz). Their sentences are kept if they read as plain English (``is_plain``), and --texts of them are drawn
 at random. Of the pairs, folders with train.jsonl and valid.jsonl (src, trg), all of qqp and --replies of CC are taken. The result is a folder
-for each task: qqp, CC and text, whose valid.txt comes from --held_out_text alone.
+for each task: qqp, CC and text, whose valid.txt has sentences of --held_out_text that are not among the others.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.common import positive  # noqa: E402
 from diffusion_bert.cli import Parser, guarded  # noqa: E402
 from diffusion_bert.errors import UserError  # noqa: E402
+from diffusion_bert.storage import write_atomically  # noqa: E402
 
 SENTENCE_END = re.compile(r"(?<=[a-z]{3}[.!?]) (?=[A-Z])")  # three letters before the stop: not after "Mr." or "U.S."
 PLAIN = re.compile(r"[A-Z][A-Za-z ,;'-]+[.!?]")  # no digits, brackets, quotation marks, markup or foreign letters
 WORDS = range(6, 31)
+VALIDATION = 2_000  # held-out sentences
 MOST_NAMES = 2  # capitals inside the sentence: a small model cannot learn names
 
 
@@ -35,17 +38,23 @@ def main(argv=None) -> int:
     parser.add_argument("--held_out_text", nargs="+", required=True, metavar="FILE", help="other texts, to validate on")
     parser.add_argument("--qqp", type=Path, required=True, metavar="DIR", help="paraphrase pairs")
     parser.add_argument("--CC", type=Path, required=True, metavar="DIR", help="utterances with replies")
-    parser.add_argument("--texts", type=int, default=120_000, metavar="N", help="sentences to train on (default: %(default)s)")
-    parser.add_argument("--replies", type=int, default=40_000, metavar="N", help="pairs of CC to train on (default: %(default)s)")
+    parser.add_argument("--texts", type=positive, default=120_000, metavar="N", help="sentences to train on (default: %(default)s)")
+    parser.add_argument("--replies", type=positive, default=40_000, metavar="N", help="pairs of CC to train on (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all draws (default: %(default)s)")
     options = {"texts": 120_000, "replies": 40_000, "seed": 0} | parser.parse(sys.argv[1:] if argv is None else argv)
     folder, rng = options["folder"], random.Random(options["seed"])
+    files = {}
     for task, count in (("qqp", None), ("CC", options["replies"])):
-        rows = {split: read_lines(options[task] / f"{split}.jsonl") for split in ("train", "valid")}
-        write(folder / task / "train.jsonl", drawn(rows["train"], count, rng))
-        write(folder / task / "valid.jsonl", rows["valid"])
-    write(folder / "text" / "train.txt", drawn(sentences(options["text"]), options["texts"], rng))
-    write(folder / "text" / "valid.txt", drawn(sentences(options["held_out_text"]), 2_000, rng))
+        files[f"{task}/train.jsonl"] = drawn(read_lines(options[task] / "train.jsonl"), count, rng)
+        files[f"{task}/valid.jsonl"] = read_lines(options[task] / "valid.jsonl")
+    known = sentences(options["text"])
+    files["text/train.txt"] = drawn(known, options["texts"], rng)
+    known = set(known)
+    files["text/valid.txt"] = drawn([text for text in sentences(options["held_out_text"]) if text not in known], VALIDATION, rng)
+    if there := next((folder / name for name in files if (folder / name).exists()), None):
+        raise UserError(f"{there} exists: nothing is overwritten; give a new folder")
+    for name, rows in files.items():
+        write(folder / name, rows)
     return 0
 
 
@@ -53,8 +62,8 @@ def read_lines(path: Path) -> list[str]:
     """The lines of a text file, unpacked if its name ends in .xz."""
     try:
         with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else open(path, encoding="utf-8") as file:
-            return file.read().splitlines()
-    except (OSError, UnicodeDecodeError, lzma.LZMAError) as error:
+            return file.read().removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError, EOFError, lzma.LZMAError) as error:
         raise UserError(f"{path}: {error}; expected a text file in UTF-8") from None
 
 
@@ -77,8 +86,11 @@ def drawn(rows: list[str], count: int | None, rng: random.Random) -> list[str]:
 
 def write(path: Path, rows: list[str]) -> None:
     """One row a line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make {path.parent}: {error.strerror}; choose another folder") from None
+    write_atomically(path, lambda file: file.write("".join(f"{row}\n" for row in rows).encode()))
     print(f"{path}: {len(rows):,} rows")
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedConfig
 
 from .encoders import family_of
-from .heads import CopyHead, TimeEmbedding, at_least_float32
+from .heads import CopyHead, TimeEmbedding, at_least_float32, at_places
 from .layout import Batch
 from .one_table import one_table
 from .self_conditioning import Guess, SelfConditioning, expected_embedding
@@ -86,10 +86,8 @@ class BertDenoiser(nn.Module):
         config = self.family.private_config(bert_config)
         self.mlm = self.family.model_class(config)
         self.target_embedding = None if self.family.token_types else nn.Parameter(torch.zeros(config.hidden_size))
-        self.bert_config = config
-        self.attention = attention
-        self.timestep = timestep
-        self.max_target_length = max_target_length
+        self.bert_config, self.max_target_length = config, max_target_length
+        self.attention, self.timestep = attention, timestep
         self.leaves_out = True  # whether the last layer of a training step may leave out places that no head reads
         width = config.hidden_size
         self.length_head = nn.Linear(width, max_target_length)
@@ -210,12 +208,15 @@ class BertDenoiser(nn.Module):
         """Logits of p(length | source) for 1..max_target_length, [B, max_target_length], from the state of [CLS]."""
         return self.length_head(source_states[:, 0])
 
-    def word_log_probs(self, states: Tensor, places: tuple[Tensor, Tensor], source_states: Tensor, source_ids: Tensor, copyable: Tensor) -> Tensor:
+    def word_log_probs(
+        self, states: Tensor, places: tuple[Tensor, Tensor], source_states: Tensor, source_ids: Tensor, copyable: Tensor, table: Tensor | None = None
+    ) -> Tensor:
         """log mu at N places, [N, V] float32 or better: the vocabulary head, mixed with the copy head if there is one.
 
-        states [B, T, D], places = rows and columns [N] into them, source_states [B, S, D], source_ids and copyable [B, S].
+        states [B, T, D], places = rows and columns [N] into them, source_states [B, S, D], source_ids and copyable [B, S], table as in ``one_table``.
         """
-        logits = at_least_float32(self.family.logits(self.mlm, _gather(states, places))).add_(self.forbidden_bias)  # in place: nobody else reads them
+        logits = self.family.logits(self.mlm, at_places(states, places), table)
+        logits = at_least_float32(logits).add_(self.forbidden_bias)  # in place: nobody else reads them
         if self.copy_head is None:
             return torch.log_softmax(logits, dim=-1)
         return self.copy_head(logits, states, places, source_states, source_ids, self._may_be_copied(source_ids, copyable))
@@ -229,12 +230,18 @@ class BertDenoiser(nn.Module):
         For self-conditioning ``guess`` [N, D] is what was expected at these places; ``two_pass`` makes it by a first pass without gradient.
         """
         places = batch.masked_places(x_t)
-        states = self._conditioned_states(batch, x_t, tau, places, guess, two_pass)
-        return self._log_mu(batch, states, places), self._length_logits(batch, states)
+        words, table = self._one_table(x_t)
+        states = self._conditioned_states(batch, x_t, tau, places, guess, two_pass, words)
+        return self._log_mu(batch, states, places, table), self._length_logits(batch, states)
 
-    def _log_mu(self, batch: Batch, states: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
+    def _one_table(self, x_t: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """``one_table`` where the head shares the embeddings' table and a gradient is wanted."""
+        shared = self._words.weight is self.mlm.get_output_embeddings().weight
+        return one_table(self._words, x_t) if shared and torch.is_grad_enabled() else (None, None)
+
+    def _log_mu(self, batch: Batch, states: Tensor, places: tuple[Tensor, Tensor], table: Tensor | None = None) -> Tensor:
         width = batch.source_width
-        return self.word_log_probs(states, places, states[:, :width], batch.input_ids[:, :width], batch.copyable[:, :width])
+        return self.word_log_probs(states, places, states[:, :width], batch.input_ids[:, :width], batch.copyable[:, :width], table)
 
     def _conditioned_states(
         self, batch, x_t, tau, places, guess: Tensor | None = None, two_pass: bool = False, words: Tensor | None = None, read: Tensor | None = None
@@ -262,25 +269,20 @@ class BertDenoiser(nn.Module):
 
     def true_words(
         self,
-        batch: Batch,
-        x_t: Tensor,
-        tau: Tensor,
-        table: Tensor | None = None,
-        two_pass: bool = False,
-        places: tuple[Tensor, Tensor] | None = None,
-    ) -> TrueWords:
+        batch: Batch, x_t: Tensor, tau: Tensor, table: Tensor | None = None, two_pass: bool = False, places: tuple[Tensor, Tensor] | None = None,
+    ) -> TrueWords:  # fmt: skip
         """What the loss needs to know of mu, and no more: faster than ``forward``, which writes down all N x V numbers.
 
         table [V] holds one number per word whose mean under mu is wanted; places are ``batch.masked_places(x_t)`` where they are known already
         (finding them makes the host wait for a GPU). The rest as in ``forward``.
         """
         places = rows, columns = batch.masked_places(x_t) if places is None else places
-        words, table_of_words = one_table(self._words, x_t) if self._words.weight is self.mlm.get_output_embeddings().weight else (None, None)
+        words, table_of_words = self._one_table(x_t)
         states = self._conditioned_states(batch, x_t, tau, places, two_pass=two_pass, words=words, read=self._read(batch, places))
         x_0 = batch.input_ids[rows, columns]
         # one mean fits all callers: in the type of the result, on the device of the weights
         values = None if table is None else table.to(torch.promote_types(states.dtype, torch.float32))
-        logits = self.family.logits(self.mlm, _gather(states, places), table_of_words)
+        logits = self.family.logits(self.mlm, at_places(states, places), table_of_words)
         log_mu, mean = softmax_statistics(logits, self.forbidden_bias, x_0, values)
         if self.copy_head is not None:
             width = batch.source_width
@@ -292,8 +294,3 @@ class BertDenoiser(nn.Module):
             if values is not None:
                 mean = log_not_g.exp() * mean + log_g.exp() * (weights * values[ids]).sum(-1)
         return TrueWords(log_mu, mean, rows, x_0, self._length_logits(batch, states))
-
-
-def _gather(states: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
-    """states [B, T, D] at N places, [N, D] (index_select: its backward pass is several times faster than that of states[places])."""
-    return states.flatten(0, 1).index_select(0, places[0] * states.shape[1] + places[1])

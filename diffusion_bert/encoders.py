@@ -66,7 +66,7 @@ class Family:
     def private_config(self, config):
         """A copy to change. is_decoder makes BERT and RoBERTa accept a cache. It would also make them silently causal without the explicit mask."""
         flags = {"is_decoder": True, "use_cache": True, "add_cross_attention": False} if self.caches else {}
-        return self.config_class.from_dict({**config.to_dict(), **flags})
+        return self.config_class.from_dict({**config.to_dict(), **flags, "chunk_size_feed_forward": 0})
 
     def offset(self, config) -> int:
         """Rows of the position table before that of position 0."""
@@ -94,7 +94,7 @@ class Family:
         places ``read`` [M] alone: its result is then [M, D]."""
         layers, hooks = mlm.get_submodule(self.layers), []
         if extra is not None:
-            hooks += [layer.register_forward_pre_hook(_adds(extra[:, index])) for index, layer in enumerate(layers)]
+            hooks += [layer.register_forward_pre_hook(_adds(own)) for layer, own in zip(layers, extra.unbind(1))]
         if read is not None:
             hooks.append(layers[-1].get_submodule(self.place_by_place).register_forward_pre_hook(_takes(read)))
         try:

@@ -19,7 +19,8 @@ def forward_flops(denoiser, batch_size: int, length: int, source_width: int, mas
     """Of one forward pass of a ``BertDenoiser``: a product of [m, k] and [k, n] counts 2 m k n.
 
     batch_size x length places go through the encoder, padding included, since it is computed too; the vocabulary head sees the ``masked`` places
-    only; the copy head has a key per source place and scores of all places against it. Time embedding, normalisation and softmax are left out.
+    only; the copy head has a key per source place and scores of all places against it. Time embedding, normalisation and softmax are left out,
+    and so is what the last layer of a training step on a CPU leaves out.
     """
     config = denoiser.bert_config
     width, inner, layers = config.hidden_size, getattr(config, denoiser.family.inner_size), config.num_hidden_layers

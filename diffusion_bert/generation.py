@@ -1,7 +1,8 @@
 """Text in, text out: fill masked words, write the other sentence of a pair, continue a text.
 
-What the user typed outside the masked places comes back exactly; generated sentences get normal spacing and, with an uncased
-vocabulary, capitals. A text longer than the model can take is worked on sentence by sentence, or refused; it is never cut.
+What the user typed outside the masked places comes back exactly (but a sign that fill writes in the place of a word takes the space before it
+along); generated sentences get normal spacing and, with an uncased vocabulary, capitals. A text longer than the model can take is worked on
+sentence by sentence, or refused; it is never cut.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ class DiffusionTextGenerator:
     def fill_masks(self, text: str | Sequence[str], on_trace: OnTrace | None = None, **options):
         """Every [MASK] filled; in a text without one, about a third of the words is masked first, others for every candidate.
 
-        All else comes back as it was typed. Returns as in ``paraphrase_text``.
+        All else comes back as it was typed, but for the space before a sign that takes the place of an unmasked word. Returns as in
+        ``paraphrase_text``.
         """
         return self._for_each(text, self._fill, options, on_trace)
 

@@ -1,4 +1,4 @@
-"""``python -m diffusion_bert.share``: a checkpoint to pass on, in half precision and without a trace of the machine it was trained on."""
+"""``python -m diffusion_bert.share``: a checkpoint to pass on, in half precision and without paths of the machine it was trained on."""
 
 from __future__ import annotations
 
@@ -42,6 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def is_path(name: str) -> bool:
+    """Whether a name that may be a hub id is a path of this machine, or was one."""
+    return bool(name) and (Path(name).is_absolute() or Path(name).exists())
+
+
 def shared(model, started_from: str | None = None, license_note: str | None = None):
     """The ``DiffusionModel``, its own network turned to float16, with settings that name no path. What reads the file computes in float32 again.
 
@@ -53,9 +58,10 @@ def shared(model, started_from: str | None = None, license_note: str | None = No
             raise UserError(f"weight {name} goes beyond {LARGEST_HALF:g} or is no number: it does not fit half precision")
     config = dataclasses.replace(model.config)
     base = config.model.model_name_or_path
-    base = started_from or (Path(base).name if Path(base).is_absolute() or Path(base).exists() else base)
+    base = started_from or (Path(base).name if is_path(base) else base)
     config.model = dataclasses.replace(config.model, model_name_or_path=base)
-    local = PATHS + (OF_A_DATASET if Path(config.data.dataset_name or "").is_dir() else ())
+    model.denoiser.bert_config.name_or_path = base
+    local = PATHS + (OF_A_DATASET if is_path(config.data.dataset_name or "") else ())
     for section in ("data", "training"):
         values = getattr(config, section)
         cleared = {field.name: field.default for field in dataclasses.fields(values) if field.name in local}

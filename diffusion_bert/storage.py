@@ -75,7 +75,7 @@ def write_atomically(path: Path, write) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise UserError(
-            f"cannot write {path}: {_reason(error)}; free some space or choose another --output_dir (the previous file, if any, is intact)"
+            f"cannot write {path}: {_reason(error)}; free some space or choose another place (the previous file, if any, is intact)"
         ) from None
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from diffusion_bert.compiling import compile_encoder
 
 
 def test_same_numbers_and_names():
-    """Traced and run without code generation (which takes minutes): the same log mu for two shapes, gradients, and the same names of weights."""
+    """Traced and run without code generation (which takes minutes): the same log mu for two shapes by both ways, gradients, names of weights."""
     plain, compiled = make_denoiser(), make_denoiser()
     assert compile_encoder(compiled, backend="aot_eager") is None
     assert compiled.mlm.bert.encoder._compiled_call_impl is not None
@@ -20,6 +20,10 @@ def test_same_numbers_and_names():
         allowed = a.isfinite()
         assert torch.allclose(a[allowed], b[allowed]) and torch.equal(allowed, b.isfinite())
         b[allowed].sum().backward()
+        said = [denoiser.true_words(batch, x_t, tau).log_mu for denoiser in (plain, compiled)]
+        assert torch.allclose(*said)
+        said[1].sum().backward()
+    assert not compiled.leaves_out
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in compiled.parameters())
 
 

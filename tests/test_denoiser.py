@@ -445,6 +445,6 @@ def test_places_that_no_head_reads_may_be_left_out(attention, timestep, copy_hea
         (said.log_mu.sum() + said.mean.sum() + said.length_logits.square().sum()).backward()
         gradients = {name: parameter.grad for name, parameter in denoiser.named_parameters() if parameter.grad is not None}
         results.append({"log_mu": said.log_mu, "mean": said.mean, "lengths": said.length_logits, **gradients})
-    assert results[0].keys() == results[1].keys() and min(rows) < 0.8 * max(rows)
+    assert results[0].keys() == results[1].keys() and rows[0] < 0.8 * batch.input_ids.numel()
     for name, value in results[0].items():
         close(value, results[1][name])

@@ -199,7 +199,7 @@ def test_masks_in_a_long_text():
 
 @pytest.mark.parametrize("count", [1, 2, 3, 9, 15])
 def test_without_a_mask_about_a_third_of_the_words_changes(count):
-    """A text without [MASK] keeps two thirds of its words in their places, and all its spacing and punctuation."""
+    """A text without [MASK] keeps two thirds of its words in their places, and its spacing and punctuation (but see the test of signs)."""
     g = generator()
     words = short_words(g, count)
     text = "  ".join(words) + " !"

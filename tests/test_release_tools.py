@@ -53,12 +53,22 @@ def test_the_data_folder(tmp_path):
     assert len(splits.train) == len((qqp / "train.jsonl").read_text().splitlines()) + 10 + 1
 
 
-def test_a_missing_text_is_refused(tmp_path):
+def test_refusals_of_the_data_folder(tmp_path):
+    """Missing or broken texts, and a folder that holds something already: nothing is written."""
     folder = str(write_data(tmp_path / "qqp"))
     (tmp_path / "broken.txt.xz").write_bytes(b"no archive")
-    for text in ("none.txt", "broken.txt.xz"):
-        flags = ["--text", str(tmp_path / text), "--held_out_text", str(tmp_path / text), "--qqp", folder, "--CC", folder]
-        assert text in refusal(main, [str(tmp_path / "data"), *flags])
+    (tmp_path / "cut.txt.xz").write_bytes(lzma.compress(PARAGRAPH.encode())[:-8])
+    (tmp_path / "good.txt").write_text(PARAGRAPH)
+
+    def flags(text: str) -> list[str]:
+        return ["--text", str(tmp_path / text), "--held_out_text", str(tmp_path / "good.txt"), "--qqp", folder, "--CC", folder]
+
+    for text in ("none.txt", "broken.txt.xz", "cut.txt.xz"):
+        assert text in refusal(main, [str(tmp_path / "data"), *flags(text)])
+    assert not (tmp_path / "data").exists()
+    before = (tmp_path / "qqp" / "train.jsonl").read_bytes()
+    assert "nothing is overwritten" in refusal(main, [str(tmp_path), *flags("good.txt")])
+    assert (tmp_path / "qqp" / "train.jsonl").read_bytes() == before and not (tmp_path / "CC").exists()
 
 
 def test_masked_words(tmp_path):
@@ -68,9 +78,9 @@ def test_masked_words(tmp_path):
     commonest = int(model.token_counts.argmax())
     with torch.no_grad():
         model.denoiser.mlm.cls.predictions.bias[commonest] = 1e4
-    places, right, floor = top_one(model, texts, 1.0)
+    used, places, right, floor = top_one(model, [*texts, "word " * 99], 1.0)
     written = [index for text in texts for index in model.tokenizer.encode(text)]
-    assert places == len(written) and right == floor == written.count(commonest) > 0
+    assert used == len(texts) and places == len(written) and right == floor == written.count(commonest) > 0
     save_checkpoint(tmp_path / "model.pt", model)
     (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n")
     done = run("benchmarks.masked_words", tmp_path / "model.pt", tmp_path / "texts.txt", "--share", "1")

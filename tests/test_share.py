@@ -1,14 +1,13 @@
 """Checkpoints to pass on: half the size, the same answers, nothing of the machine they come from."""
 
-import dataclasses
-
 import pytest
 import torch
 from commands import run
-from tiny import grammar_pairs, new_model, refusal
+from tiny import grammar_pairs, new_model, refusal, save_bert, tiny_config
 
 from diffusion_bert.checkpoint import load_checkpoint, read_payload, save_checkpoint
 from diffusion_bert.generation import DiffusionTextGenerator
+from diffusion_bert.model import build_model
 from diffusion_bert.share import PATHS, main, shared
 
 
@@ -16,8 +15,9 @@ from diffusion_bert.share import PATHS, main, shared
 def files(tmp_path_factory):
     """(the folder, a checkpoint with paths in its settings, the shared one)."""
     folder = tmp_path_factory.mktemp("share")
-    model = new_model(task_name="qqp,text", data_dir=str(folder), output_dir=str(folder / "runs"), cache_dir=str(folder))
-    model.config.model = dataclasses.replace(model.config.model, model_name_or_path=str(folder))
+    save_bert(folder / "bert", vocab_size=None)
+    paths = {"data_dir": str(folder), "output_dir": str(folder / "runs"), "cache_dir": str(folder), "model_name_or_path": str(folder / "bert")}
+    model = build_model(tiny_config(task_name="qqp,text", **paths), (), seed=0)
     model.parent = str(folder / "parent.pt")
     save_checkpoint(folder / "best_model.pt", model)
     done = run("diffusion_bert.share", folder, folder / "out.pt", "--started_from", "a/bert", "--license_note", "for tests only")

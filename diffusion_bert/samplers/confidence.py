@@ -23,15 +23,16 @@ def sample_confidence(
     """Draw a word at every masked place, keep the most confident ones (Chang et al. 2022, arXiv 2202.04200).
 
     After step j of S a share u(tau_s) / u(tau) of a row's places may still be masked; u is the base schedule, since the order
-    is chosen by confidence instead of by word frequency. Each step reveals at least one place, so no call is wasted.
-    Confidence: see :func:`confidence_of`. Arguments as in ``sample_ancestral``.
+    is chosen by confidence instead of by word frequency. Each step reveals at least one place, so no call is wasted; where that is more than the
+    grid asks for, the denoiser is told the time that fits what is still masked. Confidence: see :func:`confidence_of`. Arguments as in
+    ``sample_ancestral``.
     """
     run = Run(denoise, x_t, mask_id, tau, options, generator, callback)
     total = run.masked.sum(-1)
     for step in range(options.steps, 0, -1):
         if not bool(run.masked.any()):
             break
-        places = run.look(run.masked, run.tau * step / options.steps)
+        places = run.look(run.masked, time_of(schedule, run.tau, run.masked.sum(-1), total))
         words = run.draw(places)
         masked_now = run.masked.sum(-1)
         masked_then = torch.minimum(masked_share(schedule, run.tau, step - 1, options.steps, total), masked_now - 1)
@@ -45,6 +46,11 @@ def masked_share(schedule: NoiseSchedule, tau: Tensor, step: int, steps: int, to
     """floor(total u(tau step / steps) / u(tau)): how many of ``total`` [B] places may be masked when ``step`` steps are left, [B]."""
     # the small number keeps whole numbers whole: 4 * sin^2(pi/4) is 1.9999999999999996
     return (total * schedule.u(tau * step / steps) / schedule.u(tau) + 1e-9).floor().long()
+
+
+def time_of(schedule: NoiseSchedule, tau: Tensor, masked: Tensor, total: Tensor) -> Tensor:
+    """The time at which the base schedule would have ``masked`` of a row's ``total`` places masked that all were at ``tau``, [B]."""
+    return schedule.tau(schedule.u(tau) * masked / total.clamp(min=1))
 
 
 def confidence_of(places: Places, words: Tensor, options: SamplerOptions) -> Tensor:

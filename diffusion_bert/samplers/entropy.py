@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..schedule import NoiseSchedule
 from .common import Callback, Denoise, Run, SampleOutput, SamplerOptions, rank_within_rows
+from .confidence import time_of
 from .words import ELEMENTS_AT_ONCE
 
 
@@ -32,11 +33,11 @@ def sample_entropy(
     base schedule would have this many places masked. Other arguments as in ``sample_ancestral``.
     """
     run = Run(denoise, x_t, mask_id, tau, options, generator, callback)
-    total = run.masked.sum(-1).clamp(min=1)
+    total = run.masked.sum(-1)
     for step in range(options.steps, 0, -1):
         if not bool(run.masked.any()):
             break
-        places = run.look(run.masked, schedule.tau(schedule.u(run.tau) * run.masked.sum(-1) / total))
+        places = run.look(run.masked, time_of(schedule, run.tau, run.masked.sum(-1), total))
         words = run.draw(places)
         chosen = torch.ones_like(places.rows, dtype=torch.bool)
         if step > 1:
