@@ -29,6 +29,8 @@ from diffusion_bert.model import DiffusionModel, choose_autocast  # noqa: E402
 from diffusion_bert.objective import T_EVAL, sample_times  # noqa: E402
 from diffusion_bert.samplers import SamplerOptions, sample_confidence  # noqa: E402
 from diffusion_bert.schedule import NoiseSchedule  # noqa: E402
+from diffusion_bert.steering import repetition_rules, vocabulary_flags  # noqa: E402
+from diffusion_bert.training_state import make_optimizer  # noqa: E402
 
 HYBRID, NUM_STEPS, TINY = 3e-4, 2000, 1e-20
 
@@ -121,19 +123,21 @@ def pairs_batch(data: EncodedPairs, collator: Collator, chosen: Tensor) -> Batch
 def train_original(model: DiffusionModel, data: EncodedPairs, collator: Collator, num_steps: int = NUM_STEPS) -> dict:
     """Train by the original objective within the limits of the config (max_minutes, max_steps, epochs); random batches, pairs only.
 
-    Optimizer, learning rate, its course, clipping and precision are those of our own training. Returns steps and seconds.
+    Optimizer, learning rate, its course, clipping and precision are those of our own training. Returns steps, seconds and the median width of
+    its canvases.
     """
     training, device, denoiser = model.config.training, model.device, model.denoiser
-    optimizer = torch.optim.AdamW(denoiser.parameters(), lr=training.lr, betas=(0.9, 0.98), weight_decay=training.weight_decay)
+    optimizer = make_optimizer(denoiser, training.lr, training.weight_decay)
     generator = torch.Generator().manual_seed(training.seed)
     batches = math.ceil(len(data) / training.batch_size)
     total = min(training.max_steps or math.inf, batches * training.epochs)
-    start, step, done = time.monotonic(), 0, 0.0
+    start, step, done, widths = time.monotonic(), 0, 0.0, []
     torch.manual_seed(training.seed)
     denoiser.train()
     while done < 1:
         for chosen in torch.randperm(len(data), generator=generator).split(training.batch_size):
             batch = pairs_batch(data, collator, chosen).to(device)
+            widths.append(batch.input_ids.shape[1])
             t = int(torch.randint(num_steps, (), generator=generator))
             loss = original_step_loss(model, on_canvas(batch, batch.input_ids.shape[1]), batch.target_length, t, num_steps, generator)
             loss.backward()
@@ -150,7 +154,7 @@ def train_original(model: DiffusionModel, data: EncodedPairs, collator: Collator
             if done >= 1:
                 break
     denoiser.eval()
-    return {"steps": step, "seconds": seconds}
+    return {"steps": step, "seconds": seconds, "width": int(np.median(widths))}
 
 
 @torch.no_grad()
@@ -176,11 +180,15 @@ def canvas_nelbo(model: DiffusionModel, batches: list[Batch], width: int, seed: 
 
 
 @torch.no_grad()
-def write_on_canvas(model: DiffusionModel, sources: list[list[int]], collator: Collator, width: int, steps: int, batch_size: int = 64) -> list:
-    """(ids, calls) for every source by our confidence sampler at temperature 0, on a canvas of ``width``; a target ends at its [SEP] or [PAD]."""
+def write_on_canvas(model: DiffusionModel, sources: list[list[int]], collator: Collator, width: int, batch_size: int = 64) -> list:
+    """(ids, calls) for every source by our confidence sampler at temperature 0, on a canvas of ``width``; a target ends at its [SEP] or [PAD].
+
+    As with our own models no word stands beside itself and none begins with a ##piece; and one place is written per call, the best it can do.
+    """
     tokenizer, results = model.tokenizer, []
     stops = {tokenizer.sep_id, tokenizer.pad_id}
     banned = torch.tensor([index for index in tokenizer.unwritable_ids if index not in stops], device=model.device)
+    continuation = vocabulary_flags(model, tokenizer.continuation)
     for start in range(0, len(sources), batch_size):
         batch = collator.batch([(PAIR, source, [0]) for source in sources[start : start + batch_size]]).to(model.device)
         canvas = on_canvas(batch, max(width, batch.input_ids.shape[1]))
@@ -192,10 +200,13 @@ def write_on_canvas(model: DiffusionModel, sources: list[list[int]], collator: C
             rows, columns = (ids == canvas.mask_id).nonzero(as_tuple=True)
             logits = canvas_logits(model, part, ids)[rows, columns].float()
             logits[:, banned] = float("-inf")
+            logits.masked_fill_((columns == part.source_length[rows])[:, None] & continuation, float("-inf"))
             return torch.log_softmax(logits, -1)
 
+        rules = repetition_rules(model, "adjacent", sources[start : start + batch_size], [False] * len(batch), [-1] * len(batch))
+        rules.repeatable[list(stops)] = True
         tau = torch.ones(len(batch), dtype=torch.float64, device=model.device)
-        options = SamplerOptions(steps=steps, temperature=0.0)
+        options = SamplerOptions(steps=canvas.input_ids.shape[1], temperature=0.0, repeats=rules)
         output = sample_confidence(denoise, x_t, NoiseSchedule("mutual"), canvas.mask_id, tau, options, torch.Generator().manual_seed(0))
         for ids, first, calls in zip(output.x_0.tolist(), batch.source_length.tolist(), output.nfe.tolist()):
             target = ids[first:]

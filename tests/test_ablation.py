@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from commands import write_data
 from tiny import grammar_pairs, new_model
 
 from benchmarks import ablation
+from benchmarks.ablation_results import claimed, difference, paired, read_results
 from benchmarks.original_objective import (
     HYBRID,
     canvas_nelbo,
@@ -44,12 +47,16 @@ def flags(data, folder, *more):
 # ---- the benchmark ----------------------------------------------------------------------------------------------------------------------
 
 
+def heading_and_table(table: str, printed: str) -> bool:
+    return all(part in printed for part in table.split("\n\n"))
+
+
 def test_a_killed_benchmark_goes_on(data, tmp_path, capsys):
     """Two rows; the second one's line is cut off, as by a crash: only that row is trained again, to the same numbers, and the tables are the same."""
     file = tmp_path / "rows.jsonl"
     assert ablation.main(flags(data, tmp_path, "--group", "copy")) == 0
     first, table = [json.loads(line) for line in file.read_text().splitlines()], (tmp_path / "table.md").read_text()
-    assert [record["row"] for record in first] == ["copy head", "no copy head"] and table in capsys.readouterr().out
+    assert [record["row"] for record in first] == ["copy head", "no copy head"] and heading_and_table(table, capsys.readouterr().out)
     for record in first:
         assert record["steps"] == 2 and math.isfinite(record["nelbo"]) and {len(scores) for scores in record["examples"].values()} == {4}
     assert len(re.findall(r"^\| .*copy head", table, flags=re.M)) == 2
@@ -58,7 +65,7 @@ def test_a_killed_benchmark_goes_on(data, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "no copy head, seed 42 ..." in printed and "\ncopy head, seed 42 ..." not in printed
     assert (tmp_path / "table.md").read_text() == table
-    assert len(ablation.read_results(file)) == 2
+    assert len(read_results(file)) == 2
     assert ablation.main(flags(data, tmp_path, "--group", "copy")) == 0 and "..." not in capsys.readouterr().out
 
 
@@ -82,11 +89,44 @@ def test_every_row_is_legal():
 
 def test_differences_are_paired():
     """A constant gain has an interval of one point; nats are divided by the words of the targets; order decides the sign."""
-    base = [{"examples": {"rouge_l": [10.0, 50.0, 30.0], "nats": [4.0, 9.0, 7.0], "words": [2, 4, 4]}}]
-    better = [{"examples": {"rouge_l": [12.5, 52.5, 32.5], "nats": [3.0, 7.0, 5.0], "words": [2, 4, 4]}}]
-    assert ablation.difference(better, base, "rouge_l") == "+2.50 (+2.50 to +2.50)"
-    assert ablation.difference(base, better, "rouge_l").startswith("-2.50")
-    assert ablation.difference(better, base, "nats") == "-0.500 (-0.500 to -0.500)"
+    base = [{"pairs": [0, 3, 7], "examples": {"rouge_l": [10.0, 50.0, 30.0], "nats": [4.0, 9.0, 7.0], "words": [2, 4, 4]}}]
+    better = [{"pairs": [0, 3, 7], "examples": {"rouge_l": [12.5, 52.5, 32.5], "nats": [3.0, 7.0, 5.0], "words": [2, 4, 4]}}]
+    assert difference(better, base, "rouge_l") == "+2.50 (+2.50 to +2.50)"
+    assert difference(base, better, "rouge_l").startswith("-2.50")
+    assert difference(better, base, "nats") == "-0.500 (-0.500 to -0.500)"
+
+
+def test_sentences_are_what_differences_are_over():
+    """Two seeds of a sentence count as one value, their mean; a sentence that one of the models could not take does not count."""
+
+    def record(pairs, values):
+        return {"pairs": pairs, "examples": {"rouge_l": values, "words": [3] * len(values)}}
+
+    base = [record([1, 2, 5], [10.0, 20.0, 30.0]), record([1, 2, 5], [10.0, 20.0, 30.0])]
+    ours = [record([1, 2, 5], [12.0, 20.0, 31.0]), record([1, 5], [14.0, 27.0])]
+    values, words = paired(ours, base, "rouge_l")
+    assert values.tolist() == [3.0, -1.0] and words.tolist() == [3.0, 3.0]
+
+
+def test_a_row_is_trained_by_one_process(tmp_path):
+    """A claim holds while its process lives, is void when it is dead, and ends with the row."""
+    results = tmp_path / "rows.jsonl"
+    with claimed(results, "a") as first, claimed(results, "a") as second, claimed(results, "b") as other:
+        assert first and not second and other
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        dead.wait()
+    results.with_name("rows.jsonl.a.claim").write_text(str(dead.pid))
+    with claimed(results, "a") as again:
+        assert again
+    assert not list(tmp_path.glob("*.claim"))
+
+
+def test_some_rows_only(data, tmp_path, capsys):
+    """--rows trains those it names; the table waits for the base row, and a failing row costs only itself."""
+    assert ablation.main(flags(data, tmp_path, "--group", "copy", "--rows", "no copy head")) == 0
+    printed = capsys.readouterr().out
+    assert "copy head: not trained here" in printed and not (tmp_path / "table.md").exists()
+    assert [record["row"] for record in read_results(tmp_path / "rows.jsonl").values()] == ["no copy head"]
 
 
 def test_interrupted(data, tmp_path, capsys, monkeypatch):
@@ -103,7 +143,7 @@ def test_interrupted(data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(ablation, "run_row", stop_at_second)
     assert ablation.main(flags(data, tmp_path, "--group", "copy")) == 130
     assert "finished rows are kept" in capsys.readouterr().err
-    assert [record["row"] for record in ablation.read_results(tmp_path / "rows.jsonl").values()] == ["copy head"]
+    assert [record["row"] for record in read_results(tmp_path / "rows.jsonl").values()] == ["copy head"]
     assert not list((tmp_path / "temporary").iterdir())
 
 
@@ -181,5 +221,5 @@ def test_the_canvas():
     assert torch.equal(canvas.input_ids[:, : batch.input_ids.shape[1]], batch.input_ids)
     one, two = (canvas_nelbo(model, [batch], 60, seed=4) for _ in range(2))
     assert one == two and one[1] == float(batch.target_length.sum()) and np.isfinite(one[0]) and one[0] > 0
-    for ids, calls in write_on_canvas(model, [tokenizer.encode(pair.source) for pair in pairs], collator, 60, 5):
-        assert 1 <= calls <= 5 and not set(ids) & {tokenizer.pad_id, tokenizer.sep_id, tokenizer.cls_id, tokenizer.mask_id}
+    for ids, calls in write_on_canvas(model, [tokenizer.encode(pair.source) for pair in pairs], collator, 60):
+        assert 1 <= calls <= 60 and not set(ids) & {tokenizer.pad_id, tokenizer.sep_id, tokenizer.cls_id, tokenizer.mask_id}

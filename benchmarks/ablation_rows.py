@@ -1,0 +1,53 @@
+"""The rows of benchmarks/ablation.py: which options are compared, in which groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+PAIRS_ONLY = {"source_dropout": 0.0, "continue_share": 0.0}
+PLAIN_NETWORK = {**PAIRS_ONLY, "attention": "full", "copy_head": False, "word_freq_lambda": 0.0}
+
+
+@dataclass
+class Row:
+    """One run: settings on top of the base, trained by our objective or by the original one."""
+
+    name: str
+    settings: dict = field(default_factory=dict)
+    objective: str = "ours"
+
+
+def groups(model: str | None) -> dict[str, list[Row]]:
+    """All groups in their order; the first row of each is what the others are compared with."""
+    fresh = {"model_name_or_path": model, "lr": 1e-3, "dropout": 0.0}  # the same for both, so that only the weights differ
+    return {
+        "lambda": [
+            Row("lambda 0", {"word_freq_lambda": 0.0}),
+            *(
+                Row(f"lambda {value}, {'with' if on else 'without'} time correction", {"word_freq_lambda": value, "time_correction": on})
+                for value in (0.1, 0.15, 0.3)
+                for on in (True, False)
+            ),
+        ],
+        "loss": [Row("ce"), Row("nelbo", {"loss": "nelbo"}), Row("nelbo + 0.1 ce", {"loss": "nelbo", "hybrid_lambda": 0.1})],
+        "copy": [Row("copy head"), Row("no copy head", {"copy_head": False})],
+        "attention": [Row("isolated"), Row("full", {"attention": "full"})],
+        "source_dropout": [Row(f"source dropout {value}", {"source_dropout": value}) for value in (0.1, 0.0, 0.3)],
+        "self_conditioning": [Row("off"), Row("on", {"self_conditioning": True})],
+        "timestep": [Row(name, {"timestep": name}) for name in ("none", "prefix", "layerwise")],
+        "pretrained": [Row("from scratch", {**fresh, "from_scratch": True}), Row("pretrained", fresh)] if model else [],
+        "options": [
+            Row("defaults"),
+            Row("label smoothing 0.1", {"label_smoothing": 0.1}),
+            Row("EMA 0.999", {"ema_decay": 0.999}),
+            Row("linear weight", {"loss_weighting": "linear"}),
+            Row("both directions", {"symmetric": True}),
+        ],
+        "original": [
+            Row("ours"),
+            Row("ours, pairs only", PAIRS_ONLY),
+            Row("ours on the plain network", PLAIN_NETWORK),
+            Row("original objective", PLAIN_NETWORK, "original"),
+            Row("original objective, lambda 0.3 per sentence", {**PLAIN_NETWORK, "word_freq_lambda": 0.3}, "original"),
+        ],
+    }
