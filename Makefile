@@ -21,7 +21,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -q
 
-# kills training a hundred times at random moments; a quarter of an hour
+# kills training a hundred times at random moments; two minutes on a quiet machine, a quarter of an hour on a busy one
 soak: $(VENV)/.installed
 	$(BIN)/python tests/soak.py --kills 100
 
