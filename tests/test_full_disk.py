@@ -54,7 +54,7 @@ def test_training_on_a_full_disk(data_dir, small_disk):
     process = start("run_conditional_training", *small_flags(data_dir, output_dir=small_disk, max_steps=4, save_steps=1))
     out, err = process.communicate(timeout=300)
     (folder,) = small_disk.iterdir()
-    one_line(type("Result", (), {"code": process.returncode, "err": err}), "last.pt", "No space left on device", "--output_dir")
+    one_line(type("Result", (), {"code": process.returncode, "err": err}), "last.pt", "No space left on device", "another place")
     load_checkpoint(folder / "best_model.pt")
     assert not list(folder.glob(".*")) and not (folder / "last.pt").exists()
 
