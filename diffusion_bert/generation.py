@@ -25,8 +25,8 @@ from .infilling import mask_text, splice, tokenize_masked
 from .model import DiffusionModel, pick_device
 from .ranking import Answer, Ranking, join_answers
 from .reading import Pair, unencodable
-from .skills import is_pair
-from .text import MASK, split_sentences
+from .skills import TASKS, is_pair
+from .text import MASK, leaves_out_words, split_sentences
 from .tracing import Trace, Tracer, align, trace_of
 
 OnTrace = Callable[[Trace], None]
@@ -113,14 +113,16 @@ class DiffusionTextGenerator:
     # ---- rewrite and complete -------------------------------------------------------------------------------------------------------
 
     def _rewrite(self, texts: list[str], options: SamplingConfig, traced: bool, task: str | None) -> list[Answer]:
-        skill = self.model.skills.number(task or self.task, options.style)
+        task = task or self.task
+        skill = self.model.skills.number(task, options.style)
         parts = [self.source_parts(text) for text in texts]
         flat = [part for pieces in parts for part in pieces]
 
         def finish(index: int, ids: list[int]) -> str:
             return self.sentence(ids, flat[index])
 
-        written = iter(self._candidates([(skill, self.tokenizer.encode(part)) for part in flat], options, finish, traced, avoid=flat))
+        examples = [(skill, self.tokenizer.encode(part)) for part in flat]
+        written = iter(self._candidates(examples, options, finish, traced, avoid=flat, reversible=TASKS[task].reversible))
         return [join_answers([next(written) for _ in pieces]) for pieces in parts]
 
     def source_parts(self, text: str) -> list[str]:
@@ -155,11 +157,12 @@ class DiffusionTextGenerator:
 
     def _candidates(
         self, examples: list[tuple[int, list[int]]], options: SamplingConfig, finish, traced: bool = False,
-        avoid: list[str] | None = None, given: list[str] | None = None,
+        avoid: list[str] | None = None, given: list[str] | None = None, reversible: bool = False,
     ) -> list[Answer]:  # fmt: skip
         """``num_samples`` texts per (skill, source), likeliest first, distinct and different from ``avoid`` where possible.
 
-        ``best_of`` times as many are written and ranked; ``finish(index, ids)`` makes the text, which begins with ``given[index]``.
+        ``best_of`` times as many are written and ranked; ``finish(index, ids)`` makes the text, which begins with ``given[index]``. For a
+        ``reversible`` task a text that only leaves out words of ``avoid`` says less than a paraphrase should, and comes after the others.
         """
         ranking = Ranking(len(examples), options.num_samples)
         wanted = ranking.missing()
@@ -174,7 +177,8 @@ class DiffusionTextGenerator:
                 text = finish(index, output.ids)
                 same = avoid is not None and text.casefold() == avoid[index].strip().casefold()
                 start = len(given[index]) if given else 0
-                ranking.add(index, text, output.score, same, tracer and self._trace(tracer, number, text, output.ids, start))
+                shortened = reversible and leaves_out_words(text, avoid[index])
+                ranking.add(index, text, output.score, same, tracer and self._trace(tracer, number, text, output.ids, start), shortened)
             if not (wanted := ranking.missing()):
                 break
         return ranking.answers()

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from .tracing import Trace, join_traces
 
+LESS = 1e6  # more than any difference of scores
+
 
 class Answer(NamedTuple):
     """Candidates for one text, the likeliest first, and how the first came into being, if that was asked for."""
@@ -17,17 +19,18 @@ class Answer(NamedTuple):
 
 
 class Ranking:
-    """Collects texts for ``size`` requests until each has ``wanted`` different ones; what is only the input again comes last."""
+    """Collects texts for ``size`` requests until each has ``wanted`` different ones; what is only the input again comes last, and before it what
+    is only the input with words left out, where that counts as ``shortened``."""
 
     def __init__(self, size: int, wanted: int):
         self.wanted = wanted
         self.scores: list[dict[str, float]] = [{} for _ in range(size)]
         self.traces: list[dict[str, Callable[[], Trace]]] = [{} for _ in range(size)]
 
-    def add(self, index: int, text: str, score: float, is_input: bool, trace: Callable[[], Trace] | None = None) -> None:
+    def add(self, index: int, text: str, score: float, is_input: bool, trace: Callable[[], Trace] | None = None, shortened: bool = False) -> None:
         """A text for request ``index``; of equal texts the first counts."""
         if text not in self.scores[index]:
-            self.scores[index][text] = -math.inf if is_input else score
+            self.scores[index][text] = -math.inf if is_input else score - LESS * shortened
             if trace is not None:
                 self.traces[index][text] = trace
 

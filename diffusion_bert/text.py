@@ -35,6 +35,12 @@ def metric_text(text: str) -> str:
     return text
 
 
+def leaves_out_words(text: str, source: str) -> bool:
+    """Whether all words of the text stand in the source in this order; case and signs do not count."""
+    rest = iter(re.findall(r"\w+", source.casefold()))
+    return all(word in rest for word in re.findall(r"\w+", text.casefold()))
+
+
 _GLUE = "\x00"  # "no space on this side"
 _APOSTROPHES = ("'", "\u2019")
 _CONTRACTED = {"s", "t", "m", "d", "ll", "re", "ve"}  # it ' s

@@ -43,7 +43,8 @@ def follow(generator, text: str, steps: int | None = None) -> WrittenText:
     Raises:
         UserError: the text is empty or too long.
     """
-    from .skills import CONTINUE
+    from .skills import CONTINUE, TASKS
+    from .text import leaves_out_words
     from .tracing import Tracer, align
 
     generator.check_text(text)
@@ -57,7 +58,13 @@ def follow(generator, text: str, steps: int | None = None) -> WrittenText:
     example, count = (skill, source), options.num_samples * options.best_of
     (outputs,) = generator.generate_ids([example], options, [count], options.seed, tracer=tracer)
     texts = [generator.sentence(output.ids, text) for output in outputs]
-    number = max(range(count), key=lambda index: (texts[index].casefold() != text.strip().casefold(), outputs[index].score))
+    reversible = TASKS[generator.task].reversible
+    # as generation.py ranks them
+    order = [
+        (new.casefold() != text.strip().casefold(), not (reversible and leaves_out_words(new, text)), output.score)
+        for new, output in zip(texts, outputs)
+    ]
+    number = max(range(count), key=order.__getitem__)
     history, ids = tracer.histories[number], outputs[number].ids
     parts = {place: part for part, place in align(texts[number], ids, generator.tokenizer) if place is not None}
     words = [parts.get(place, generator.tokenizer.surface(index)) for place, index in enumerate(ids)]

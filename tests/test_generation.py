@@ -13,6 +13,7 @@ from diffusion_bert.decoding import Canvas
 from diffusion_bert.generation import DiffusionTextGenerator
 from diffusion_bert.infilling import FILL_SHARE, MaskedText, splice, tokenize_masked
 from diffusion_bert.model import build_model
+from diffusion_bert.ranking import Ranking
 from diffusion_bert.text import split_sentences
 
 FAST = SamplingConfig(num_steps=3)
@@ -321,3 +322,11 @@ def test_wrong_options_are_refused(skill, option, value, expected):
 def test_extreme_options_work(skill, options):
     """The ends of the options' ranges are legal in fact."""
     assert getattr(generator(), skill)(SOURCE, num_samples=2, **options)
+
+
+def test_what_only_leaves_out_words_comes_late():
+    """Of a paraphrase the texts with words of their own come first, then the source with words left out, the source itself last."""
+    ranking = Ranking(1, 3)
+    for text, score, same, shortened in (("copy", 0.0, True, True), ("short", -1.0, False, True), ("new", -9.0, False, False)):
+        ranking.add(0, text, score, same, shortened=shortened)
+    assert ranking.answers()[0].texts == ["new", "short", "copy"] and ranking.missing() == [0]
