@@ -10,7 +10,6 @@ the same weights read the plain way, ``[CLS] text [SEP]`` with token type 0 and 
 
 from __future__ import annotations
 
-import random
 import sys
 import tempfile
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.masked_words import masked_text, own_choice  # noqa: E402
+from benchmarks.masked_words import masked_texts, own_choice  # noqa: E402
 from diffusion_bert.checkpoint import load_checkpoint  # noqa: E402
 from diffusion_bert.cli import Parser, guarded  # noqa: E402
 from diffusion_bert.export import export  # noqa: E402
@@ -46,16 +45,11 @@ def compare(model, texts: list[str], folder: Path, seed: int = 0) -> list[dict]:
     mlm.eval()
     rows = []
     for name, share in MASKED.items():
-        rng, count, same, plain_same, right = random.Random(seed), 0, 0, 0, [0, 0, 0]
-        for line in texts:
-            ids = text.encode(line)
-            if not 0 < len(ids) <= model.denoiser.max_target_length:
-                continue
-            masked = masked_text(ids, share, text.mask_id, rng)
-            truth = torch.tensor([index for index, now in zip(ids, masked) if now == text.mask_id])
+        count, same, plain_same, right = 0, 0, 0, [0, 0, 0]
+        for line, masked, truth in masked_texts(model, texts, share, seed):
             own = own_choice(model, masked).argmax(-1)
             wrapped = tokenizer(line, return_tensors="pt")
-            assert wrapped["input_ids"][0].tolist() == [text.cls_id, text.sep_id, *ids, text.sep_id]
+            assert wrapped["input_ids"][0].tolist() == [text.cls_id, text.sep_id, *text.encode(line), text.sep_id]
             wrapped["input_ids"] = torch.tensor([[text.cls_id, text.sep_id, *masked, text.sep_id]])
             there = exported_choice(mlm, dict(wrapped), text.unwritable_ids, text.mask_id).argmax(-1)
             plain_ids = torch.tensor([[text.cls_id, *masked, text.sep_id]])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -41,17 +42,21 @@ def masked_text(ids: list[int], share: float, mask_id: int, rng: random.Random) 
     return [mask_id if place in chosen else index for place, index in enumerate(ids)]
 
 
-def top_one(model, texts: list[str], share: float, seed: int = 0) -> tuple[int, int, int, int]:
-    """(texts, masked places, right ones, right ones of the commonest word piece); texts longer than the model takes are left out."""
+def masked_texts(model, texts: list[str], share: float, seed: int = 0) -> Iterator[tuple[str, list[int], torch.Tensor]]:
+    """(line, its ids with [MASK] at some places, the true ids there); texts longer than the model takes are left out."""
     rng, text = random.Random(seed), model.tokenizer
-    commonest = int(model.token_counts.argmax())
-    used = places = right = floor = 0
     for line in texts:
         ids = text.encode(line)
-        if not 0 < len(ids) <= model.denoiser.max_target_length:
-            continue
-        masked = masked_text(ids, share, text.mask_id, rng)
-        truth = torch.tensor([index for index, now in zip(ids, masked) if now == text.mask_id])
+        if 0 < len(ids) <= model.denoiser.max_target_length:
+            masked = masked_text(ids, share, text.mask_id, rng)
+            yield line, masked, torch.tensor([index for index, now in zip(ids, masked) if now == text.mask_id])
+
+
+def top_one(model, texts: list[str], share: float, seed: int = 0) -> tuple[int, int, int, int]:
+    """(texts, masked places, right ones, right ones of the commonest word piece)."""
+    commonest = int(model.token_counts.argmax())
+    used = places = right = floor = 0
+    for _, masked, truth in masked_texts(model, texts, share, seed):
         used += 1
         places += len(truth)
         right += int((own_choice(model, masked).argmax(-1) == truth).sum())

@@ -30,6 +30,7 @@ class _SoftmaxStatistics(torch.autograd.Function):
                 mean[rows] = (p @ table) / total
         log_p = logits.gather(-1, index[:, None]).squeeze(-1).to(exact) + bias[index] - log_sum
         ctx.save_for_backward(logits, bias, index, table, log_sum, mean)
+        ctx.set_materialize_grads(False)
         return log_p, mean
 
     @staticmethod
@@ -37,6 +38,8 @@ class _SoftmaxStatistics(torch.autograd.Function):
         # d log p_x / d logit_v = [v = x] - p_v;   d mean / d logit_v = p_v (table_v - mean)
         logits, bias, index, table, log_sum, mean = ctx.saved_tensors
         grad = torch.empty_like(logits)
+        grad_log_p = torch.zeros_like(log_sum) if grad_log_p is None else grad_log_p
+        table = table if grad_mean is not None else None  # a loss without the bound's terms does not ask for the mean
         constant = grad_log_p if table is None else grad_log_p + grad_mean * mean
         for rows in _pieces(logits):
             p = grad[rows] if grad.dtype == log_sum.dtype else torch.empty_like(grad[rows], dtype=log_sum.dtype)  # made where it is to stay

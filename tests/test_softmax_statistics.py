@@ -40,6 +40,18 @@ def test_value_and_gradient(monkeypatch, piece, with_table):
     assert torch.autograd.gradcheck(lambda x: softmax_statistics(x, bias, index, table if with_table else None)[: 1 + with_table], logits)
 
 
+@pytest.mark.parametrize("asked", (0, 1))
+def test_gradient_of_one_alone(asked):
+    """A loss that uses log p alone, or the mean alone, has the gradient of the plain formula."""
+    logits, bias, index, table = case()
+    plain = torch.log_softmax(logits + bias, -1)
+    expected = plain.gather(-1, index[:, None]).squeeze(-1), plain.exp() @ table
+    fast = softmax_statistics(logits, bias, index, table)
+    weights = torch.randn(len(index), dtype=torch.float64)
+    fast, slow = (torch.autograd.grad((weights * values[asked]).sum(), logits)[0] for values in (fast, expected))
+    torch.testing.assert_close(fast, slow, rtol=0, atol=1e-12)
+
+
 def test_half_precision_logits_give_float32():
     """bf16 logits are read as they are and summed in float32; under autocast too. The gradient has the type of the logits."""
     logits, bias, index, table = case(dtype=torch.bfloat16)
