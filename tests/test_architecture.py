@@ -148,9 +148,9 @@ def test_checkpoints_are_never_unpickled():
 
 
 def test_all_presets_are_there():
-    """The presets of the menus, the one for a GPU and that of the released model."""
+    """The presets of the menus, the one for a GPU and those of the released model."""
     expected = {"quick_demo", "fast_training", "deep_training", "quality_boost", "deep_training_continue", "fine_tuning"}
-    expected |= {"qqp_bert_base", "general_english"}
+    expected |= {"qqp_bert_base", "general_english", "general_english_continue"}
     assert {path.stem for path in PRESETS} >= expected
 
 

@@ -10,7 +10,7 @@ from ..config import RunConfig, load_preset
 from ..errors import UserError
 
 PRESETS = ("quick_demo", "fast_training", "deep_training", "qqp_bert_base", "general_english")
-FOR_CONTINUING = ("quality_boost", "deep_training_continue", "fine_tuning")
+FOR_CONTINUING = ("quality_boost", "deep_training_continue", "fine_tuning", "general_english_continue")
 MENU = (
     ("Quick Demo", "the bundled sample, from scratch, a few minutes on two cores"),
     ("Fast Training", "Quora questions, a small model from scratch, 45 minutes on a CPU"),
