@@ -27,6 +27,7 @@ from diffusion_bert.finding import checkpoint_file  # noqa: E402
 
 STEPS = (1, 2, 4, 8, 16, 32)
 MORE_STEPS = {"ancestral": (64,)}
+CONTINUOUS = "first_hitting"  # has no steps: a call for every word piece, measured once
 COLUMNS = (
     ("sampler", "sampler"), ("num_steps", "steps"), ("nfe", "calls"), ("seconds", "s/text"), ("bleu", "BLEU"), ("rouge_l", "ROUGE-L"),
     ("overlap", "overlap"), ("dist1", "dist-1"), ("self_bleu", "self-BLEU"), ("div4", "div-4"), ("repetition", "repeats"),
@@ -73,7 +74,7 @@ def chosen_settings(samplers: str | None, steps: str | None) -> list[tuple[str, 
         numbers = [0]
     if numbers and min(numbers) < 1:
         raise UserError(f"steps is '{steps}': expected whole numbers of at least 1, with commas")
-    return [(name, number) for name in names for number in numbers or (*STEPS, *MORE_STEPS.get(name, ()))]
+    return [(name, number) for name in names for number in (numbers or (*STEPS, *MORE_STEPS.get(name, ())))[: 1 if name == CONTINUOUS else None]]
 
 
 def sweep(checkpoint, test_file, sources: int, settings, options: SamplingConfig, path: Path) -> list[dict]:

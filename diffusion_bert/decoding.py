@@ -16,6 +16,7 @@ from .config import SamplingConfig
 from .data import CONTINUE, NO_SOURCE, Collator
 from .errors import UserError
 from .layout import Batch
+from .memory import give_back_freed_memory
 from .model import DiffusionModel
 from .samplers import SAMPLERS, SamplerOptions
 from .self_conditioning import Guess
@@ -93,6 +94,8 @@ def decode(
     results: list[Decoded | None] = [None] * len(canvases)
     shared = {f.name: getattr(options, f.name) for f in dataclasses.fields(SamplerOptions) if hasattr(options, f.name)}
     for number, start in enumerate(range(0, len(order), options.batch_size)):
+        if number:
+            give_back_freed_memory()  # every batch has its own widths
         chosen = order[start : start + options.batch_size]
         group = [canvases[index] for index in chosen]
         generator = torch.Generator().manual_seed(seed * 1_000_003 + number)

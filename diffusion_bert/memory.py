@@ -4,6 +4,7 @@ has to be cleared again. A training step or a denoiser call makes and frees seve
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import sys
 
@@ -15,17 +16,32 @@ NO_LIMIT = 2**30
 def keep_freed_memory(keep: bool = True) -> bool:
     """Let this process keep freed blocks for its next step (``keep`` False: give them back, now and later). Returns whether it can.
 
-    Peak memory stays what it is; memory once used is only given back at the end of the process. Saves some 5 % of a training step
-    (docs/performance.md). A user's own MALLOC_MMAP_THRESHOLD_ or MALLOC_TRIM_THRESHOLD_ is left alone.
+    Saves some 5 % of a training step (docs/performance.md). Memory once used is given back at the end of the process, or by
+    ``give_back_freed_memory``: blocks of ever new sizes leave gaps, and without that the process would grow. A user's own
+    MALLOC_MMAP_THRESHOLD_ or MALLOC_TRIM_THRESHOLD_ is left alone.
     """
-    if not sys.platform.startswith("linux") or {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"} & set(os.environ):
+    if (library := _glibc()) is None:
         return False
+    limit = NO_LIMIT if keep else OWN_LIMIT
+    done = bool(library.mallopt(MMAP, limit)) and bool(library.mallopt(TRIM, 2 * limit - 1))
+    if not keep:
+        library.malloc_trim(0)
+    return done
+
+
+def give_back_freed_memory() -> None:
+    """Return what is free now to the system: between pieces of work of different sizes."""
+    if (library := _glibc()) is not None:
+        library.malloc_trim(0)
+
+
+@functools.cache
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, if it is glibc and its limits are ours to set."""
+    if not sys.platform.startswith("linux") or {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"} & set(os.environ):
+        return None
     try:
         library = ctypes.CDLL(None)
-        limit = NO_LIMIT if keep else OWN_LIMIT
-        done = bool(library.mallopt(MMAP, limit)) and bool(library.mallopt(TRIM, 2 * limit - 1))
-        if not keep:
-            library.malloc_trim(0)
-        return done
+        return library if library.mallopt and library.malloc_trim else None
     except (OSError, AttributeError):  # another C library, such as musl
-        return False
+        return None

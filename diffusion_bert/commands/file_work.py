@@ -16,6 +16,7 @@ from typing import BinaryIO
 from ..config import SamplingConfig
 from ..errors import UserError
 from ..generation import DiffusionTextGenerator
+from ..memory import give_back_freed_memory
 from ..skills import commands_of
 from ..storage import write_atomically
 from ..text_files import Row, digest_and_size, entry_line, header_line, stream_rows, whole_lines
@@ -140,6 +141,7 @@ def worker(generator: DiffusionTextGenerator, command: str) -> Work:
                 raise
         for index, answer in zip(good, written):
             outputs[index] = answer
+        give_back_freed_memory()  # the next chunk has other widths
         return outputs
 
     return work
