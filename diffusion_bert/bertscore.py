@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
-from .hub import require_hub
+from .hub import from_cache_or_hub
 from .model import quiet_transformers
 
 # the layer that the authors found best; DiffuSeq's protocol uses deberta-xlarge-mnli
@@ -79,15 +79,16 @@ def _load(name: str):
     advice = "give --bertscore a directory with a model, or leave it out"
     if is_local and not (Path(name) / "config.json").is_file():
         raise UserError(f"bertscore is '{name}': no such model directory (config.json is missing); {advice}")
+
+    def load(**where):
+        model, info = transformers.AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **where)
+        return model, info, transformers.AutoTokenizer.from_pretrained(name, **where)
+
     with quiet_transformers():
-        if not is_local:
-            try:
-                transformers.AutoConfig.from_pretrained(name, local_files_only=True)
-            except (OSError, ValueError):
-                require_hub(f"the BERTScore model '{name}'", advice)
         try:
-            model, info = transformers.AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+            model, info, tokenizer = load() if is_local else from_cache_or_hub(load, f"the BERTScore model '{name}'", advice)
+        except UserError:
+            raise
         except Exception as error:  # broken files surface as errors of several libraries
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(f"cannot load the BERTScore model '{name}': {first[:160]}; {advice}") from None

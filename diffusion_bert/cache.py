@@ -1,7 +1,8 @@
 """Large arrays on disk: written once under a fingerprint of what they were made from, memory-mapped ever after.
 
 An entry is a folder with one raw file per array and ``entry.json``. It appears under its name only when it is whole, its digests are
-checked whenever it is opened, and a damaged one is removed and made anew. Any entry, or the whole folder, may be deleted at any time.
+checked whenever it is opened, and a damaged one is removed and made anew. Of several processes that want a new entry one makes it, and the others
+wait. Any entry, or the whole folder, may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,12 +86,15 @@ class Cache:
             CacheUnwritable: the folder cannot be written. Errors of ``build`` itself pass through, and leave nothing behind.
         """
         folder = self.folder / name
-        try:
-            return open_entry(folder)
-        except ValueError:
-            shutil.rmtree(folder, ignore_errors=True)
-        except OSError:
-            pass  # not there
+        entry = _open_if_whole(folder)
+        if entry is None:
+            with _one_at_a_time(self.folder / f".{name}.lock"):
+                entry = _open_if_whole(folder) or self._make(name, build)  # made by another while this one waited?
+            self.trim(keep=folder)
+        return entry
+
+    def _make(self, name: str, build: Callable[[EntryWriter], dict]) -> Entry:
+        folder = self.folder / name
         temporary = self.folder / f".{name}.{uuid.uuid4().hex[:12]}.tmp"
         writer = None
         try:
@@ -98,17 +102,15 @@ class Cache:
             temporary.mkdir(parents=True)
             writer = EntryWriter(temporary)
             writer.finish(build(writer))
-            with contextlib.suppress(OSError):  # another process was faster: its entry is as good
+            with contextlib.suppress(OSError):  # another process was faster where there are no locks: its entry is as good
                 os.rename(temporary, folder)
-            entry = open_entry(folder)
+            return open_entry(folder)
         except OSError as error:
             raise CacheUnwritable(f"{self.folder}: {error.strerror or error}") from None
         finally:
             if writer is not None:
                 writer.close()
             shutil.rmtree(temporary, ignore_errors=True)
-        self.trim(keep=folder)
-        return entry
 
     def trim(self, keep: Path | None = None, max_bytes: float | None = None) -> None:
         """Remove the entries that were not used for longest until the others fit, and what killed processes left a day ago."""
@@ -125,6 +127,31 @@ class Cache:
                 if total > (MAX_BYTES if max_bytes is None else max_bytes) and folder != keep:
                     shutil.rmtree(folder, ignore_errors=True)
                     total -= size
+
+
+@contextlib.contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Hold the lock of this name, which ends with its process; where there are no locks (a system, a file server) everyone goes on."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError, ImportError):
+            import fcntl
+
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context(open(path, "w"))
+            held.callback(lambda: path.unlink(missing_ok=True))  # who still waits for it finds the entry, or makes it as well
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _open_if_whole(folder: Path) -> Entry | None:
+    """The entry, or None where there is none; a damaged one is removed."""
+    try:
+        return open_entry(folder)
+    except ValueError:
+        shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        pass  # not there
+    return None
 
 
 def open_entry(folder: Path) -> Entry:

@@ -1,20 +1,23 @@
-"""Rows of datasets on the Hugging Face hub, or of a local folder that holds one, through the ``datasets`` library."""
+"""The Hugging Face hub: is it there, what its cache holds, and the rows of its datasets (or of a local folder), through ``datasets``."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from .cache import fingerprint
 from .errors import UserError, nearest
 from .reading import SOURCE_NAMES, TARGET_NAMES, Pair, ReadReport, checked_pair
 
+Loaded = TypeVar("Loaded")
 VALIDATION_NAMES = ("validation", "valid", "dev", "val")
 
 
@@ -93,6 +96,17 @@ def _find(columns: list[str], wanted: str | None, usual: tuple[str, ...], name: 
         what = f"no column '{wanted}'{nearest(wanted, columns)}" if wanted is not None else f"no column {' or '.join(usual)}"
         raise UserError(f"{name} has {what}: its columns are {', '.join(columns)[:200]}; name one with --{option}")
     return found
+
+
+def from_cache_or_hub(load: Callable[..., Loaded], what: str, advice: str) -> Loaded:
+    """What ``load(local_files_only=True)`` finds in the cache of the hub, or else ``load()`` from the hub, if that can be reached.
+
+    The cache is asked first and used as it is: left alone, the libraries ask the hub for news of what they hold, and without a network wait for it.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        return load(local_files_only=True)
+    require_hub(what, advice)
+    return load()
 
 
 def require_hub(what: str, advice: str, timeout: float = 4.0) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from .config import BUILT_IN_SIZES
 from .encoders import FAMILIES
 from .errors import UserError
-from .hub import require_hub
+from .hub import from_cache_or_hub
 from .position_table import CONFIG_KEY, OFFSET, POSITIONS, restarting
 from .tokenization import TextTokenizer
 
@@ -21,30 +22,17 @@ def load_pretrained(name: str, weights: bool = True) -> tuple[TextTokenizer, obj
 
     One without a masked-LM head gets a fresh one, tied to its word embeddings.
     """
-    import transformers
-
     looks_local = Path(name).is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1
     if looks_local and not (Path(name) / "config.json").is_file():
         raise UserError(
             f"model_name_or_path is '{name}': no such BERT directory (config.json is missing); give a directory, a hub id, tiny, mini or small"
         )
     with quiet_transformers():
-        if not looks_local:
-            _reach_hub(name)
         try:
-            bert_config = transformers.AutoConfig.from_pretrained(name)
-            if bert_config.model_type not in FAMILIES:
-                raise UserError(f"{name} is a {bert_config.model_type} model: expected a BERT ({', '.join(FAMILIES)}), such as bert-base-uncased")
-            family = FAMILIES[bert_config.model_type]
-            tokenizer = TextTokenizer.from_pretrained(name)
-            if not weights:
-                return tokenizer, bert_config, _own_positions(bert_config, None)
-            model, info = family.model_class.from_pretrained(name, config=bert_config, dtype=torch.float32, output_loading_info=True)
-            # the library would fill them with random numbers
-            if missing := sorted(key for key in info["missing_keys"] if key.startswith(f"{family.encoder}.")):
-                raise UserError(
-                    f"{name} lacks weights ({missing[0]} and {len(missing) - 1} more): not a whole BERT; choose another or --from_scratch true"
-                )
+            if looks_local:
+                return _load(name, weights)
+            advice = f"give a local BERT directory, or a built-in size: {', '.join(BUILT_IN_SIZES)}"
+            return from_cache_or_hub(partial(_load, name, weights), f"the model '{name}'", advice)
         except UserError:
             raise
         except Exception as error:  # broken files surface as errors of several libraries
@@ -52,6 +40,23 @@ def load_pretrained(name: str, weights: bool = True) -> tuple[TextTokenizer, obj
             raise UserError(
                 f"cannot load '{name}': {first[:160]}; give a BERT directory, a hub id, or a built-in size ({', '.join(BUILT_IN_SIZES)})"
             ) from None
+
+
+def _load(name: str, weights: bool, **where) -> tuple[TextTokenizer, object, dict[str, Tensor] | None]:
+    """``load_pretrained`` with options of the library that say where to look."""
+    import transformers
+
+    bert_config = transformers.AutoConfig.from_pretrained(name, **where)
+    if bert_config.model_type not in FAMILIES:
+        raise UserError(f"{name} is a {bert_config.model_type} model: expected a BERT ({', '.join(FAMILIES)}), such as bert-base-uncased")
+    family = FAMILIES[bert_config.model_type]
+    tokenizer = TextTokenizer.from_pretrained(name, **where)
+    if not weights:
+        return tokenizer, bert_config, _own_positions(bert_config, None)
+    model, info = family.model_class.from_pretrained(name, config=bert_config, dtype=torch.float32, output_loading_info=True, **where)
+    # the library would fill them with random numbers
+    if missing := sorted(key for key in info["missing_keys"] if key.startswith(f"{family.encoder}.")):
+        raise UserError(f"{name} lacks weights ({missing[0]} and {len(missing) - 1} more): not a whole BERT; choose another or --from_scratch true")
     return tokenizer, bert_config, _own_positions(bert_config, model.state_dict())
 
 
@@ -63,16 +68,6 @@ def _own_positions(bert_config, weights: dict[str, Tensor] | None) -> dict[str, 
         if weights is not None:
             weights[POSITIONS] = restarting(weights[POSITIONS])
     return weights
-
-
-def _reach_hub(name: str) -> None:
-    """Pass when the model is in the local cache or the hub answers; otherwise one line, within seconds."""
-    import transformers
-
-    try:
-        transformers.AutoConfig.from_pretrained(name, local_files_only=True)
-    except (OSError, ValueError):
-        require_hub(f"the model '{name}'", f"give a local BERT directory, or a built-in size: {', '.join(BUILT_IN_SIZES)}")
 
 
 @contextlib.contextmanager

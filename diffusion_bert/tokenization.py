@@ -51,11 +51,11 @@ class TextTokenizer:
         return [token for token in names if self.backend.token_to_id(token) is None]
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str) -> TextTokenizer:
-        """The tokenizer of a hub model or local directory, through transformers."""
+    def from_pretrained(cls, name_or_path: str, **where) -> TextTokenizer:
+        """The tokenizer of a hub model or local directory, through transformers; ``where`` are its options, such as local_files_only."""
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, use_fast=True)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, use_fast=True, **where)
         if not hasattr(tokenizer, "backend_tokenizer"):
             raise UserError(f"{name_or_path}: it has no fast tokenizer; choose a BERT such as bert-base-uncased")
         return cls(tokenizer.backend_tokenizer.to_str(), source=str(name_or_path))

@@ -1,7 +1,10 @@
 """The cache on disk: whole or not there, never stale, mended when damaged, optional."""
 
+import contextlib
 import json
 import os
+import signal
+import threading
 import time
 
 import numpy as np
@@ -55,6 +58,45 @@ def test_a_damaged_entry_is_made_anew(tmp_path, damage):
         cache.get("a", refuse)
     assert list(tmp_path.iterdir()) == []
     assert cache.get("a", build).arrays["numbers"].tolist() == list(range(10))
+
+
+def test_of_several_processes_one_builds(tmp_path):
+    """Three processes that want an entry at once: one makes it, the others wait and map it; of the lock nothing stays."""
+
+    def slow(writer):
+        with open(tmp_path / "built", "a") as log:
+            log.write("x")
+        time.sleep(0.5)
+        return build(writer)
+
+    children = []
+    for _ in range(3):
+        if (child := os.fork()) == 0:
+            code = 9
+            with contextlib.suppress(BaseException):
+                code = int(Cache(tmp_path / "cache").get("a", slow).arrays["numbers"].tolist() != list(range(10)))
+            os._exit(code)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+    assert (tmp_path / "built").read_text() == "x" and [path.name for path in (tmp_path / "cache").iterdir()] == ["a"]
+
+
+def test_a_killed_builder_is_replaced(tmp_path):
+    """The lock of a process that is killed while it builds ends with it: who waited builds."""
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        with contextlib.suppress(BaseException):
+            Cache(tmp_path).get("a", lambda writer: os.write(writing, b"x") and time.sleep(60))
+        os._exit(9)
+    assert os.read(reading, 1) == b"x"
+    waiting = threading.Thread(target=lambda: Cache(tmp_path).get("a", build))
+    waiting.start()
+    waiting.join(0.3)
+    assert waiting.is_alive()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    waiting.join(10)
+    assert not waiting.is_alive() and Cache(tmp_path).get("a", refuse).meta == {"note": "one"}
 
 
 def test_an_error_or_stop_while_building_leaves_nothing(tmp_path):

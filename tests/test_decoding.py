@@ -56,6 +56,17 @@ def test_batch_size_changes_neither_words_nor_order(attention):
     assert backwards == one[::-1]
 
 
+def test_freed_memory_is_given_back_between_batches(monkeypatch):
+    """Batches of many widths would leave gaps (test_memory.py): once between any two, not for a single one."""
+    given: list[bool] = []
+    monkeypatch.setattr("diffusion_bert.decoding.give_back_freed_memory", lambda: given.append(True))
+    model = tiny_model()
+    decode(model, mixed_canvases(model), SamplingConfig(num_steps=2, batch_size=64), collator_of(model))
+    assert given == []
+    decode(model, mixed_canvases(model), SamplingConfig(num_steps=2, batch_size=5), collator_of(model))
+    assert len(given) == 2
+
+
 @each_attention
 @each_sampler
 def test_given_words_stay_and_masks_go(attention, sampler):

@@ -43,6 +43,14 @@ def whole(tmp_path_factory):
     return folder, made
 
 
+def test_freed_memory_is_given_back_after_every_chunk(texts, tmp_path, monkeypatch):
+    """Chunks of many widths would leave gaps (test_memory.py)."""
+    given: list[bool] = []
+    monkeypatch.setattr("diffusion_bert.commands.file_work.give_back_freed_memory", lambda: given.append(True))
+    work_on_file(generator(), "para", str(texts), str(tmp_path / "out.jsonl"), {})
+    assert len(given) == 3  # 7 texts in chunks of 3
+
+
 def test_an_entry_for_every_row_in_order(whole):
     """Sources in their order; bad rows have an empty list; the others as many outputs as were asked for."""
     records = [json.loads(line) for line in whole[1][".jsonl"].decode().splitlines()]

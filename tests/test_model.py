@@ -1,12 +1,18 @@
 """Building models: the same seed gives the same weights, a BERT's weights arrive unchanged, what does not fit is refused."""
 
+import http.server
 import json
+import os
 import shutil
+import subprocess
+import sys
+import threading
 
 import pytest
 import safetensors.torch
 import torch
 import transformers
+from commands import ROOT
 from tiny import Trap, grammar_pairs, grammar_texts, new_model, refusal, save_bert, tiny_config, tiny_model
 from tokenizers import Tokenizer, models
 
@@ -137,6 +143,34 @@ def test_a_padded_vocabulary_has_no_mass(tmp_path):
     assert len(extra) > 0 and bool(extra.isneginf().all()) and bool(model.denoiser.forbidden_bias[model.tokenizer.unk_id] == 0)
     fit_schedule(model, [[8, 9, 9]])
     assert len(model.schedule.informativeness) == 64
+
+
+def test_a_model_in_the_cache_of_the_hub_needs_no_network(tmp_path):
+    """A hub id whose files the library's cache holds loads without asking the hub for the model."""
+    save_bert(tmp_path / "hub" / "models--someone--tiny" / "snapshots" / "0123")
+    (tmp_path / "hub" / "models--someone--tiny" / "refs").mkdir()
+    (tmp_path / "hub" / "models--someone--tiny" / "refs" / "main").write_text("0123")
+    asked = []
+
+    class Hub(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802 (the name that the library calls)
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    code = "from diffusion_bert.model import load_pretrained; print(len(load_pretrained('someone/tiny')[2]) > 10)"
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        variables = {name: value for name, value in os.environ.items() if not name.endswith("OFFLINE")}
+        variables |= {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=variables, capture_output=True, text=True, timeout=120)
+        server.shutdown()
+    assert (done.stdout, done.stderr) == ("True\n", "")
+    assert [path for path in asked if "tiny" in path] == []  # the library may ask for other things
 
 
 def test_nothing_is_printed(bert, capfd):
