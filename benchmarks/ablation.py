@@ -3,6 +3,7 @@
     python benchmarks/ablation.py --group loss lambda --max_minutes 5 --results ablation.jsonl
     python benchmarks/ablation.py --data_dir path/to/qqp --preset fast_training --max_minutes 20 --seeds 42 43 --output ablation.md
     python benchmarks/ablation.py --group pretrained --model_name_or_path path/to/bert --data_dir path/to/qqp
+    python benchmarks/ablation.py --group teacher --teacher checkpoints/general_english.pt --data_dir path/to/qqp
 
 Every finished row is one line of --results; finished rows are not trained again, and one that was killed starts anew. Several processes may work
 on the same file side by side (give each its --set num_threads=1): no row is trained twice, and a last call prints all tables. --rows trains some
@@ -45,6 +46,7 @@ def run_row(row: Row, config: RunConfig, examples: int) -> dict | None:
     from diffusion_bert.checkpoint import RunDirectory, load_checkpoint
     from diffusion_bert.commands.training_run import prepare, set_threads
     from diffusion_bert.data import PAIR, spread_choice
+    from diffusion_bert.distillation import load_teacher, teacher_of
     from diffusion_bert.generation import DiffusionTextGenerator
     from diffusion_bert.model import build_model, pick_device
     from diffusion_bert.objective import estimate_nelbo
@@ -53,7 +55,9 @@ def run_row(row: Row, config: RunConfig, examples: int) -> dict | None:
 
     set_threads(config.training.num_threads)
     splits = load_pairs(config.data, config.training.seed)
-    model = build_model(config, (text for pair in splits.train for text in pair if text), config.training.seed)
+    teacher = load_teacher(config)
+    texts = (text for pair in splits.train for text in pair if text)
+    model = build_model(config, texts, config.training.seed, None if teacher is None else teacher.tokenizer)
     train, data = prepare(model, splits, fit=True)
     pairs = [pair for pair in splits.valid if pair.source is not None]
     tokenizer, room = model.tokenizer, config.data.max_length - 4 - len(data.collator.prompts[PAIR])
@@ -74,7 +78,7 @@ def run_row(row: Row, config: RunConfig, examples: int) -> dict | None:
         written = write_on_canvas(model, sources, data.collator, width)
         history = []
     else:
-        trainer = Trainer(model, data, RunDirectory.create(config))
+        trainer = Trainer(model, data, RunDirectory.create(config), teacher=teacher_of(model, teacher))
         outcome = trainer.fit()
         if outcome.reason == "interrupted":
             return None
@@ -134,6 +138,7 @@ def parse(argv) -> argparse.Namespace:
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings for every row, such as batch_size=32 task_name=qqp")
     parser.add_argument("--data_dir", help="folder with train.jsonl and valid.jsonl")
     parser.add_argument("--model_name_or_path", help="a pretrained BERT for the group 'pretrained'")
+    parser.add_argument("--teacher", metavar="FILE", help="a checkpoint for the group 'teacher'")
     parser.add_argument("--max_minutes", type=float, default=5.0, help="training time of every row")
     parser.add_argument("--max_steps", type=int, help="train every row for so many steps instead of minutes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42])
@@ -200,10 +205,11 @@ def work(options: argparse.Namespace) -> int:
     for path in (options.results, options.output):
         if path is not None and not path.parent.is_dir():
             raise UserError(f"{path.parent}: no such folder; make it first")
-    all_groups = groups(options.model_name_or_path)
+    all_groups = groups(options.model_name_or_path, options.teacher)
+    needed = {"pretrained": "--model_name_or_path", "teacher": "--teacher"}
     print(tables[0], flush=True)
     for group in options.group or all_groups:
-        print(f"group {group}{'' if all_groups[group] else ': skipped, it needs --model_name_or_path'}", flush=True)
+        print(f"group {group}{'' if all_groups[group] else f': skipped, it needs {needed[group]}'}", flush=True)
         finished: list[tuple[str, list[dict]]] = []
         for row in all_groups[group]:
             try:

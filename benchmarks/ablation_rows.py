@@ -17,8 +17,9 @@ class Row:
     objective: str = "ours"
 
 
-def groups(model: str | None) -> dict[str, list[Row]]:
+def groups(model: str | None, teacher: str | None = None) -> dict[str, list[Row]]:
     """All groups in their order; the first row of each is what the others are compared with."""
+    taught = {"teacher": teacher}
     fresh = {"model_name_or_path": model, "lr": 1e-3, "dropout": 0.0}  # the same for both, so that only the weights differ
     return {
         "lambda": [
@@ -36,6 +37,13 @@ def groups(model: str | None) -> dict[str, list[Row]]:
         "self_conditioning": [Row("off"), Row("on", {"self_conditioning": True})],
         "timestep": [Row(name, {"timestep": name}) for name in ("none", "prefix", "layerwise")],
         "pretrained": [Row("from scratch", {**fresh, "from_scratch": True}), Row("pretrained", fresh)] if model else [],
+        "teacher": [
+            Row("no teacher"),
+            Row("no teacher, its vocabulary", {**taught, "distillation_weight": 0.0}),
+            Row("teacher, weight 0.5", {**taught, "distillation_weight": 0.5}),
+        ]
+        if teacher
+        else [],
         "options": [
             Row("defaults"),
             Row("label smoothing 0.1", {"label_smoothing": 0.1}),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from commands import write_data
-from tiny import grammar_pairs, new_model
+from tiny import grammar_pairs, new_model, tiny_model
 
 from benchmarks import ablation
 from benchmarks.ablation_results import claimed, difference, paired, read_results
@@ -24,6 +24,7 @@ from benchmarks.original_objective import (
     sentence_frequencies,
     write_on_canvas,
 )
+from diffusion_bert.checkpoint import save_checkpoint
 from diffusion_bert.config import RunConfig, load_preset
 from diffusion_bert.data import PAIR, Collator
 from diffusion_bert.diffusion import AbsorbingDiffusion
@@ -79,9 +80,21 @@ def test_the_original_objective_as_a_row(data, tmp_path):
     assert len(keys) == 1
 
 
+def test_a_student_with_and_without_its_teacher(data, tmp_path, capsys):
+    """The student with a teacher's vocabulary learns otherwise with the teacher than without; without one named the group is skipped."""
+    assert ablation.main(flags(data, tmp_path, "--group", "copy", "teacher", "--rows", "none")) == 0
+    assert "group teacher: skipped, it needs --teacher" in capsys.readouterr().out
+    teacher = tmp_path / "teacher.pt"
+    save_checkpoint(teacher, tiny_model())
+    assert ablation.main(flags(data, tmp_path, "--group", "teacher", "--teacher", str(teacher), "--max_steps", "6")) == 0
+    own, silent, taught = read_results(tmp_path / "rows.jsonl").values()
+    assert [record["row"] for record in (own, silent, taught)] == ["no teacher", "no teacher, its vocabulary", "teacher, weight 0.5"]
+    assert own["parameters"] != silent["parameters"] == taught["parameters"] and silent["nelbo"] != taught["nelbo"]
+
+
 def test_every_row_is_legal():
     """Every row of every group is a config that the training accepts, and no two rows of a group are the same run."""
-    for name, rows in ablation.groups("tiny").items():
+    for name, rows in ablation.groups("tiny", "teacher.pt").items():
         keys = [ablation.config_of(row, load_preset("quick_demo"), 1, "runs")[1] for row in rows]
         assert len(set(keys)) == len(rows) >= 2, name
     assert RunConfig.from_flat({}).training.loss == ablation.groups(None)["loss"][0].name
