@@ -224,12 +224,15 @@ class BertDenoiser(nn.Module):
     def _may_be_copied(self, source_ids: Tensor, copyable: Tensor) -> Tensor:
         return copyable & self.forbidden_bias[source_ids].isfinite()  # a forbidden word has no mass to add to
 
-    def forward(self, batch: Batch, x_t: Tensor, tau: Tensor, guess: Tensor | None = None, two_pass: bool = False) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, batch: Batch, x_t: Tensor, tau: Tensor, guess: Tensor | None = None, two_pass: bool = False, places: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """log mu at the masked places of x_t in row-major order [N, V], and length logits [B, max_target_length]. x_t [B, L], tau [B].
 
         For self-conditioning ``guess`` [N, D] is what was expected at these places; ``two_pass`` makes it by a first pass without gradient.
+        places are ``batch.masked_places(x_t)`` where they are known already: finding them makes the host wait for a GPU.
         """
-        places = batch.masked_places(x_t)
+        places = batch.masked_places(x_t) if places is None else places
         words, table = self._one_table(x_t)
         states = self._conditioned_states(batch, x_t, tau, places, guess, two_pass, words)
         return self._log_mu(batch, states, places, table), self._length_logits(batch, states)
@@ -273,8 +276,7 @@ class BertDenoiser(nn.Module):
     ) -> TrueWords:  # fmt: skip
         """What the loss needs to know of mu, and no more: faster than ``forward``, which writes down all N x V numbers.
 
-        table [V] holds one number per word whose mean under mu is wanted; places are ``batch.masked_places(x_t)`` where they are known already
-        (finding them makes the host wait for a GPU). The rest as in ``forward``.
+        table [V] holds one number per word whose mean under mu is wanted; the rest as in ``forward``.
         """
         places = rows, columns = batch.masked_places(x_t) if places is None else places
         words, table_of_words = self._one_table(x_t)

@@ -37,9 +37,12 @@ class Teacher:
         self.weight = weight
 
     @torch.no_grad()
-    def log_mu(self, batch: Batch, x_t: Tensor, tau: Tensor, vocab_size: int) -> Tensor:
-        """log mu at the masked places of x_t, [N, vocab_size]. Entries beyond the words of the tokenizer are -inf anyway, however many there are."""
-        log_mu = self.denoiser.to(x_t.device)(batch, x_t, tau, two_pass=self.denoiser.self_conditioning is not None)[0]
+    def log_mu(self, batch: Batch, x_t: Tensor, tau: Tensor, vocab_size: int, places: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """log mu at the masked places of x_t, [N, vocab_size]; places as in ``BertDenoiser.forward``.
+
+        Entries beyond the words of the tokenizer are -inf anyway, however many there are.
+        """
+        log_mu = self.denoiser.to(x_t.device)(batch, x_t, tau, two_pass=self.denoiser.self_conditioning is not None, places=places)[0]
         return F.pad(log_mu, (0, vocab_size - log_mu.shape[1]), value=float("-inf"))  # a negative width cuts
 
     def mixed(self, cross_entropy: Tensor, expected: Tensor, log_mu: Tensor) -> Tensor:

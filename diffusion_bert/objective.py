@@ -102,8 +102,8 @@ def nelbo_terms(
         rows, length_logits = words.rows, words.length_logits
         kl, log_mu_x = diffusion.corrected_kl(words.log_mu, words.mean, words.x_0, tau_s[rows], tau_t[rows])
     else:  # uncorrected r(v), smoothed labels and a teacher's words have to be averaged over all words
-        log_mu, length_logits = denoiser(batch, x_t, tau_t, two_pass=two_pass)
-        rows, columns = batch.masked_places(x_t)
+        rows, columns = places = batch.masked_places(x_t) if places is None else places
+        log_mu, length_logits = denoiser(batch, x_t, tau_t, two_pass=two_pass, places=places)
         if time_correction:
             log_mu = diffusion.correct_for_time(log_mu, tau_t[rows])
         x_0 = batch.input_ids[rows, columns]
@@ -111,7 +111,7 @@ def nelbo_terms(
         log_mu_x = log_mu.gather(-1, x_0[:, None]).squeeze(-1)
         smoothed = smoothed_cross_entropy(log_mu, x_0, label_smoothing)
         if teacher is not None:
-            expected = teacher.log_mu(batch, x_t, tau_t, log_mu.shape[1])
+            expected = teacher.log_mu(batch, x_t, tau_t, log_mu.shape[1], places)
             smoothed = teacher.mixed(smoothed, diffusion.correct_for_time(expected, tau_t[rows]) if time_correction else expected, log_mu)
     if not kl_gradient:
         kl = KlTerms(*(term.detach() for term in kl))

@@ -1,5 +1,7 @@
 """One pass over the logits instead of many: values, gradients, and the terms of the bound, against the plain formulas."""
 
+import contextlib
+
 import pytest
 import torch
 from helpers import make_batch, make_denoiser, mixed_rows
@@ -136,3 +138,21 @@ def test_a_step_never_asks_the_device():
         nelbo_terms(denoiser, diffusion, batch, x_t, torch.tensor([1, 4, 9, 10]), 10, places=places).total.backward()
     assert len(seen) > 100
     assert not [name for name in seen if "nonzero" in name or "_local_scalar_dense" in name or "is_nonzero" in name]
+
+
+@pytest.mark.parametrize("loss_weighting", ("none", "linear"))
+@pytest.mark.parametrize("options", ({}, {"copy_head": False}, {"attention": "full"}, {"timestep": "prefix"}, {"self_conditioning": True}), ids=str)
+def test_a_step_leaves_nothing_on_the_cpu(monkeypatch, options, loss_weighting):
+    """On a device that only knows shapes ("meta") loss and gradient work as well: whatever was made on the CPU, or asked for a number, would fail."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # which this device does not have
+    denoiser, diffusion, batch = make_denoiser(**options), make_diffusion(lam=0.15), make_batch(mixed_rows())
+    x_t = torch.where(batch.target_mask, batch.mask_id, batch.input_ids)
+    tensors = (x_t, torch.tensor([1, 4, 9, 10]), *batch.masked_places(x_t))
+    x_t, t, *places = (tensor.to("meta") for tensor in tensors)
+    denoiser.to("meta").train()
+    diffusion.schedule.to("meta")
+    two_pass = "self_conditioning" in options
+    terms = nelbo_terms(denoiser, diffusion, batch.to("meta"), x_t, t, 10, loss_weighting=loss_weighting, two_pass=two_pass, places=tuple(places))
+    (terms.total if loss_weighting == "none" else terms.surrogate).backward()
+    assert {parameter.grad.device.type for parameter in denoiser.parameters() if parameter.grad is not None} == {"meta"}
+    assert bool(terms.stacked().is_meta)
