@@ -31,7 +31,8 @@ from diffusion_bert.reading import read_file  # noqa: E402
 def own_choice(model, ids: list[int]) -> torch.Tensor:
     """log mu [N, V] of the checkpoint at the masks of a text, as ``fill`` asks for it."""
     batch = Collator(model.tokenizer, model.task.prompt).batch([(NO_SOURCE, [], ids)])
-    log_mu = model.denoiser(batch, batch.input_ids, torch.tensor([0.5], dtype=torch.float64))[0]
+    share = torch.tensor([ids.count(model.tokenizer.mask_id) / len(ids)], dtype=torch.float64)
+    log_mu = model.denoiser(batch, batch.input_ids, model.schedule.tau(share))[0]
     log_mu[:, model.tokenizer.unwritable_ids] = float("-inf")
     return log_mu
 

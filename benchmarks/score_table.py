@@ -105,8 +105,12 @@ def posing(result) -> dict[str, tuple]:
     at_floor = {key: {**row, "accuracy": row["floor"]} for key, row in result.reconstruction.items()}
     found = {}
     for name in ("copy", "unigram"):
-        row = {"div4": 0.0, **result.rows[name]}
-        found[name] = (benchmark_score(result.task, {**result.rows, "model": row}, at_floor, row["rouge_l"], 0.0), row, at_floor["50"])
+        row = result.rows[name]
+        found[name] = (
+            benchmark_score(result.task, {**result.rows, "model": row, "one sample": {"div4": 0.0}}, at_floor, row["rouge_l"], 0.0),
+            row,
+            at_floor["50"],
+        )
     return found
 
 

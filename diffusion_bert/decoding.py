@@ -6,6 +6,7 @@ A canvas is a target in which the places to be written hold [MASK]. Many canvase
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -208,6 +209,15 @@ def spread_lengths(log_probs: Tensor, count: int, beam: int) -> list[int]:
     """Lengths for ``count`` candidates of one source: the ``beam`` likeliest in turn, best first. log_probs [max_target_length]."""
     best = [int(index) + 1 for index in log_probs.topk(min(beam, int(log_probs.isfinite().sum()))).indices]
     return [best[number % len(best)] for number in range(count)]
+
+
+def drawn_lengths(log_probs: Tensor, count: int, beam: int, temperature: float, rng: random.Random) -> list[int]:
+    """``count`` independent draws from p(length | source)^(1 / temperature) among the ``beam`` likeliest. log_probs [max_target_length]."""
+    best = log_probs.double().topk(min(beam, int(log_probs.isfinite().sum())))
+    if temperature == 0:
+        return [int(best.indices[0]) + 1] * count
+    shares = torch.softmax(best.values / temperature, dim=-1)
+    return rng.choices((best.indices + 1).tolist(), shares.tolist(), k=count)
 
 
 def requested_length(length: str, source_length: int, limit: int) -> int:

@@ -18,7 +18,7 @@ from .casing import sentence_case
 from .checkpoint import load_checkpoint
 from .config import SamplingConfig, build
 from .data import CONTINUE, Collator
-from .decoding import Decoded, blank_canvas, decode, length_log_probs, requested_length, spread_lengths
+from .decoding import Decoded, blank_canvas, decode, drawn_lengths, length_log_probs, requested_length, spread_lengths
 from .errors import UserError, nearest
 from .finding import checkpoint_file
 from .infilling import mask_text, splice, tokenize_masked
@@ -190,14 +190,16 @@ class DiffusionTextGenerator:
 
     def generate_ids(
         self, examples: Sequence[tuple[int, Sequence[int]]], options: SamplingConfig, counts: Sequence[int], seed: int, progress=None,
-        tracer: Tracer | None = None,
+        tracer: Tracer | None = None, independent: bool = False,
     ) -> list[list[Decoded]]:  # fmt: skip
-        """Raw candidates for (skill, source) examples, ``counts[i]`` for the i-th, over the likeliest lengths, or of the one asked for."""
+        """Raw candidates for (skill, source) examples, ``counts[i]`` for the i-th: of the likeliest lengths in turn, of the one asked for, or
+        (``independent``) each of a length of its own draw."""
+        draw = partial(drawn_lengths, temperature=options.temperature, rng=random.Random(seed))
         log_probs = length_log_probs(self.model, examples, self.collator)
         canvases = []
         for (skill, source), row, count in zip(examples, log_probs, counts):
             if options.length is None:
-                lengths = spread_lengths(row, count, options.length_beam)
+                lengths = (draw if independent else spread_lengths)(row, count, options.length_beam)
             else:
                 lengths = [requested_length(options.length, len(source), int(row.isfinite().sum()))] * count
             canvases += [blank_canvas(skill, source, length, self.tokenizer.mask_id, float(row[length - 1])) for length in lengths]

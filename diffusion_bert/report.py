@@ -15,10 +15,10 @@ COLUMNS = (
 )  # fmt: skip
 CONVENTION = (
     "DiffuSeq protocol: lower-cased BERT text with full clean-up, mean NLTK sentence BLEU (method 4), ROUGE-L F, in percent, with 95 % bootstrap "
-    "intervals; overlap: BLEU of the output against the source; iBLEU: 0.8 BLEU - 0.2 overlap; self-BLEU and div-4: over three samples; "
+    "intervals; overlap: BLEU of the output against the source; iBLEU: 0.8 BLEU - 0.2 overlap; self-BLEU and div-4: over three independent samples; "
     "repeats: words equal to their left neighbour; length: output / reference; calls: denoiser calls per text. Rows - "
-    "model: temperature 0 at each length of the beam, the likeliest kept; likeliest length: temperature 0, one length; one sample: at the "
-    "temperature of the settings; copy, unigram: floors."
+    "model: temperature 0 at each length of the beam, the likeliest kept; likeliest length: temperature 0, one length; one sample: length (of "
+    "the beam) and words drawn at the temperature of the settings; copy, unigram: floors."
 )
 # dark on opaque white: legible on paper and on a dark screen
 INK, MAIN, SECOND, QUIET = "#2b3440", "#2f7fd3", "#e08a1e", "#9a9a9a"

@@ -62,7 +62,7 @@ def benchmark_score(task: str, rows: dict[str, dict], reconstruction: dict[str, 
 
     Args:
         task: task name, chooses the anchor.
-        rows: metric rows by name; ``model``, ``copy`` and ``unigram`` must be there.
+        rows: metric rows by name; ``model``, ``one sample`` (for its div-4), ``copy`` and ``unigram`` must be there.
         reconstruction: by corruption in percent ("20", "50", "80"): ``accuracy`` and ``floor``.
         long_rouge: ROUGE-L of the model on the longest quarter of the sources, None when there is none.
         long_words: mean length of these sources in words.
@@ -77,18 +77,18 @@ def benchmark_score(task: str, rows: dict[str, dict], reconstruction: dict[str, 
     restored = anchored(middle["accuracy"], middle["floor"], max(STRONG_ACCURACY, middle["floor"] + 1))
     points = 0.7 * generation + 0.3 * restored
     verdict = "Good" if points >= 60 else "Fair" if points >= 40 else "Poor"
-    level, missing = _level(generation, model, rows["copy"], reconstruction["20"]["accuracy"], long_rouge, long_words)
+    level, missing = _level(generation, model, rows["one sample"]["div4"], reconstruction["20"]["accuracy"], long_rouge, long_words)
     return Score(points, generation, restored, model["ibleu"], middle["accuracy"], middle["floor"], floor, strong, name, verdict, level, missing)
 
 
-def _level(generation: float, model: dict, copy: dict, accuracy: float, long_rouge: float | None, long_words: float) -> tuple[str, list[str]]:
+def _level(generation: float, model: dict, div4: float, accuracy: float, long_rouge: float | None, long_words: float) -> tuple[str, list[str]]:
     """The highest level whose criteria, and those of all below, are met; and the criteria of the next one that are not."""
     criteria = {
         "Bronze": [(accuracy >= 35, f"accuracy at 20 % corruption {accuracy:.1f} %, needs 35")],
         "Silver": [
             (generation >= 40, f"generation {generation:.1f} points, needs 40 (half way from the floor to the strong system)"),
             (model["overlap"] <= 60, f"overlap with the source {model['overlap']:.1f}, needs at most 60"),
-            (model["div4"] >= 40, f"div-4 over three samples {model['div4']:.1f}, needs 40"),
+            (div4 >= 40, f"div-4 over three samples {div4:.1f}, needs 40"),
         ],
         "Gold": [
             (long_words >= 12, f"the longest quarter of the sources has {long_words:.1f} words on average, needs 12 to speak of long context"),

@@ -18,7 +18,7 @@ from .reading import Pair
 from .skills import PAIR
 from .text import metric_text
 
-SAMPLES = 3  # per source, for self-BLEU and div-4
+SAMPLES = 3  # per source, independent of each other, for self-BLEU and div-4
 Progress = Callable[[str, int, int], None]  # (what, done, total)
 
 
@@ -38,6 +38,10 @@ class Written:
         calls = [number for row in self.calls for number in row if number]
         return float(np.mean(calls)) if calls else 0.0
 
+    def first(self) -> Written:
+        """The first text of each source alone."""
+        return Written(*([row[:1] for row in rows] for rows in (self.texts, self.scores, self.calls)), self.seconds)
+
     def best(self) -> list[str]:
         """The text the model finds likeliest, per source."""
         return [texts[int(np.argmax(scores))] for texts, scores in zip(self.texts, self.scores)]
@@ -45,7 +49,8 @@ class Written:
 
 @dataclass
 class Outputs:
-    """``greedy``: temperature 0, one text per length of the beam. ``samples``: at the chosen temperature. ``choices``: by MBR, or None."""
+    """``greedy``: temperature 0, one text per length of the beam. ``samples``: length and words drawn at the chosen temperature, independently.
+    ``choices``: by MBR, or None."""
 
     greedy: Written
     samples: Written
@@ -87,7 +92,7 @@ def generate_outputs(generator: DiffusionTextGenerator, pairs: Sequence[Pair], m
         notes.append(f"{len(pairs) - len(fitting)} sources are longer than {room} word pieces: scored as empty output")
     examples = [(skills[index], encoded[index]) for index in fitting]
 
-    def write(options: SamplingConfig, count: int, what: str) -> Written:
+    def write(options: SamplingConfig, count: int, what: str, independent: bool = False) -> Written:
         done, total = 0, count * len(examples)
 
         def advance(number: int) -> None:
@@ -96,7 +101,8 @@ def generate_outputs(generator: DiffusionTextGenerator, pairs: Sequence[Pair], m
             progress(what, done, total)
 
         start = time.monotonic()
-        decoded = generator.generate_ids(examples, options, [count] * len(examples), options.seed, advance) if examples else []
+        counts = [count] * len(examples)
+        decoded = generator.generate_ids(examples, options, counts, options.seed, advance, independent=independent) if examples else []
         seconds = time.monotonic() - start
         texts: list[list[str]] = [[""] * count for _ in pairs]
         scores, calls = [[0.0] * count for _ in pairs], [[0] * count for _ in pairs]
@@ -106,7 +112,7 @@ def generate_outputs(generator: DiffusionTextGenerator, pairs: Sequence[Pair], m
         return Written(texts, scores, calls, seconds / max(1, total))
 
     greedy = write(dataclasses.replace(options, temperature=0.0), options.length_beam, "generation, temperature 0")
-    samples = write(options, max(SAMPLES, mbr), "generation, samples")
+    samples = write(options, max(SAMPLES, mbr), "generation, samples", independent=True)
     choices = None if mbr < 2 else [metrics.mbr_select([metric_text(text) for text in texts[:mbr]]) for texts in samples.texts]
     return Outputs(greedy, samples, choices)
 
@@ -127,9 +133,9 @@ def metric_rows(
     triples = [[metric_text(text) for text in texts[:SAMPLES]] for texts in samples.texts]
     diversity = {"self_bleu": [metrics.self_bleu(texts) for texts in triples], "div4": [metrics.diverse_4(texts) for texts in triples]}
     rows = {
-        "model": row(outputs.best, greedy, beam, **diversity),
-        "likeliest length": row([texts[0] for texts in greedy.texts], greedy),
-        "one sample": row([texts[0] for texts in samples.texts], samples),
+        "model": row(outputs.best, greedy, beam),
+        "likeliest length": row([texts[0] for texts in greedy.texts], greedy.first()),
+        "one sample": row([texts[0] for texts in samples.texts], samples, **diversity),
     }
     if outputs.chosen is not None:
         rows[f"MBR {mbr}"] = row(outputs.chosen, samples, mbr)
@@ -194,9 +200,10 @@ def add_grammar_rows(rows: dict[str, dict], pairs: Sequence[Pair], outputs: Outp
     looked_up = [nearest.paraphrase(source) for source in sources]
     rows["nearest training pair"] = measure(sources, [pair.target for pair in pairs], looked_up, bertscore)
     frames = [{parsed.frame for text in texts[:SAMPLES] if (parsed := grammar.parse(text))} for texts in outputs.samples.texts]
-    rows["model"] |= {"valid": share(outputs.best), "two_frames": 100 * float(np.mean([len(seen) >= 2 for seen in frames]))}
+    rows["model"]["valid"] = share(outputs.best)
     rows["likeliest length"]["valid"] = share([texts[0] for texts in outputs.greedy.texts])
-    rows["one sample"]["valid"] = share([texts[0] for texts in outputs.samples.texts])
+    two_frames = 100 * float(np.mean([len(seen) >= 2 for seen in frames]))
+    rows["one sample"] |= {"valid": share([texts[0] for texts in outputs.samples.texts]), "two_frames": two_frames}
     for name in rows:
         if name.startswith("MBR"):
             rows[name]["valid"] = share(outputs.chosen)

@@ -9,7 +9,7 @@ from tiny import grammar_pairs, new_model, save_bert, tiny_config, tiny_model
 
 from diffusion_bert.config import SamplingConfig
 from diffusion_bert.data import CONTINUE, NO_SOURCE, PAIR, Collator
-from diffusion_bert.decoding import Canvas, blank_canvas, decode, length_log_probs, prepare, spread_lengths
+from diffusion_bert.decoding import Canvas, blank_canvas, decode, drawn_lengths, length_log_probs, prepare, spread_lengths
 from diffusion_bert.model import DiffusionModel, build_model, fit_schedule
 from diffusion_bert.samplers import SAMPLERS
 from diffusion_bert.steering import CONTINUATION, FREE, NEW_WORD
@@ -219,6 +219,18 @@ def test_spread_lengths():
     assert spread_lengths(log_probs, 2, 1) == [2, 2]
     assert spread_lengths(log_probs, 4, 99) == [2, 4, 1, 2]
     assert spread_lengths(log_probs, 0, 3) == []
+
+
+def test_drawn_lengths():
+    """Draws follow p(length)^(1/temperature) among the likeliest; at temperature 0 it is the likeliest; one without probability never comes."""
+    probs, rng = torch.tensor([0.1, 0.5, 0.0, 0.4]), random.Random(0)
+    for temperature in (1.0, 0.5):
+        drawn = torch.tensor(drawn_lengths(probs.log(), 20_000, 2, temperature, rng))
+        share = float((drawn == 2).double().mean())
+        expected = 0.5 ** (1 / temperature) / (0.5 ** (1 / temperature) + 0.4 ** (1 / temperature))
+        assert set(drawn.tolist()) == {2, 4} and abs(share - expected) < 4 * (0.25 / 20_000) ** 0.5
+    assert drawn_lengths(probs.log(), 3, 2, 0.0, rng) == [2, 2, 2]
+    assert set(drawn_lengths(probs.log(), 5_000, 99, 1.0, rng)) == {1, 2, 4}
 
 
 def test_blank_canvas():

@@ -80,10 +80,10 @@ def test_rows(alone):
         for metric in ("bleu", "rouge_l", "dist1", "overlap", "ibleu", "repetition", "length_ratio"):
             low, high = row[f"{metric}_interval"]
             assert low - 1e-9 <= row[metric] <= high + 1e-9, (name, metric)
-    assert {"self_bleu", "div4", "valid", "two_frames"} <= set(rows["model"])
+    assert {"self_bleu", "div4", "valid", "two_frames"} <= set(rows["one sample"]) and not {"self_bleu", "div4"} & set(rows["model"])
     assert (
-        rows["model"]["nfe"] == pytest.approx(5 * rows["likeliest length"]["nfe"])
-        and 0 < rows["likeliest length"]["nfe"] <= 4
+        0 < rows["likeliest length"]["nfe"] <= 4
+        and rows["likeliest length"]["nfe"] < rows["model"]["nfe"] <= 5 * 4
         and rows["MBR 3"]["nfe"] == pytest.approx(3 * rows["one sample"]["nfe"])
     )
 
@@ -230,7 +230,7 @@ def test_floors_posing_as_the_model_are_poor(alone):
     report = alone[1]
     perfect = {key: {"accuracy": 100.0, "floor": 0.0} for key in ("20", "50", "80")}
     for name in ("copy", "unigram"):
-        posing = {**report["rows"], "model": {"div4": 100.0, **report["rows"][name]}}
+        posing = {**report["rows"], "model": report["rows"][name], "one sample": {"div4": 100.0}}
         for task in ("sample", "qqp", "CC", "custom"):
             score = benchmark_score(task, posing, perfect, 100.0, 20.0)
             assert score.verdict == "Poor" and score.generation == 0

@@ -191,10 +191,26 @@ def test_remask_without_remasking_is_its_base(name, lam):
     output = run(sample_remask, denoise, start, name, lam, steps=STEPS, remask_cap=0.0, remask_order="ancestral")
     assert within_sigmas(torch.bincount(state_index(output.x_0), minlength=len(STATES)), reverse_law(name, lam, log_mu))
 
-    fixed, x_t = place_denoiser(random_log_mu((30, 9), 27)), torch.full((30, 9), MASK)
-    runs = [run(sampler, fixed, x_t, name, lam, steps=5, temperature=0.0, remask_cap=0.0) for sampler in (sample_confidence, sample_remask)]
-    assert torch.equal(runs[0].x_0, runs[1].x_0) and torch.equal(runs[0].nfe, runs[1].nfe)
-    torch.testing.assert_close(runs[0].log_prob, runs[1].log_prob)
+    fixed, x_t = random_log_mu((30, 9), 27), torch.full((30, 9), MASK)
+
+    def asked(x_t, tau, rows):  # other words at other times
+        return (fixed[rows] * (1 + 5 * tau[:, None, None]))[x_t == MASK].log_softmax(-1)
+
+    for steps in (5, 20):  # fewer and more than there are places
+        runs = [run(sampler, asked, x_t, name, lam, steps=steps, temperature=0.0, remask_cap=0.0) for sampler in (sample_confidence, sample_remask)]
+        assert torch.equal(runs[0].x_0, runs[1].x_0) and torch.equal(runs[0].nfe, runs[1].nfe)
+        torch.testing.assert_close(runs[0].log_prob, runs[1].log_prob)
+
+
+@each_schedule
+@pytest.mark.parametrize("cap", (0.0, 0.04, 1.0))
+@pytest.mark.parametrize("order", ("ancestral", "confidence"))
+def test_remask_in_a_single_step(name, order, cap):
+    """One step from all masked reveals every place, with words of the denoiser."""
+    log_mu = random_log_mu((4000, 3), 29)
+    output = run(sample_remask, place_denoiser(log_mu), torch.full((4000, 3), MASK), name, 0.3, steps=1, remask_cap=cap, remask_order=order)
+    assert not bool((output.x_0 == MASK).any()) and output.nfe.tolist() == [1] * 4000
+    assert within_sigmas(torch.bincount(output.x_0[:, 0], minlength=VOCAB), log_mu[:, 0].exp().mean(0))
 
 
 @each_schedule

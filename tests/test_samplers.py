@@ -91,7 +91,8 @@ def test_calls_are_counted_per_row(sampler):
         calls[rows] += 1
         assert bool((x == MASK).any(-1).all()) and bool(((times > 0) & (times <= tau[rows] + 1e-12)).all())
         for row, time in zip(rows.tolist(), times.tolist()):
-            assert time < last.get(row, 2.0)
+            # remask may have masked something again: then the time goes back
+            assert time < last.get(row, 2.0) or sampler is SAMPLERS["remask"]
             last[row] = time
         return random_log_mu((len(x), 5), 5)[x == MASK]
 

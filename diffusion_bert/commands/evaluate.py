@@ -222,10 +222,10 @@ def show(result, checkpoint: Path, paths: list[Path], quiet: bool) -> None:
                 print(f"      {example['corrupted']}\n   -> {example['restored']}")
         if result.rows:
             print(f"\nConditional generation\n{table(result.rows, ('bleu', 'rouge_l', 'bertscore', 'ibleu'))}\n{CONVENTION}")
-            if "two_frames" in result.rows["model"]:
+            if "two_frames" in result.rows["one sample"]:
                 print(
-                    f"valid %: paraphrases by the grammar; {result.rows['model']['two_frames']:.1f} % of the sources "
-                    "get two different frames in three raw samples"
+                    f"valid %: paraphrases by the grammar; {result.rows['one sample']['two_frames']:.1f} % of the sources "
+                    "get two different frames in three samples"
                 )
             for example in result.examples[:3]:
                 print(f"  source     {example['source']}\n  model      {example['output']}")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..schedule import NoiseSchedule
 from .common import Callback, Denoise, Places, Run, SampleOutput, SamplerOptions, rank_within_rows
-from .confidence import confidence_of, masked_share
+from .confidence import confidence_of, masked_share, time_of
 
 
 @torch.no_grad()
@@ -43,9 +43,10 @@ def sample_remask(
         if options.remask_order == "confidence":
             again &= run.uniform(*x_t.shape).masked_fill(~again, 2.0).argsort(-1).argsort(-1) < masked_then[:, None]
         if bool(run.masked.any()):
-            places = run.look(run.masked, tau_t)
+            by_law = options.remask_order == "ancestral"
+            places = run.look(run.masked, tau_t if by_law else time_of(schedule, run.tau, run.masked.sum(-1), total))
             words = run.draw(places)
-            if options.remask_order == "ancestral":
+            if by_law:
                 chosen = run.uniform(len(places)) < reveal_probability(schedule, tau_s, tau_t, places, words, options.remask_cap)
             else:
                 count = (run.masked.sum(-1) + again.sum(-1) - masked_then).clamp(min=1)
@@ -61,7 +62,8 @@ def remask_probability(schedule: NoiseSchedule, tau_s: Tensor, tau_t: Tensor, x_
     while tau_s.ndim < x_t.ndim:
         tau_s, tau_t = tau_s[..., None], tau_t[..., None]
     alpha_t = 1 - schedule.mask_probability(tau_t, x_t)
-    return (schedule.mask_probability(tau_s, x_t) / alpha_t).clamp(max=cap)  # at alpha_t = 0: infinity, hence the cap
+    m_s = schedule.mask_probability(tau_s, x_t)
+    return torch.where(m_s > 0, (m_s / alpha_t).clamp(max=cap), 0.0)  # at alpha_t = 0: infinity, hence the cap; a single step has 0 / 0
 
 
 def reveal_probability(schedule: NoiseSchedule, tau_s: Tensor, tau_t: Tensor, places: Places, words: Tensor, cap: float) -> Tensor:
