@@ -17,6 +17,7 @@ from torch import Tensor
 from .errors import UserError
 from .hub import from_cache_or_hub
 from .model import quiet_transformers
+from .tokenization import load_tokenizer
 
 # the layer that the authors found best; DiffuSeq's protocol uses deberta-xlarge-mnli
 LAYERS = {"deberta-xlarge-mnli": 40, "roberta-large": 17, "bert-base-uncased": 9, "bert-large-uncased": 18}
@@ -82,7 +83,7 @@ def _load(name: str):
 
     def load(**where):
         model, info = transformers.AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **where)
-        return model, info, transformers.AutoTokenizer.from_pretrained(name, **where)
+        return model, info, load_tokenizer(name, **where)
 
     with quiet_transformers():
         try:

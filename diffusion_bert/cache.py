@@ -23,6 +23,7 @@ import numpy as np
 FORMAT = 2  # raised when the files change their meaning
 MAX_BYTES = 20e9  # beyond this the entries that were not used for longest are removed
 INDEX = "entry.json"
+_in_use: set[Path] = set()  # entries that this process has opened
 
 
 class CacheUnwritable(Exception):
@@ -113,7 +114,8 @@ class Cache:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def trim(self, keep: Path | None = None, max_bytes: float | None = None) -> None:
-        """Remove the entries that were not used for longest until the others fit, and what killed processes left a day ago."""
+        """Remove the entries that were not used for longest until the others fit (none that this process has opened: its workers will
+        open them too), and what killed processes left a day ago."""
         with contextlib.suppress(OSError):
             entries = []
             for folder in self.folder.iterdir():
@@ -124,7 +126,7 @@ class Cache:
                         shutil.rmtree(folder, ignore_errors=True)
             total = sum(size for _, size, _ in entries)
             for _, size, folder in sorted(entries):
-                if total > (MAX_BYTES if max_bytes is None else max_bytes) and folder != keep:
+                if total > (MAX_BYTES if max_bytes is None else max_bytes) and folder != keep and folder not in _in_use:
                     shutil.rmtree(folder, ignore_errors=True)
                     total -= size
 
@@ -180,6 +182,7 @@ def open_entry(folder: Path) -> Entry:
         raise ValueError(f"damaged: {error}") from None
     with contextlib.suppress(OSError):
         os.utime(folder / INDEX)  # used now
+    _in_use.add(folder)
     return entry
 
 

@@ -20,7 +20,7 @@ from .errors import UserError, nearest
 
 USER_ERROR = 2
 # what a full, broken or read-only disk says, wherever it is met (printing into a file is one such place)
-NOT_OUR_FAULT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+NOT_OUR_FAULT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 SWITCH = {"true": True, "false": False, "on": True, "off": False, "yes": True, "no": False, "1": True, "0": False}
@@ -142,7 +142,7 @@ def settings_of(given: dict[str, Any]) -> dict[str, Any]:
     if preset is not None and config is not None:
         raise UserError("--preset and --config both given: expected one of them")
     base = load_preset(preset) if preset is not None else load_settings(Path(config)) if config is not None else {}
-    own_data = "train_file" in given or "data_dir" in given
+    own_data = {"train_file", "data_dir", "dataset_name"} & set(given)
     if own_data and "task_name" not in given and base.get("task_name", "sample") == "sample":
         base["task_name"] = "custom"
     if {"train_file", "dataset_name"} & set(given):

@@ -68,7 +68,7 @@ def encode_tasks(pairs: Sequence[Pair], tokenizer: TextTokenizer, config: DataCo
 def _encode_task(pairs: Sequence[Pair], tokenizer: TextTokenizer, config: DataConfig, skills: Skills, task: str) -> EncodedPairs:
     longest = max(skills.prompts_of(task), key=lambda prompt: len(tokenizer.encode(prompt)))
     data = encode_pairs(pairs, tokenizer, config, longest)
-    if len(skills.table) == 1:
+    if len(skills.table) == 1 and len(skills.tasks) == 1:
         return data
     if task not in {skill.task for skill in skills.table}:  # plain texts
         return dataclasses.replace(data, pair_skills=np.zeros(len(data), dtype=np.int16))
@@ -87,15 +87,15 @@ def row_styles(pairs: Sequence[Pair]) -> tuple[list[str], np.ndarray]:
     if isinstance(pairs, MappedPairs):
         names, numbers = pairs.styles
     else:
-        names, numbers = [], np.full(len(pairs), -1, dtype=np.int16)
+        found: dict[str, int] = {}
+        numbers = np.full(len(pairs), -1, dtype=np.int32)
         for index, pair in enumerate(pairs):
             if pair.style is not None:
-                if pair.style not in names:
-                    names.append(pair.style)
-                numbers[index] = names.index(pair.style)
+                numbers[index] = found.setdefault(pair.style, len(found))
+        names = list(found)
     order = sorted({names[number] for number in np.unique(numbers[numbers >= 0])})
     place = {name: number for number, name in enumerate(order)}
-    return order, np.array([*(place.get(name, -1) for name in names), -1], dtype=np.int16)[numbers]
+    return order, np.array([*(place.get(name, -1) for name in names), -1], dtype=np.int32)[numbers]
 
 
 def styles_of(pairs: Sequence[Pair], task: str) -> dict[str, list[str]]:

@@ -31,9 +31,19 @@ def bundled_checkpoint() -> Path | None:
     return max(BUNDLED.glob("*.pt"), default=None)
 
 
+def is_bundled(path: Path) -> bool:
+    """Whether this is the bundled checkpoint, however it is named."""
+    return path.resolve() == bundled_checkpoint()
+
+
+def report_folder(checkpoint: Path) -> Path:
+    """Where the evaluation of a checkpoint goes by default: beside it; that of the bundled one below runs/."""
+    return Path("runs") / f"evaluation_{checkpoint.stem}" if is_bundled(checkpoint) else checkpoint.parent
+
+
 def origin(path: Path) -> str:
     """What to say before a path that ``checkpoint_file`` chose by itself."""
-    return "The bundled checkpoint " if path == bundled_checkpoint() else "The newest run, "
+    return "The bundled checkpoint " if is_bundled(path) else "The newest run, "
 
 
 def latest_checkpoint(output_dir: str | Path = "runs", name: str = "best_model.pt") -> Path:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from .cache import fingerprint
 from .errors import UserError, nearest
-from .reading import SOURCE_NAMES, TARGET_NAMES, Pair, ReadReport, checked_pair
+from .reading import SOURCE_NAMES, STYLE_NAMES, TARGET_NAMES, Pair, ReadReport, checked_pair
 
 Loaded = TypeVar("Loaded")
 VALIDATION_NAMES = ("validation", "valid", "dev", "val")
@@ -56,11 +56,12 @@ class HubRows:
         self.name = name
         self.source = _find(split.column_names, source_column, SOURCE_NAMES, name, "source_column", target_column is not None)
         self.target = _find(split.column_names, target_column, TARGET_NAMES, name, "target_column")
-        self.split = split.select_columns([column for column in dict.fromkeys((self.source, self.target)) if column])
+        self.style = next((column for column in STYLE_NAMES if column in split.column_names and column not in (self.source, self.target)), None)
+        self.split = split.select_columns([column for column in dict.fromkeys((self.source, self.target, self.style)) if column])
 
     @property
     def size(self) -> int:
-        """Bytes of the two columns."""
+        """Bytes of the columns."""
         return self.split.data.nbytes
 
     @property
@@ -70,7 +71,7 @@ class HubRows:
         for table in self.split.with_format("arrow").iter(batch_size=10_000):
             for batch in table.to_batches():
                 digest.update(batch.serialize())
-        return fingerprint(self.source, self.target, digest.digest())
+        return fingerprint(self.source, self.target, self.style, digest.digest())
 
     def stream(self, report: ReadReport) -> Iterator[Pair]:
         """The pairs; malformed rows are left out and told to the report."""
@@ -79,7 +80,8 @@ class HubRows:
             for index, target in enumerate(rows[self.target]):
                 number += 1
                 # a text without a source passes the same checks as a pair with an empty one
-                pair = checked_pair(rows[self.source][index] if self.source else "", target, report, number)
+                style = rows[self.style][index] if self.style and self.source else None
+                pair = checked_pair(rows[self.source][index] if self.source else "", target, report, number, style)
                 if pair is not None:
                     usable = True
                     yield pair if self.source else Pair(None, pair.target)

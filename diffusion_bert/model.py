@@ -89,7 +89,10 @@ def pick_device(name: str) -> torch.device:
 
 def choose_autocast(precision: str, device: torch.device) -> Callable[[], contextlib.AbstractContextManager]:
     """bf16 autocast on a GPU that has it; never on a CPU, where emulated bf16 is a hundred times slower."""
-    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    able = False
+    if device.type == "cuda":
+        with torch.cuda.device(device):  # without: the question would be about the first GPU
+            able = torch.cuda.is_bf16_supported(including_emulation=False)
     if precision == "bf16" and not able:
         raise UserError(f"precision is bf16 but {device} has no fast bf16: use --precision auto or fp32")
     if able and precision in ("auto", "bf16"):

@@ -10,10 +10,12 @@ from pathlib import Path
 from .cli import Parser, guarded
 from .errors import UserError
 from .finding import checkpoint_file
+from .skills import Skills
 
 LARGEST_HALF = 65504.0
 # settings that may hold paths; where the data of a shared checkpoint lies is said anew by --data_dir or --test_file
 PATHS = ("data_dir", "train_file", "valid_file", "test_file", "cache_dir", "teacher", "output_dir")
+OWN_DATA = ("data_dir", "train_file", "dataset_name")
 OF_A_DATASET = ("dataset_name", "dataset_config", "source_column", "target_column")
 
 
@@ -58,7 +60,7 @@ def shared(model, started_from: str | None = None, license_note: str | None = No
             raise UserError(f"weight {name} goes beyond {LARGEST_HALF:g} or is no number: it does not fit half precision")
     config = dataclasses.replace(model.config)
     base = config.model.model_name_or_path
-    base = started_from or (Path(base).name if is_path(base) else base)
+    base = (started_from or "").strip() or (Path(base).name if is_path(base) else base)
     config.model = dataclasses.replace(config.model, model_name_or_path=base)
     model.denoiser.bert_config.name_or_path = base
     local = PATHS + (OF_A_DATASET if is_path(config.data.dataset_name or "") else ())
@@ -67,8 +69,12 @@ def shared(model, started_from: str | None = None, license_note: str | None = No
         cleared = {field.name: field.default for field in dataclasses.fields(values) if field.name in local}
         setattr(config, section, dataclasses.replace(values, **cleared))
     if license_note is not None:
-        config.data.license_note = license_note
-    return dataclasses.replace(model, denoiser=model.denoiser.half(), config=config, parent=None)
+        config.data.license_note = license_note.strip() or None
+    skills = model.skills
+    if skills.tasks == ("sample",) and any(getattr(model.config.data, name) for name in OWN_DATA):
+        # its data was not the grammar, which the name alone would now stand for
+        config.data.task_name, skills = "custom", Skills.of("custom", {"custom": skills.styles("sample")})
+    return dataclasses.replace(model, denoiser=model.denoiser.half(), config=config, parent=None, skills=skills)
 
 
 if __name__ == "__main__":

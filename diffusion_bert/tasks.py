@@ -21,6 +21,8 @@ from .skills import PROMPTS as PROMPTS
 from .skills import TASKS, Task, task_names
 from .skills import commands_of as commands_of
 
+HOLD_OUT_SEED = 42
+
 
 @dataclass
 class Splits:
@@ -144,13 +146,14 @@ def _from_files(config: DataConfig, seed: int) -> Splits:
 def _complete(train, valid, test, name: str, seed: int, notes: list[str]) -> Splits:
     """The three splits, with held-out rows for a missing validation split and the validation split for a missing test split."""
     if not valid:
-        train, valid = _hold_out(train, seed)
+        train, valid = _hold_out(train)
         notes.append(f"{len(valid):,} rows of {name} held out for validation")
     return _with_test(Splits(train, valid, test, notes))
 
 
-def _hold_out(pairs: Sequence[Pair], seed: int) -> tuple[Sequence[Pair], list[Pair]]:
-    """5 % (1 to 1,000 rows) for validation; identical rows stay on one side. A single distinct row has to serve for both."""
+def _hold_out(pairs: Sequence[Pair]) -> tuple[Sequence[Pair], list[Pair]]:
+    """5 % (1 to 1,000 rows) for validation, the same whatever the seed of the training: a child with another one, or a student, must not be
+    validated on what its parent or teacher learned. Identical rows stay on one side. A single distinct row has to serve for both."""
     if isinstance(pairs, MappedPairs):
         hashes = pairs.hashes
         first = np.sort(np.unique(hashes, return_index=True)[1])  # where each distinct row stands first
@@ -160,7 +163,7 @@ def _hold_out(pairs: Sequence[Pair], seed: int) -> tuple[Sequence[Pair], list[Pa
     if len(first) < 2:
         return pairs, [pairs[place] for place in first]
     size = min(1000, max(1, len(first) // 20))
-    chosen = first[sorted(random.Random(seed).sample(range(len(first)), size))]
+    chosen = first[sorted(random.Random(HOLD_OUT_SEED).sample(range(len(first)), size))]
     valid = [pairs[int(place)] for place in chosen]
     if hashes is not None:
         return pairs.take(np.flatnonzero(~np.isin(hashes, hashes[chosen]))), valid
@@ -218,7 +221,7 @@ def _from_dataset(config: DataConfig, seed: int) -> Splits:
     train = "train" if "train" in loaded else next(iter(loaded)) if len(loaded) == 1 else None
     if train is None:
         raise UserError(f"{name} has no split train: its splits are {', '.join(loaded)}; make files of them for --train_file and --valid_file")
-    valid = next((split for split in VALIDATION_NAMES if split in loaded), None)
+    valid = next((split for split in VALIDATION_NAMES if split in loaded and split != train), None)
     return _complete(rows(train), rows(valid) if valid else [], rows("test") if "test" in loaded and train != "test" else [], name, seed, notes)
 
 

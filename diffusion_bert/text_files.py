@@ -107,7 +107,9 @@ def _table_rows(lines: Iterable[str], delimiter: str) -> Iterator[Row]:
             continue
         if row is None:
             return
-        yield Row(row[column]) if len(row) > column else Row("", f"has {len(row)} columns: expected {len(header)}")
+        # more cells than columns: a comma without quotation marks has cut a text
+        fits = column < len(row) <= len(header)
+        yield Row(row[column]) if fits else Row("", f"has {len(row)} columns: expected {len(header)}; put texts with commas in quotation marks")
 
 
 def header_line(kind: str, count: int) -> bytes:

@@ -18,6 +18,20 @@ MAX_ALPHABET = 500
 MAX_KNOWN = 500_000  # stretches of text whose ids are remembered
 
 
+def load_tokenizer(name_or_path: str, **where):
+    """The tokenizer of a hub model or local directory, by transformers with its options ``where``, such as local_files_only.
+
+    Raises:
+        OSError: it has no vocabulary. The library would make do with the special tokens, so that every word is an unknown one.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(name_or_path, use_fast=True, **where)
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise OSError(f"{name_or_path} has no vocabulary (vocab.txt or tokenizer.json is missing)")
+    return tokenizer
+
+
 class TextTokenizer:
     """Text <-> word-piece ids. Literal special tokens in a text are ordinary text; only ``fill``/``mask`` give [MASK] a meaning.
 
@@ -53,9 +67,7 @@ class TextTokenizer:
     @classmethod
     def from_pretrained(cls, name_or_path: str, **where) -> TextTokenizer:
         """The tokenizer of a hub model or local directory, through transformers; ``where`` are its options, such as local_files_only."""
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, use_fast=True, **where)
+        tokenizer = load_tokenizer(name_or_path, **where)
         if not hasattr(tokenizer, "backend_tokenizer"):
             raise UserError(f"{name_or_path}: it has no fast tokenizer; choose a BERT such as bert-base-uncased")
         return cls(tokenizer.backend_tokenizer.to_str(), source=str(name_or_path))

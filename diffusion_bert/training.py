@@ -25,7 +25,7 @@ from .self_conditioning import SHARE
 from .storage import remove_leftovers
 from .training_batches import noised, on_host, step_shares
 from .training_log import PendingStep, TrainingLog
-from .training_state import Reporter, TrainingData, TrainingResult, TrainingState, make_optimizer, memory_advice, signals_caught, stop_reason
+from .training_state import Reporter, TrainingData, TrainingResult, TrainingState, enough_memory, make_optimizer, signals_caught, stop_reason
 from .validation import measure
 
 VALIDATION_EXAMPLES = 1024  # the yardstick uses at most this many, evenly spread over the validation data
@@ -95,7 +95,7 @@ class Trainer:
         self.reporter.start(self.total_steps, state.step)
         reason = None
         try:
-            with signals_caught(self._stop):
+            with signals_caught(self._stop), enough_memory(self.config, self.device):
                 if state.step == 0:
                     torch.manual_seed(training.seed)
                     self.validate()
@@ -106,8 +106,6 @@ class Trainer:
                 if state.finished and self.last_validation != state.step:
                     self.validate()
                 self.save_last()
-        except torch.OutOfMemoryError:
-            raise UserError(memory_advice(self.device, training.batch_size, training.accumulation_steps, self.config.data.tokens_per_batch)) from None
         finally:
             self.reporter.stop()
         return TrainingResult(state, reason, self.agreed_signal)

@@ -6,14 +6,15 @@ import contextlib
 import math
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from .config import TrainingConfig
+from .config import RunConfig, TrainingConfig
 from .data import Collator, EncodedMix, EncodedPairs
+from .errors import UserError
 from .layout import Batch
 
 
@@ -94,6 +95,18 @@ def warmup_then_decay(done: float, warmup: float, total_steps: int) -> float:
     if done < warmup:
         return (done + 1 / total_steps) / (warmup + 1 / total_steps)
     return (1 - done) / (1 - warmup) if warmup < 1 else 1.0
+
+
+@contextlib.contextmanager
+def enough_memory(config: RunConfig, device: torch.device) -> Iterator[None]:
+    """Too little memory in this block becomes a UserError with advice; on a CPU the allocator says so in a plain RuntimeError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        training = config.training
+        raise UserError(memory_advice(device, training.batch_size, training.accumulation_steps, config.data.tokens_per_batch)) from None
 
 
 def memory_advice(device: torch.device, batch_size: int, accumulation_steps: int, tokens_per_batch: int | None = None) -> str:

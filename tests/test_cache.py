@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from diffusion_bert import cache as cache_module
 from diffusion_bert.cache import INDEX, Cache, CacheUnwritable, fingerprint, open_entry
 
 
@@ -79,6 +80,16 @@ def test_of_several_processes_one_builds(tmp_path):
         children.append(child)
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
     assert (tmp_path / "built").read_text() == "x" and [path.name for path in (tmp_path / "cache").iterdir()] == ["a"]
+
+
+def test_entries_in_use_are_not_trimmed(tmp_path):
+    """Too large a cache loses what nobody uses: never an entry that this process has opened, which its workers may open later."""
+    cache = Cache(tmp_path)
+    for name in ("mine", "another"):
+        cache.get(name, build)
+    cache_module._in_use.discard(tmp_path / "another")
+    cache.trim(max_bytes=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_a_killed_builder_is_replaced(tmp_path):
@@ -153,6 +164,7 @@ def test_the_longest_unused_go_first(tmp_path):
     (tmp_path / ".e.1.tmp").mkdir()
     size = sum(file.stat().st_size for file in (tmp_path / "a").iterdir())
     open_entry(tmp_path / "a")  # used: now the youngest
+    cache_module._in_use.clear()  # as in a later process
     cache.trim(max_bytes=2 * size)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".e.1.tmp", "a", "c"]
     cache.trim(keep=tmp_path / "c", max_bytes=0)

@@ -10,11 +10,13 @@ import pytest
 import torch
 import yaml
 from commands import read_records, run
+from tiny import new_model
 
-from diffusion_bert.checkpoint import load_checkpoint, read_payload
-from diffusion_bert.commands.continue_training import child_config, inherited
+from diffusion_bert.checkpoint import load_checkpoint, read_payload, save_checkpoint
+from diffusion_bert.commands.continue_training import child_config, inherited, restart_command, task_for
 from diffusion_bert.errors import UserError
 from diffusion_bert.finding import latest_checkpoint
+from diffusion_bert.skills import Skills
 
 QUICK = ("--device", "cpu", "--max_steps", "2")
 
@@ -55,6 +57,30 @@ def test_auto_evaluates_first_when_need_be(own_run, tmp_path):
     assert json.loads((own_run / "evaluation.json").read_text())["score"]["verdict"] == "Poor"
     again = run("continue_training", "--auto", "--model_dir", own_run, "--output_dir", tmp_path / "out", *QUICK)
     assert again.code == 0 and "evaluating" not in again.out
+
+
+def test_auto_with_data_of_its_own(own_run, data_dir, tmp_path):
+    """A checkpoint that does not know where its data lies is evaluated on the --data_dir that was given; an evaluation without a score stays
+    as it is, and the new one lies beside it."""
+    checkpoint = own_run / "best_model.pt"
+    model = load_checkpoint(checkpoint)
+    for name in ("data_dir", "train_file", "valid_file", "test_file"):
+        setattr(model.config.data, name, None)
+    model.config.data.task_name, model.skills = "CC", Skills.of("CC")
+    save_checkpoint(checkpoint, model)
+    (own_run / "evaluation.json").write_text(kept := json.dumps({"checkpoint": "best_model.pt", "score": None}))
+    flags = ["--auto", "--checkpoint", checkpoint, "--data_dir", data_dir, "--output_dir", tmp_path / "out", *QUICK]
+    result = run("continue_training", *flags)
+    assert result.code == 0 and "evaluating 500 pairs first" in result.out and "_taskname_CC_" in only_child(tmp_path / "out").name, result.err
+    assert (own_run / "evaluation.json").read_text() == kept
+    assert json.loads((own_run / "evaluation_auto" / "evaluation.json").read_text())["score"]["verdict"] == "Poor"
+
+
+def test_the_restart_command_can_be_typed():
+    """Every setting of the data as text, switches too."""
+    settings = {"model_name_or_path": "tiny", "task_name": "custom", "train_file": "my mails.jsonl", "symmetric": True}
+    command = restart_command(settings)
+    assert "--train_file 'my mails.jsonl'" in command and "--symmetric True" in command and "--model_name_or_path mini" in command
 
 
 @pytest.mark.parametrize("spoil", ["older", "another checkpoint", "not json", "a list", "no score"])
@@ -110,7 +136,7 @@ def test_other_data_keeps_what_belongs_to_the_weights(trained, tmp_path):
     parent, child = read_payload(trained / "best_model.pt"), read_payload(only_child(tmp_path / "out") / "last.pt")
     assert child["tokenizer"] == parent["tokenizer"] and child["architecture"] == parent["architecture"]
     assert torch.equal(child["informativeness"], parent["informativeness"]) and torch.equal(child["token_counts"], parent["token_counts"])
-    assert child["config"]["train_file"] == str(own) and child["config"]["data_dir"] is None and child["config"]["task_name"] == "sample"
+    assert child["config"]["train_file"] == str(own) and child["config"]["data_dir"] is None and child["config"]["task_name"] == "custom"
     share = float(result.out.split(" % of the words in this data are unknown")[0].split()[-1])
     assert 1 < share < 50
     assert "held out for validation" in result.out
@@ -137,6 +163,22 @@ def test_the_parents_data_goes_altogether(trained, tmp_path):
     assert (config.data.data_dir, config.data.train_file, config.data.max_samples) == ("elsewhere", None, None)
     config = child_config(trained / "best_model.pt", {"task_name": "CC", "data_dir": "elsewhere"})
     assert config.data.task_name == "CC"
+
+
+def test_the_task_of_data_without_a_name(tmp_path):
+    """Other data keeps the parent's task; of several all, where the folder holds them, else the first with pairs; what was named stays. Both
+    directions are a matter of the data, too."""
+    (tmp_path / "all" / "CC").mkdir(parents=True)
+    parts = {"data_dir": str(tmp_path / "all")}, {"data_dir": str(tmp_path)}, {"train_file": "a.jsonl"}
+    expected = {"QT": ["QT"] * 3, "text,CC,qqp": ["text,CC,qqp", "CC", "CC"], "text": ["text", "text", "custom"], "sample": ["custom"] * 3}
+    for parents, tasks in expected.items():
+        assert [task_for(data, parents) for data in parts] == tasks, parents
+    model = new_model(task_name="qqp", symmetric=True)
+    save_checkpoint(tmp_path / "parent.pt", model)
+    config = child_config(tmp_path / "parent.pt", {"train_file": "mine.jsonl"}).data
+    assert (config.task_name, config.symmetric) == ("qqp", False)
+    assert child_config(tmp_path / "parent.pt", {"train_file": "mine.jsonl", "task_name": "custom"}).data.task_name == "custom"
+    assert child_config(tmp_path / "parent.pt", {"epochs": 1}).data.symmetric
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,28 @@ def whole(tmp_path_factory):
     return folder, made
 
 
+def test_a_second_writer_touches_nothing(texts, tmp_path):
+    """While an output is being written a second call is refused, with --overwrite too, and what says how it was made stays."""
+    path = tmp_path / "out.jsonl"
+    job = {"command": "para"}
+    with open_output(path, job, False, False) as file:
+        file.write(b"kept\n")
+        file.flush()
+        for overwrite in (False, True):
+            assert "another process" in refusal(lambda: open_output(path, job, False, overwrite).__enter__())  # noqa: B023, PLC2801
+    assert path.read_bytes() == b"kept\n" and json.loads((tmp_path / "out.jsonl.job.json").read_text()) == job
+
+
+def test_input_that_is_refused_leaves_no_output(tmp_path):
+    """A table without a column of texts is refused; after its correction the same call works."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("words\nhello\n")
+    assert "expected one of" in refusal(work_on_file, generator(), "para", str(source), str(target), {"input_sha256": "1"})
+    source.write_text("text\nhello\n")
+    work_on_file(generator(), "para", str(source), str(target), {"input_sha256": "2"})
+    assert target.read_text().splitlines()[0] == "source,output_1,output_2" and len(target.read_text().splitlines()) == 2
+
+
 def test_freed_memory_is_given_back_after_every_chunk(texts, tmp_path, monkeypatch):
     """Chunks of many widths would leave gaps (test_memory.py)."""
     given: list[bool] = []
@@ -196,6 +218,7 @@ def test_an_option_that_no_text_allows(texts, tmp_path):
         ),
         (".csv", b'id,Text\n1,"a, ""b""\nc"\n2\n3,d\n', [('a, "b"\nc', ""), ("", "has 1 columns"), ("d", "")]),
         (".tsv", b"src\ttrg\na\tb\n", [("a", "")]),
+        (".csv", b"text\nHello, how are you?\nfine\n", [("", "quotation marks"), ("fine", "")]),
     ],
 )  # fmt: skip
 def test_rows_of_every_kind(kind, content, expected):

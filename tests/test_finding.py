@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -82,6 +83,17 @@ def test_weights_of_half_precision(trained, tmp_path):
     half, full = load_checkpoint(tmp_path / "half.pt"), load_checkpoint(trained / "best_model.pt")
     for (name, value), other in zip(half.denoiser.named_parameters(), full.denoiser.parameters()):
         assert value.dtype == torch.float32 and torch.equal(value, other.half().float()), name
+
+
+def test_the_bundled_checkpoint_by_any_name(tmp_path, monkeypatch):
+    """However it is named, its reports do not go into the program's own folder; those of another checkpoint go beside it."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "b.pt").touch()
+    monkeypatch.setattr(finding, "BUNDLED", tmp_path / "checkpoints")
+    monkeypatch.chdir(tmp_path)
+    for name in ("checkpoints/b.pt", "checkpoints/../checkpoints/b.pt", str(tmp_path / "checkpoints" / "b.pt")):
+        assert finding.report_folder(Path(name)) == Path("runs/evaluation_b")
+    assert finding.report_folder(Path("elsewhere/b.pt")) == Path("elsewhere")
 
 
 def test_evaluation_of_the_bundled_checkpoint(tmp_path, monkeypatch, data_dir):

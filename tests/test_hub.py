@@ -73,6 +73,14 @@ def test_usual_names_and_plain_texts(folder):
     assert {pair.source for pair in texts.train} == {None} and texts.train[0].target.startswith("r ")
 
 
+def test_a_column_of_styles(folder):
+    """Styles are read as in files: small letters, none where the cell is empty."""
+    name = folder(rows=[{**row, "tone": ("Formal", None, " ")[number % 3]} for number, row in enumerate(ROWS)])
+    splits = load_pairs(config(name))
+    styles = [pair.style for pair in [*splits.train, *splits.valid]]
+    assert styles.count("formal") == 20 and styles.count(None) == 40
+
+
 def test_unknown_columns_are_named_with_the_known(folder):
     """A mistyped column, and a dataset without the usual ones: the line lists what there is."""
     name = folder()
@@ -101,6 +109,13 @@ def test_what_cannot_be_loaded(folder, tmp_path):
     start = time.monotonic()
     message = refusal(load_pairs, config("no-such-owner/no-such-dataset"))
     assert "no-such-owner/no-such-dataset" in message and "--train_file" in message and time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("split", ["validation", "test", "dev"])
+def test_a_single_split_trains_and_is_held_out_from(folder, split):
+    """A dataset whose only split has another name than train is trained on, and validated on rows held out of it."""
+    splits = load_pairs(config(folder(f"{split}.jsonl")))
+    assert len(splits.train) == 57 and len(splits.valid) == 3 and not set(splits.train) & set(splits.valid)
 
 
 def test_no_training_split(folder):

@@ -190,6 +190,15 @@ def test_too_long_for_the_positions(bert):
     assert "81" in message and "80 positions" in message and "--max_length" in message
 
 
+def test_a_model_without_its_vocabulary(tmp_path):
+    """A folder with config and weights alone: the library would make up a vocabulary of five special words; refused instead."""
+    save_bert(tmp_path)
+    for path in tmp_path.glob("*"):
+        if path.name not in ("config.json", "model.safetensors"):
+            path.unlink()
+    assert "no vocabulary" in refusal(load_pretrained, str(tmp_path))
+
+
 @pytest.mark.parametrize("name", ["{}/absent", "{}", "./absent", "a/b/c"])
 def test_directories_that_are_no_bert(tmp_path, name):
     """A path without a model is refused as a path; the hub is not asked."""

@@ -53,6 +53,22 @@ def test_a_data_set_of_the_hub_is_kept(tmp_path):
     assert shared(new_model(dataset_name=str(tmp_path), **columns)).config.data.source_column is None
 
 
+def test_own_data_is_not_the_bundled_sample(tmp_path):
+    """The name sample stands for the grammar: a model under that name whose data was another becomes custom, with the same prompts."""
+    for settings, task in (({"train_file": "mails.jsonl"}, "custom"), ({}, "sample")):
+        model = new_model(task_name="sample", **settings)
+        after = shared(model)
+        assert after.config.data.task_name == task == after.skills.first and after.skills.prompts == model.skills.prompts
+        save_checkpoint(tmp_path / f"{task}.pt", after)
+        assert load_checkpoint(tmp_path / f"{task}.pt").skills == after.skills
+
+
+def test_an_empty_note_is_none(files, tmp_path):
+    """--license_note "" takes the note away, and the file can be read."""
+    done = run("diffusion_bert.share", files[2], tmp_path / "out.pt", "--license_note", " ", "--started_from", " ")
+    assert done.code == 0 and load_checkpoint(tmp_path / "out.pt").config.data.license_note is None
+
+
 def test_refusals(files, tmp_path):
     """An existing file, another ending, a missing folder, a weight that half precision cannot hold: refused, and nothing is written."""
     assert "exists" in refusal(main, [str(files[0]), str(files[2])])

@@ -353,6 +353,22 @@ def test_a_run_on_several_tasks(trained_on_tasks):
     assert model.skills == Skills.of(TASKS) and model.task.name == "qqp" and model.knows_pairs
 
 
+def test_one_task_of_pairs_with_plain_texts(folder, tmp_path):
+    """A single kind of pairs beside plain texts: one prompt in all, two tasks."""
+    result = run("run_conditional_training", *small_flags(folder, output_dir=tmp_path, task_name="qqp,text", max_steps=2))
+    assert result.code == 0, result.err
+    assert "qqp: 96 examples" in result.out and "text: 40 examples" in result.out
+    assert load_checkpoint(only_run(tmp_path) / "best_model.pt").skills.prompts == Skills.of("qqp,text").prompts
+
+
+def test_an_id_column_is_no_style(tmp_path):
+    """A style column with a name of its own for every row is refused in one line, and soon."""
+    path = tmp_path / "ids.jsonl"
+    path.write_text("".join(json.dumps({"src": "a", "trg": "b", "style": f"id{number}"}) + "\n" for number in range(40_000)))
+    result = run("run_conditional_training", *small_flags(None, train_file=path, task_name="custom", output_dir=tmp_path, max_steps=2))
+    assert result.code == 2 and "style" in result.err and len(result.err.splitlines()) == 1
+
+
 def test_schedule_counts_all_targets(folder, trained_on_tasks):
     """The word-frequency table is of the targets of all tasks."""
     model = load_checkpoint(trained_on_tasks / "best_model.pt")
@@ -489,6 +505,8 @@ def test_training_on(trained_on_tasks, styled_file, tmp_path):
     own = run("continue_training", *flags, tmp_path / "own", "--train_file", styled_file)
     assert own.code == 0 and "_taskname_qqp_" in only_run(tmp_path / "own").name, own.err
     assert load_checkpoint(only_run(tmp_path / "own") / "best_model.pt").skills.styles("qqp") == ["casual", "formal"]
+    again = run("continue_training", *flags, tmp_path / "again", "--data_dir", trained_on_tasks.parent / "copy")
+    assert again.code == 2 and "no such folder" in again.err
     parent = Skills.of("qqp,CC", {"qqp": ["formal"]})
     child = skills_of_child(parent, tiny_config(task_name="qqp"), {"qqp": ["casual", "formal"]})
     assert child.prompts == ["paraphrase:", "paraphrase formal:", "paraphrase casual:"]

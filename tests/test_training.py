@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 from commands import SMALL, new_trainer, read_records, run, small_flags, without_wall_clock, write_data
+from tiny import tiny_config
 
 from diffusion_bert import training, validation
 from diffusion_bert.checkpoint import RunDirectory, load_checkpoint, read_payload
@@ -17,7 +18,7 @@ from diffusion_bert.errors import UserError
 from diffusion_bert.layout import Batch
 from diffusion_bert.model import choose_autocast
 from diffusion_bert.objective import NelboTerms
-from diffusion_bert.training_state import Reporter, memory_advice
+from diffusion_bert.training_state import Reporter, enough_memory, memory_advice
 
 
 class Recorder(Reporter):
@@ -446,6 +447,15 @@ def test_an_old_epoch_goes_only_after_the_new_one_is_written(little, tmp_path, m
     with pytest.raises(UserError, match="no space"):
         trainer.fit()
     assert trainer.run.epoch(1).is_file()
+
+
+def test_too_little_memory_is_told_in_one_line():
+    """A CPU's allocator raises a plain RuntimeError; other errors pass."""
+    config, device = tiny_config(batch_size=64), torch.device("cpu")
+    with pytest.raises(UserError, match="--batch_size 32"), enough_memory(config, device):
+        torch.empty(2**45)
+    with pytest.raises(RuntimeError, match="other"), enough_memory(config, device):
+        raise RuntimeError("other")
 
 
 def test_advice_when_memory_is_short():

@@ -15,7 +15,7 @@ from ..cli import ask_settings, choose, settings_of, training_parser
 from ..config import ModelConfig, RunConfig, load_preset
 from ..distributed import join
 from ..errors import UserError
-from ..finding import checkpoint_file, latest_checkpoint
+from ..finding import checkpoint_file, latest_checkpoint, report_folder
 from ..skills import TASKS, task_names
 from .train import FOR_CONTINUING
 
@@ -45,6 +45,7 @@ CUSTOM = (
 NOT_INHERITED = ("epochs", "max_steps", "max_minutes", "patience", "dry_run", "lr_factor", "teacher")
 DATA_SOURCE = (
     "data_dir", "train_file", "valid_file", "test_file", "max_samples", "dataset_name", "dataset_config", "source_column", "target_column",
+    "symmetric",
 )  # fmt: skip
 # architecture, vocabulary and the size of the length head
 BELONGS_TO_WEIGHTS = (*(f.name for f in dataclasses.fields(ModelConfig)), "max_target_length")
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if auto:
         child_config(parent, dict(given))  # refuses wrong flags before an evaluation that takes minutes
         device, keep = given.get("device", "auto"), not given.get("dry_run", False)
-        given["preset"] = join(device).on_main(lambda: choose_by_verdict(parent, device, keep))
+        given["preset"] = join(device).on_main(lambda: choose_by_verdict(parent, device, keep, given.get("data_dir")))
     elif not given:
         given = ask_for_settings(parent)
     config = child_config(parent, given)
@@ -112,23 +113,33 @@ def find_parent(checkpoint: str | None, model_dir: str | None, output_dir: str) 
     return latest_checkpoint(output_dir)
 
 
-def choose_by_verdict(parent: Path, device: str, keep: bool = True) -> str:
-    """The preset for the verdict of the run's last evaluation, or of one made now; its report is kept beside the checkpoint, if wanted."""
-    recorded = parent.parent / "evaluation.json"
-    verdict = None
-    if recorded.is_file():
-        try:
-            report = json.loads(recorded.read_text(encoding="utf-8"))
-            if Path(report["checkpoint"]).name == parent.name and recorded.stat().st_mtime >= parent.stat().st_mtime:
-                verdict = report["score"]["verdict"]
-        except (ValueError, KeyError, TypeError, OSError):
-            verdict = None  # unreadable or of another kind: evaluate again
-    if verdict not in BY_VERDICT:
-        print(f"No evaluation of this checkpoint yet: evaluating {AUTO_PAIRS} pairs first")
+def recorded_verdict(report: Path, parent: Path) -> str | None:
+    """The verdict in an evaluation.json, if it is about the checkpoint as it is now."""
+    try:
+        content = json.loads(report.read_text(encoding="utf-8"))
+        if Path(content["checkpoint"]).name == parent.name and report.stat().st_mtime >= parent.stat().st_mtime:
+            return content["score"]["verdict"] if content["score"]["verdict"] in BY_VERDICT else None
+    except (ValueError, KeyError, TypeError, OSError):
+        pass  # unreadable or of another kind: evaluate again
+    return None
+
+
+def choose_by_verdict(parent: Path, device: str, keep: bool = True, data_dir: str | None = None) -> str:
+    """The preset for the verdict of the run's last evaluation, or of one made now; its report is kept, if wanted, beside the checkpoint, or
+    where another one is there, in a folder beside that."""
+    folder = report_folder(parent)
+    own = folder / "evaluation_auto"
+    verdict = recorded_verdict(folder / "evaluation.json", parent) or recorded_verdict(own / "evaluation.json", parent)
+    if verdict is None:
+        print(f"No evaluation of this checkpoint with a score yet: evaluating {AUTO_PAIRS} pairs first")
         from .evaluate import evaluate_checkpoint
 
-        with contextlib.nullcontext() if keep else tempfile.TemporaryDirectory() as folder:
-            score = evaluate_checkpoint(parent, split="valid", max_samples=AUTO_PAIRS, device=device, output_dir=folder, quiet=True).score
+        place = str(own if (folder / "evaluation.json").exists() else folder)
+        with contextlib.nullcontext(place) if keep else tempfile.TemporaryDirectory() as where:
+            result = evaluate_checkpoint(
+                parent, split="valid", max_samples=AUTO_PAIRS, device=device, output_dir=where, quiet=True, data_dir=data_dir
+            )
+        score = result.score
         if score is None:
             raise UserError("this checkpoint has no score (plain texts, or too long ones): choose --preset yourself")
         verdict = score.verdict
@@ -143,7 +154,7 @@ def restart_command(settings: dict) -> str:
     """The command that trains on the same data from scratch, one built-in size up."""
     larger = {"tiny": "mini", "mini": "small"}.get(settings["model_name_or_path"], settings["model_name_or_path"])
     parts = ["python run_conditional_training.py", f"--task_name {settings['task_name']}"]
-    parts += [f"--{name} {shlex.quote(settings[name])}" for name in DATA_SOURCE if name != "max_samples" and settings.get(name)]
+    parts += [f"--{name} {shlex.quote(str(settings[name]))}" for name in DATA_SOURCE if name != "max_samples" and settings.get(name)]
     return " ".join([*parts, f"--model_name_or_path {shlex.quote(larger)}", "--epochs 10"])
 
 
@@ -165,6 +176,18 @@ def inherited(parent: Path) -> dict:
     return {name: value for name, value in settings.items() if name not in NOT_INHERITED}
 
 
+def task_for(data: dict, parents: str) -> str:
+    """The task of data that came without a name: the parent's, so that its prompts and skills stay; of several all, where the folder holds them,
+    else the first with pairs."""
+    names = task_names(parents)
+    folder = data.get("data_dir")
+    if names == ["sample"]:
+        return "custom"  # alike, but for the grammar
+    if folder is not None and (len(names) == 1 or any((Path(folder) / name).is_dir() for name in names)):
+        return parents
+    return next((name for name in names if TASKS[name].prompt), "custom")
+
+
 def child_config(parent: Path, given: dict) -> RunConfig:
     """Parent's settings < preset < flags; other data replaces the parent's data altogether. What belongs to the weights stays."""
     base = inherited(parent)
@@ -173,15 +196,16 @@ def child_config(parent: Path, given: dict) -> RunConfig:
         if fixed:
             raise UserError(f"preset {preset} sets {fixed[0]}, which belongs to the checkpoint: use a preset for continuing ({', '.join(PRESETS)})")
     own_lr = "lr" in given and "lr_factor" not in given
+    named = "task_name" in given or "task_name" in (load_preset(preset) if preset else {})
     changes = settings_of(given)
     if own_lr:
         changes.pop("lr_factor", None)  # a learning rate that was asked for is meant as it stands
     if {"task_name", "data_dir", "train_file", "dataset_name"} & set(changes):
         for name in DATA_SOURCE:
             base.pop(name, None)
-    if changes.get("task_name") == "custom" and {"train_file", "dataset_name"} & set(changes):
-        changes.pop("task_name")  # own data keeps the parent's prompt, and so its skill: that of the first of several tasks with pairs
-        base["task_name"] = next((name for name in task_names(base["task_name"]) if TASKS[name].prompt), base["task_name"])
+        if not named:
+            changes.pop("task_name", None)
+            base["task_name"] = task_for(changes, base["task_name"])
     if "," not in changes.get("task_name", base["task_name"]):
         base["task_balance"] = "proportional"
     return RunConfig.from_flat({**base, **changes})

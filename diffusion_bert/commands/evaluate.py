@@ -13,7 +13,7 @@ from pathlib import Path
 from ..cli import Parser
 from ..config import SamplingConfig, build
 from ..errors import UserError, nearest
-from ..finding import bundled_checkpoint, checkpoint_file, origin
+from ..finding import checkpoint_file, origin, report_folder
 
 OUTPUT_FILES = ("evaluation.json", "evaluation.md", "evaluation.png", "generations.jsonl", "confidence_map.png")
 PARTS = ("reconstruction", "generation", "nelbo")  # as in evaluation.py, which is too heavy to import for --help
@@ -115,8 +115,7 @@ def evaluate_checkpoint(
     own_data = model.config.data.train_file or model.config.data.dataset_name or (name == "sample" and not from_grammar(pairs))
     task = "custom" if own_data else name
     sentences = [pair.target for pair in read_file(examples).pairs] if examples else None
-    own_folder = Path("runs") / f"evaluation_{checkpoint.stem}" if checkpoint == bundled_checkpoint() else checkpoint.parent
-    folder = Path(output_dir) if output_dir else own_folder
+    folder = Path(output_dir) if output_dir else report_folder(checkpoint)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -127,7 +126,9 @@ def evaluate_checkpoint(
         notes.insert(0, f"licence of the training data: {note}")
     result.notes[:0] = notes
     result.split, result.versions = split if test_file is None else str(test_file), versions()
-    show(result, checkpoint, write_report(result, checkpoint, folder, generator), quiet)
+    data = model.config.data
+    knows_data = bool(data.data_dir or data.train_file or data.dataset_name) or data.task_name == "sample"
+    show(result, checkpoint, write_report(result, checkpoint, folder, generator), quiet, knows_data)
     return result
 
 
@@ -206,8 +207,8 @@ def from_grammar(pairs) -> bool:
     return all(pair.source is not None and grammar.parse(pair.source) is not None for pair in pairs)
 
 
-def show(result, checkpoint: Path, paths: list[Path], quiet: bool) -> None:
-    """Print what matters; with ``quiet`` only the score."""
+def show(result, checkpoint: Path, paths: list[Path], quiet: bool, knows_data: bool) -> None:
+    """Print what matters; with ``quiet`` only the score. ``knows_data``: the checkpoint says where the data lies that it may train on."""
     from ..report import CONVENTION, nelbo_lines, score_lines, table
 
     if not quiet:
@@ -237,10 +238,10 @@ def show(result, checkpoint: Path, paths: list[Path], quiet: bool) -> None:
         print(f"\nScore: {score_lines(result)}")
     print(f"\nReport: {', '.join(map(str, paths))}")
     if not quiet:
-        print(f"Next:  {_next_command(result, checkpoint)}")
+        print(f"Next:  {_next_command(result, checkpoint, knows_data)}")
 
 
-def _next_command(result, checkpoint: Path) -> str:
+def _next_command(result, checkpoint: Path, knows_data: bool) -> str:
     if result.score is None or result.score.verdict == "Good":
         return f"python interactive_generation.py --checkpoint {shlex.quote(str(checkpoint))}"
-    return f"python continue_training.py --checkpoint {shlex.quote(str(checkpoint))} --auto"
+    return f"python continue_training.py --checkpoint {shlex.quote(str(checkpoint))} --auto{'' if knows_data else ' --data_dir DIR'}"

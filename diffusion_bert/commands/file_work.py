@@ -90,11 +90,9 @@ def transform(
     resumable = target.seekable() and target.readable()
     if resumable:
         summary.found = whole_lines(target)
-    if not summary.found:
-        target.write(header_line(kind, count))
-    elif header_line(kind, count):
-        summary.found -= 1
-    first = 0
+    first, header = 0, header_line(kind, count)  # written with the first entries: unreadable input shall leave nothing behind
+    if summary.found:
+        summary.found, header = summary.found - bool(header), b""
     while chunk := list(islice(rows, size)):
         new = range(max(first, summary.found), first + len(chunk))  # those not yet written
         if new:
@@ -107,13 +105,15 @@ def transform(
                     if len(summary.problems) <= MOST_COMPLAINTS:
                         told(*summary.problems[-1])
             lines = [entry_line(kind, chunk[n - first].text, outputs[n - first] if isinstance(outputs[n - first], list) else [], count) for n in new]
-            target.write(b"".join(lines))
+            target.write(header + b"".join(lines))
+            header = b""
             target.flush()
             if resumable:
                 os.fsync(target.fileno())
         first += len(chunk)
         for _ in chunk:
             told(0, "")
+    target.write(header)
     summary.entries = first
     return summary
 
@@ -172,13 +172,12 @@ def _alone(write, text: str, seed: int) -> list[str] | str:
 def open_output(path: Path, job: dict, from_stdin: bool, overwrite: bool):
     """The output, open at its end: new, or made by the same job. Beside it lies NAME.job.json, which says what it was made with."""
     note = path.with_name(f"{path.name}.job.json")
-    if overwrite:
-        note.unlink(missing_ok=True)
-    elif path.is_file() and path.stat().st_size:
+    if not overwrite and path.is_file() and path.stat().st_size:
         _check_same(path, note, job, from_stdin)
     with open(path, "ab+") as file:
-        _lock(file, path)
+        _lock(file, path)  # before anything of another process is touched
         if overwrite:
+            note.unlink(missing_ok=True)
             file.truncate(0)
         if not from_stdin:
             write_atomically(note, lambda out: out.write((json.dumps(job, indent=2) + "\n").encode()))

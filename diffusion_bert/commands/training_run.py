@@ -17,16 +17,16 @@ from ..compiling import compile_encoder
 from ..config import RunConfig
 from ..data import Collator, batch_tasks, describe, fixed_batches, fixed_choice, spread_choice
 from ..distillation import load_teacher, teacher_of
-from ..distributed import Processes, join, leave
+from ..distributed import Processes, join, leave, own_device
 from ..encoded_mix import EncodedMix, encode_tasks, styles_of
 from ..encoding import EncodedPairs
 from ..errors import UserError
-from ..model import DiffusionModel, build_model, check_positions, fit_schedule
+from ..model import DiffusionModel, build_model, check_positions, fit_schedule, pick_device
 from ..reading import Pair
 from ..skills import TASKS, Skills
 from ..tasks import Splits, load_pairs, take
 from ..training import VALIDATION_EXAMPLES, Trainer
-from ..training_state import Reporter, TrainingData, TrainingResult
+from ..training_state import Reporter, TrainingData, TrainingResult, enough_memory
 from ..validation import nelbo_of_tasks
 from .console import ConsoleReporter
 
@@ -58,16 +58,19 @@ def train_run(config: RunConfig, parent: Path | None = None, keep: bool = True) 
         model.schedule.name = config.diffusion.schedule
     guide = teacher_of(model, teacher)
     train, data = prepare(model, splits, fit=parent is None)
-    Trainer(model, data, RunDirectory("unused"))  # refuses what cannot work before a directory is made
-    run = processes.on_main(lambda: _new_run(config))
-    trainer = Trainer(model, data, run, _reporter(processes, model, splits), processes=processes, teacher=guide)
-    _announce(model, splits, train)
-    if guide is not None:
-        print(f"Teacher {config.training.teacher}, {teacher.parameter_count / 1e6:.1f}M parameters, {guide.weight:.0%} of the loss at masked places")
-    print(f"Batch   {effective_batch(trainer)}")
-    if keep:
-        print(f"Run     {run.path}")
-    return finish(trainer, splits, keep)
+    with enough_memory(config, pick_device(own_device(config.training.device))):
+        Trainer(model, data, RunDirectory("unused"))  # refuses what cannot work before a directory is made
+        run = processes.on_main(lambda: _new_run(config))
+        trainer = Trainer(model, data, run, _reporter(processes, model, splits), processes=processes, teacher=guide)
+        _announce(model, splits, train)
+        if guide is not None:
+            print(
+                f"Teacher {config.training.teacher}, {teacher.parameter_count / 1e6:.1f}M parameters, {guide.weight:.0%} of the loss at masked places"
+            )
+        print(f"Batch   {effective_batch(trainer)}")
+        if keep:
+            print(f"Run     {run.path}")
+        return finish(trainer, splits, keep)
 
 
 def _new_run(config: RunConfig) -> RunDirectory:
@@ -112,10 +115,12 @@ def resume_run(last: Path, device: str | None) -> int:
     splits = load_pairs(model.config.data, model.config.training.seed)
     _, data = prepare(model, splits, fit=False)
     run = RunDirectory(last.parent)
-    trainer = Trainer(model, data, run, _reporter(processes, model, splits), resume=training, processes=processes, teacher=teacher_of(model, teacher))
-    print(f"Resuming {run.path} at step {trainer.state.step:,} of {trainer.total_steps:,}")
-    print(f"Batch   {effective_batch(trainer)}")
-    return finish(trainer, splits)
+    reporter, guide = _reporter(processes, model, splits), teacher_of(model, teacher)
+    with enough_memory(model.config, pick_device(own_device(model.config.training.device))):
+        trainer = Trainer(model, data, run, reporter, resume=training, processes=processes, teacher=guide)
+        print(f"Resuming {run.path} at step {trainer.state.step:,} of {trainer.total_steps:,}")
+        print(f"Batch   {effective_batch(trainer)}")
+        return finish(trainer, splits)
 
 
 def vocabulary_texts(pairs: Sequence[Pair]) -> Iterator[str]:
