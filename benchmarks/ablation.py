@@ -68,11 +68,10 @@ def run_row(row: Row, config: RunConfig, examples: int) -> dict | None:
     batches = [data.collator.batch([(PAIR, tokenizer.encode(p.source), tokenizer.encode(p.target))] * COPIES) for p in pairs]
     if row.objective == "original":
         result = train_original(model.to(pick_device(config.training.device)), train, data.collator)
-        # a canvas as in training, and wide enough for all that is measured
-        width = max([result["width"], *(batch.input_ids.shape[1] for batch in [*data.valid, *batches])])
-        nats, tokens = canvas_nelbo(model, data.valid, width)
+        nats, tokens = canvas_nelbo(model, data.valid, result["width"])
         nelbo = nats / tokens
-        own = [canvas_nelbo(model, [batch], width, seed)[0] / COPIES for seed, batch in enumerate(batches)]
+        own = [canvas_nelbo(model, [batch], result["width"], seed)[0] / COPIES for seed, batch in enumerate(batches)]
+        width = max([result["width"], *(batch.input_ids.shape[1] for batch in batches)])  # room for every text
         generator = DiffusionTextGenerator(model)
         sources = [tokenizer.encode(pair.source) for pair in pairs]
         written = write_on_canvas(model, sources, data.collator, width)

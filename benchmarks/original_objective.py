@@ -162,13 +162,14 @@ def canvas_nelbo(model: DiffusionModel, batches: list[Batch], width: int, seed: 
     """(bound in nats, target word pieces) on -log p(target | source), length included, as our yardstick has it: T = 1000, fixed noise.
 
     Any network that gives mu bounds it by the exact reverse process of the plain schedule; the length is in the [SEP] and the [PAD]s, which count.
+    The canvas is ``width`` wide, as in training, and wider only where a batch needs it: every further [PAD] would be charged.
     """
     diffusion, generator = AbsorbingDiffusion(NoiseSchedule("mutual"), model.tokenizer.mask_id), torch.Generator().manual_seed(seed)
     nats = tokens = 0.0
     for batch in batches:
         t = sample_times(len(batch), T_EVAL, generator).to(model.device)
         batch = batch.to(model.device)
-        canvas = on_canvas(batch, width)
+        canvas = on_canvas(batch, max(width, batch.input_ids.shape[1]))
         x_t = diffusion.q_sample(canvas.input_ids, t.double() / T_EVAL, canvas.is_target_segment, generator)
         rows, columns = (x_t == canvas.mask_id).nonzero(as_tuple=True)
         logits = canvas_logits(model, canvas, x_t)[rows, columns].float()

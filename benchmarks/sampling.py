@@ -5,7 +5,7 @@
     python benchmarks/sampling.py --checkpoint runs/NAME/best_model.pt --test_file path/to/valid.jsonl
 
 speed: sources per second for several lengths x candidates of every source, sampling on, in turns A B A B. The plain loop is what one writes first:
-a canvas of 64 [MASK]s after the source, the whole sequence through BERT in every call, logits at every place of the canvas, no copy head; the
+a canvas of 64 [MASK]s after the source, the whole sequence through BERT in every call, words drawn at all its places, no copy head; the
 same number of calls and candidates. ours: ``decode``, with all that it computes.
 exact: in float64 at temperature 0 the words are the same as those of a slow reference that takes one canvas at a time, encodes the source anew
 in every call and computes the words of every place; the program stops with an error if one differs.
