@@ -253,6 +253,7 @@ class BertDenoiser(nn.Module):
         if self.self_conditioning is not None and two_pass:
             with torch.no_grad():
                 guess = self.expected_embedding(self._log_mu(batch, self.hidden_states(batch, x_t, tau), places))
+            torch.clear_autocast_cache()  # older torch would keep the weights' bf16 copies of this pass, which have no gradient
         elif self.self_conditioning is not None and guess is None and self.training:
             guess = self.length_head.weight.new_zeros(len(places[0]), self.bert_config.hidden_size)  # so the projection takes part in every step
         return self.hidden_states(batch, x_t, tau, None if guess is None else Guess(*places, guess), words, read)
