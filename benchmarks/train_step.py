@@ -7,8 +7,8 @@
 
 Every variant is a whole optimizer step: noise, forward, loss, backward, clipping, fused AdamW; no dropout; random weights; every place of the
 canvas in use, half of it target. ``ours`` is ``Trainer.step`` itself, with all that it computes (copy head, length head, the terms of the
-NELBO, time correction) and with freed memory kept, as our programs do. The variants run in turns, A B C A B C; medians are printed, with the
-quartiles of the ratios over the turns.
+NELBO, time correction) and with freed memory kept, as our programs do. The variants run in turns, A B C A B C, each with three untimed steps
+before the timed one; medians are printed, with the quartiles of the ratios over the turns.
 
 Matrix FLOPs are counted, not estimated, by ``torch.utils.flop_counter`` on one step of each variant (attention included), and divided by the
 measured time and by the best 2048 x 2048 matrix product of the same run. Peak memory on a CPU is measured in a child process per variant: the
@@ -52,6 +52,7 @@ NAMES = {
     "checkout_mdlm": "MDLM, its own code",
     "checkout_original": "original, its own code",
 }
+WARM_STEPS = 3  # untimed steps before each timed one
 COUNTERPART = {"checkout_mdlm": ("mdlm", "mdlm_subs"), "checkout_original": ("original",)}
 
 
@@ -143,13 +144,13 @@ def baseline_step(variant: str, options: argparse.Namespace, device: torch.devic
     return step
 
 
-def memory_habit(steps: dict):
-    """What to do before a variant is timed: ours keeps freed blocks (diffusion_bert/memory.py) and has some from its step before; the others
-    do not ask for it."""
+def before_each(steps: dict):
+    """What to do before a variant is timed. Ours keeps freed blocks, as our programs do (diffusion_bert/memory.py); the others do not ask for it.
+    Each then takes some untimed steps, so that it is timed as in the midst of a training: after a change of habit the heap has to grow again."""
 
     def before(variant: str) -> None:
-        ours = variant.startswith("ours")
-        if keep_freed_memory(ours) and ours:
+        keep_freed_memory(variant.startswith("ours"))
+        for _ in range(WARM_STEPS):
             steps[variant]()
 
     return before
@@ -242,13 +243,14 @@ def main(argv=None) -> int:
         f"loss {options.loss}; {options.steps} steps each, in turns; seed {options.seed}"
     )
     if options.profile:
+        keep_freed_memory(variants[0].startswith("ours"))  # as our programs do
         print(profile(make_step(variants[0], options, device)))
         return 0
     steps = {name: make_step(name, options, device) for name in variants}
     synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     peak = matmul_peak(device, dtype)
-    seconds = time_in_turns(steps, options.steps, 1, synchronize, memory_habit(steps))
+    seconds = time_in_turns(steps, options.steps, 0, synchronize, before_each(steps))
     peak = max(peak, matmul_peak(device, dtype))
     flops = {name: count_flops(step) for name, step in steps.items()}
     steps.clear()
