@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,23 +35,22 @@ def append_result(path: Path, record: dict) -> None:
 
 @contextlib.contextmanager
 def claimed(results: Path, key: str) -> Iterator[bool]:
-    """Whether this process may train the row ``key``; False while another process on this machine does. A claim left by a killed one is void."""
+    """Whether this process may train the row ``key``; False while another process does. The system's lock on a file: it ends with its process,
+    and where there are no such locks everyone may."""
     path = results.with_name(f"{results.name}.{key}.claim")
-    with contextlib.suppress(OSError, ValueError):
-        os.kill(int(path.read_text()), 0)  # signal 0 only asks whether the process is there: OSError if not
-        yield False
-        return
-    path.unlink(missing_ok=True)
-    try:
-        with open(path, "x", encoding="utf-8") as file:
-            file.write(str(os.getpid()))
-    except FileExistsError:  # another was quicker
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        path.unlink(missing_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        with contextlib.suppress(ImportError):
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+        try:
+            yield True
+        finally:
+            path.unlink(missing_ok=True)  # who opened it meanwhile reads the results after locking, and finds the row
 
 
 def paired(ours: list[dict], base: list[dict], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

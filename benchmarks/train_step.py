@@ -7,7 +7,7 @@
 
 Every variant is a whole optimizer step: noise, forward, loss, backward, clipping, fused AdamW; no dropout; random weights; every place of the
 canvas in use, half of it target. ``ours`` is ``Trainer.step`` itself, with all that it computes (copy head, length head, the terms of the
-NELBO, time correction) and with freed memory kept, as our programs do. The variants run in turns, A B C A B C, each with three untimed steps
+NELBO, time correction) and with freed memory kept, as our programs do. The variants run in turns, A B C A B C, each with an untimed step
 before the timed one; medians are printed, with the quartiles of the ratios over the turns.
 
 Matrix FLOPs are counted, not estimated, by ``torch.utils.flop_counter`` on one step of each variant (attention included), and divided by the
@@ -52,7 +52,7 @@ NAMES = {
     "checkout_mdlm": "MDLM, its own code",
     "checkout_original": "original, its own code",
 }
-WARM_STEPS = 3  # untimed steps before each timed one
+WARM_STEPS = 1  # untimed steps before each timed one
 COUNTERPART = {"checkout_mdlm": ("mdlm", "mdlm_subs"), "checkout_original": ("original",)}
 
 
@@ -146,7 +146,7 @@ def baseline_step(variant: str, options: argparse.Namespace, device: torch.devic
 
 def before_each(steps: dict):
     """What to do before a variant is timed. Ours keeps freed blocks, as our programs do (diffusion_bert/memory.py); the others do not ask for it.
-    Each then takes some untimed steps, so that it is timed as in the midst of a training: after a change of habit the heap has to grow again."""
+    Each then takes an untimed step: after a change of habit the heap has to grow again."""
 
     def before(variant: str) -> None:
         keep_freed_memory(variant.startswith("ours"))

@@ -5,11 +5,13 @@ import math
 import re
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-from commands import write_data
+from commands import ROOT, write_data
 from tiny import grammar_pairs, new_model, tiny_model
 
 from benchmarks import ablation
@@ -122,15 +124,28 @@ def test_sentences_are_what_differences_are_over():
 
 
 def test_a_row_is_trained_by_one_process(tmp_path):
-    """A claim holds while its process lives, is void when it is dead, and ends with the row."""
+    """A claim holds while its process lives, is void when it was killed, and ends with the row; of many who come at once one gets it."""
     results = tmp_path / "rows.jsonl"
     with claimed(results, "a") as first, claimed(results, "a") as second, claimed(results, "b") as other:
         assert first and not second and other
-    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
-        dead.wait()
-    results.with_name("rows.jsonl.a.claim").write_text(str(dead.pid))
-    with claimed(results, "a") as again:
-        assert again
+    holds = "import sys, time, pathlib; from benchmarks.ablation_results import claimed\n"
+    holds += "with claimed(pathlib.Path(sys.argv[1]), 'a') as free: print(free, flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", holds, str(results)], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout.readline() == "True\n"
+        with claimed(results, "a") as free:
+            assert not free
+        process.kill()
+        process.wait()
+    start, end = threading.Barrier(8), threading.Barrier(8)
+
+    def come(_) -> bool:
+        start.wait()
+        with claimed(results, "a") as free:
+            end.wait()  # until all have asked
+        return free
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(come, range(8))) == 1
     assert not list(tmp_path.glob("*.claim"))
 
 
