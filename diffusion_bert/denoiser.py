@@ -285,9 +285,8 @@ class BertDenoiser(nn.Module):
         x_0 = batch.input_ids[rows, columns]
         # one mean fits all callers: in the type of the result, on the device of the weights
         values = None if table is None else table.to(torch.promote_types(states.dtype, torch.float32))
-        logits, bias = self.family.logits_and_bias(self.mlm, at_places(states, places), table_of_words)
-        bias = self.forbidden_bias if bias is None else self.forbidden_bias + bias
-        log_mu, mean = softmax_statistics(logits, bias, x_0, values, overwrite=True)  # nobody else reads the logits
+        logits = self.family.logits(self.mlm, at_places(states, places), table_of_words)
+        log_mu, mean = softmax_statistics(logits, self.forbidden_bias, x_0, values)
         if self.copy_head is not None:
             width = batch.source_width
             source_ids = batch.input_ids[:, :width]

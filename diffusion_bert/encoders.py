@@ -88,15 +88,6 @@ class Family:
             states = functional_call(part, dict.fromkeys(own, table), (states,)) if own else part(states)
         return states
 
-    def logits_and_bias(self, mlm: nn.Module, states: Tensor, table: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """``logits`` before the words' bias [V] is added, and that bias (None: this head has none): adding it rewrites the whole table."""
-        decoder = mlm.get_output_embeddings()
-        bias, decoder.bias = decoder.bias, None
-        try:
-            return self.logits(mlm, states, table), bias
-        finally:
-            decoder.bias = bias
-
     @contextlib.contextmanager
     def changed_layers(self, mlm: nn.Module, extra: Tensor | None, read: Tensor | None) -> Iterator[None]:
         """Let layer l add ``extra[:, l]`` [B, layers, Q, D] to what it receives, and the last one do its work on each place by itself for the flat

@@ -15,7 +15,7 @@ PIECE = 2**18  # logits worked on at once on a CPU: 1 MiB in float32
 
 class _SoftmaxStatistics(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits: Tensor, bias: Tensor, index: Tensor, table: Tensor | None, overwrite: bool) -> tuple[Tensor, Tensor]:
+    def forward(ctx, logits: Tensor, bias: Tensor, index: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
         count = len(logits)
         exact = torch.promote_types(logits.dtype, torch.float32)
         log_sum = torch.empty(count, dtype=exact, device=logits.device)
@@ -30,7 +30,6 @@ class _SoftmaxStatistics(torch.autograd.Function):
                 mean[rows] = (p @ table) / total
         log_p = logits.gather(-1, index[:, None]).squeeze(-1).to(exact) + bias[index] - log_sum
         ctx.save_for_backward(logits, bias, index, table, log_sum, mean)
-        ctx.overwrite = overwrite
         ctx.set_materialize_grads(False)
         return log_p, mean
 
@@ -38,8 +37,7 @@ class _SoftmaxStatistics(torch.autograd.Function):
     def backward(ctx, grad_log_p: Tensor, grad_mean: Tensor):
         # d log p_x / d logit_v = [v = x] - p_v;   d mean / d logit_v = p_v (table_v - mean)
         logits, bias, index, table, log_sum, mean = ctx.saved_tensors
-        grad = logits if ctx.overwrite else torch.empty_like(logits)
-        of_bias = torch.zeros_like(bias) if ctx.needs_input_grad[1] else None
+        grad = torch.empty_like(logits)
         grad_log_p = torch.zeros_like(log_sum) if grad_log_p is None else grad_log_p
         table = table if grad_mean is not None else None  # a loss without the bound's terms does not ask for the mean
         constant = grad_log_p if table is None else grad_log_p + grad_mean * mean
@@ -50,12 +48,8 @@ class _SoftmaxStatistics(torch.autograd.Function):
             p.mul_(slope if table is None else torch.addcmul(slope, grad_mean[rows, None], table))
             if p.dtype != grad.dtype:
                 grad[rows] = p.to(grad.dtype)
-            if of_bias is not None:
-                of_bias += p.sum(0)
         grad.scatter_add_(-1, index[:, None], grad_log_p[:, None].to(grad.dtype))
-        if of_bias is not None:
-            of_bias.index_add_(0, index, grad_log_p.to(of_bias.dtype))
-        return grad, of_bias, None, None, None
+        return grad, None, None, None
 
 
 def _pieces(logits: Tensor) -> list[slice]:
@@ -63,16 +57,14 @@ def _pieces(logits: Tensor) -> list[slice]:
     return [slice(start, start + step) for start in range(0, len(logits), step)]
 
 
-def softmax_statistics(logits: Tensor, bias: Tensor, index: Tensor, table: Tensor | None = None, overwrite: bool = False) -> tuple[Tensor, Tensor]:
-    """log p_index and sum_v p_v table_v of p = softmax(logits + bias), both [N] in float32 or better, differentiable in logits and bias.
+def softmax_statistics(logits: Tensor, bias: Tensor, index: Tensor, table: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """log p_index and sum_v p_v table_v of p = softmax(logits + bias), both [N] in float32 or better, differentiable in the logits.
 
     Args:
         logits: [N, V] of any floating type.
-        bias: [V] in the type of the result; -inf for words that may have no mass.
+        bias: [V] constants, such as -inf for words that may have no mass.
         index: [N] the words asked for; none of them with a bias of -inf.
         table: [V] in the type of the result, or None: then the mean is 0.
-        overwrite: the gradient takes the place of the logits, which nobody else may need: a table less to find memory for. A second backward
-            pass is then refused by autograd.
     """
     with torch.autocast(logits.device.type, enabled=False):
-        return _SoftmaxStatistics.apply(logits, bias, index, table, overwrite)
+        return _SoftmaxStatistics.apply(logits, bias, index, table)
