@@ -34,6 +34,12 @@ def groups(model: str | None, teacher: str | None = None) -> dict[str, list[Row]
         "copy": [Row("copy head"), Row("no copy head", {"copy_head": False})],
         "attention": [Row("isolated"), Row("full", {"attention": "full"})],
         "source_dropout": [Row(f"source dropout {value}", {"source_dropout": value}) for value in (0.1, 0.0, 0.3)],
+        "draws": [
+            Row("1 draw"),
+            Row("2 draws of half as many", {"noise_draws": 2, "batch_size": 32}),
+            Row("2 draws", {"noise_draws": 2}),
+            Row("4 draws of half as many", {"noise_draws": 4, "batch_size": 32}),
+        ],
         "self_conditioning": [Row("off"), Row("on", {"self_conditioning": True})],
         "timestep": [Row(name, {"timestep": name}) for name in ("none", "prefix", "layerwise")],
         "pretrained": [Row("from scratch", {**fresh, "from_scratch": True}), Row("pretrained", fresh)] if model else [],

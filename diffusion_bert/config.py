@@ -75,6 +75,7 @@ class DataConfig:
     style_dropout: float = option(0.1, "share of the examples with a style (column style or tone) that is trained without it", low=0.0, high=1.0)
     text_continue_share: float = option(0.5, "of plain texts, the share trained as prefix -> rest; the others without source", low=0.0, high=1.0)
     tokens_per_batch: int | None = option(None, "fill batches up to this many places (rows x width), with batch_size as the most rows", low=8)
+    noise_draws: int = option(1, "noised copies of every target per step, beside one source that is encoded once", low=1, high=64)
     num_workers: int = option(0, "processes that prepare batches", low=0, high=64)
     preprocessing_num_workers: int = option(0, "processes that tokenise large data; 0: this one, with the tokenizer's own threads", low=0, high=64)
     cache_above_mb: int = option(64, "data above this size (MB) is read and tokenised once, and mapped from cache_dir", low=0)
@@ -227,8 +228,19 @@ class RunConfig:
             raise UserError(
                 f"source_dropout {data.source_dropout} + continue_share {data.continue_share} is over 1: they are shares of the same examples"
             )
-        if data.tokens_per_batch is not None and data.tokens_per_batch < data.max_length:
-            raise UserError(f"tokens_per_batch is {data.tokens_per_batch} but max_length {data.max_length}: one example would not fit into a batch")
+        longest = data.max_length + (data.noise_draws - 1) * (data.max_target_length + 1)
+        if data.tokens_per_batch is not None and data.tokens_per_batch < longest:
+            draws = f" with {data.noise_draws} targets beside it (noise_draws)" if data.noise_draws > 1 else ""
+            raise UserError(
+                f"tokens_per_batch is {data.tokens_per_batch} but an example may take {longest} places (max_length {data.max_length}{draws}): it "
+                f"would not fit into a batch"
+            )
+        for name, needed in (("attention", "isolated"), ("timestep", "none")):
+            if data.noise_draws > 1 and getattr(self.model, name) != needed:
+                raise UserError(
+                    f"noise_draws is {data.noise_draws} with {name} {getattr(self.model, name)}: several noised targets share a source only with "
+                    f"--{name} {needed}; set that, or --noise_draws 1"
+                )
         if "," in data.task_name and (data.train_file or data.valid_file or data.test_file or data.dataset_name):
             raise UserError(
                 f"task_name is {data.task_name} with a file or dataset: several tasks take --data_dir DIR with a folder for each, DIR/TASK"

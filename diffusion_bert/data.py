@@ -85,7 +85,8 @@ class EpochBatches(torch.utils.data.Dataset):
     long, so that every batch holds all skills; but examples without source, which are about half as long, are drawn to the short end by the
     law ``DRAWN``, for there they need less padding.
     A batch has ``batch_size`` examples, or as many as ``config.tokens_per_batch`` allows (rows x width, padding included).
-    The share ``config.style_dropout`` of the examples with a style gets the prompt without it.
+    The share ``config.style_dropout`` of the examples with a style gets the prompt without it. Each target stands ``config.noise_draws`` times in
+    its row (``Batch.repeated``).
     """
 
     WINDOW = 64  # batches sorted by length together
@@ -105,7 +106,9 @@ class EpochBatches(torch.utils.data.Dataset):
             styleless = np.random.default_rng([seed, epoch, 1]).random(len(data), dtype=np.float32) < config.style_dropout
             pair = np.where(styleless, data.plain_skills, pair)
         self.skills = np.where(draw < no_source, NO_SOURCE, np.where(draw < continued, CONTINUE, pair)).astype(np.int16)
-        lengths = data.target_lengths + np.where(is_pair(self.skills), data.source_lengths, 0) + 3 + collator.prompt_lengths[self.skills]
+        self.draws = config.noise_draws
+        lengths = self.draws * (data.target_lengths + 1) + np.where(is_pair(self.skills), data.source_lengths, 0) + 2
+        lengths += collator.prompt_lengths[self.skills]
         chosen = balanced_choice([len(part) for part in data.parts], config.task_balance, seed, epoch)
         self.order = rng.permutation(len(data)) if chosen is None else rng.permutation(chosen)
         starts = []
@@ -142,7 +145,7 @@ class EpochBatches(torch.utils.data.Dataset):
 
     def __getitem__(self, number: int) -> Batch:
         indices = self.indices(number)
-        return self.collator.gather(self.data, indices, self.skills[indices], self.cuts[indices])
+        return self.collator.gather(self.data, indices, self.skills[indices], self.cuts[indices]).repeated(self.draws)
 
 
 def _cut(lengths: np.ndarray, batch_size: int, tokens: int | None) -> list[int]:

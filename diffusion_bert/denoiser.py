@@ -119,8 +119,7 @@ class BertDenoiser(nn.Module):
         the last layer may then leave out others, which come back as zeros.
         """
         embeddings = self._embed(x_t, guess, words)
-        valid, is_target = batch.valid, batch.is_target_segment  # [B, L]
-        positions = batch.positions
+        valid, draw, positions = batch.valid, batch.draw, batch.positions  # [B, L]
         time = None
         if self.time_embedding is not None:
             time = self.time_embedding(tau)  # [B, layers, D]
@@ -128,11 +127,12 @@ class BertDenoiser(nn.Module):
             # attention does not mind the order of its inputs: the time token stands in the last column, at the first target position
             embeddings = torch.cat([embeddings, time], dim=1)
             valid = F.pad(valid, (0, 1), value=True)
-            is_target = F.pad(is_target, (0, 1), value=True)
+            draw = F.pad(draw, (0, 1), value=0)
             positions = torch.cat([positions, torch.zeros_like(batch.source_length[:, None])], dim=1)
+        is_target = draw >= 0
         allowed = valid[:, None, :].expand(-1, valid.shape[1], -1)
         if self.attention == "isolated":
-            allowed = allowed & (is_target[:, :, None] | ~is_target[:, None, :])
+            allowed = allowed & (~is_target[:, None, :] | (draw[:, :, None] == draw[:, None, :]))
         if read is not None:
             read = F.pad(read, (0, embeddings.shape[1] - read.shape[1])).flatten().nonzero().squeeze(-1)
         states = self._run(embeddings, is_target.long(), positions, allowed, time, is_target, read=read)

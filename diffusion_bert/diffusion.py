@@ -37,10 +37,10 @@ class AbsorbingDiffusion:
     def q_sample(self, x_0: Tensor, tau: Tensor, maskable: Tensor, generator: torch.Generator | None = None, uniform: Tensor | None = None) -> Tensor:
         """x_t ~ q(x_t | x_0): each maskable place becomes [MASK] with probability m_t(x_0).
 
-        x_0 [B, L] ids, tau [B], maskable [B, L] bool -> x_t [B, L]. The uniform numbers are drawn in float64 on the CPU, so that a seed
+        x_0 [B, L] ids, tau [B] or [B, L], maskable [B, L] bool -> x_t [B, L]. The uniform numbers are drawn in float64 on the CPU, so that a seed
         means the same noise on every device; ``uniform`` [B, L] takes the place of the draw.
         """
-        m = self.schedule.mask_probability(tau[:, None], x_0)  # [B, L]
+        m = self.schedule.mask_probability(tau if tau.dim() == 2 else tau[:, None], x_0)  # [B, L]
         if uniform is None:
             uniform = torch.rand(x_0.shape, generator=generator, dtype=torch.float64).to(x_0.device)
         return torch.where(maskable & (uniform < m), self.mask_id, x_0)

@@ -61,14 +61,17 @@ def load_teacher(config: RunConfig) -> DiffusionModel | None:
     """The model in ``config.training.teacher``, or None.
 
     Raises:
-        UserError: it is missing or no checkpoint, or its positions do not reach as far as ``max_length``.
+        UserError: it is missing or no checkpoint, its positions do not reach as far as ``max_length``, or several noised targets cannot share
+            its source.
     """
     path = config.training.teacher
     if path is None:
         return None
     if not Path(path).is_file():
         raise UserError(f"teacher {path}: no such checkpoint file; put it back, or give --teacher its new place in a new run")
-    teacher = load_checkpoint(path)
+    teacher, draws = load_checkpoint(path), config.data.noise_draws
+    if draws > 1 and (teacher.denoiser.attention != "isolated" or teacher.denoiser.timestep != "none"):
+        raise UserError(f"noise_draws is {draws} but the teacher {path} sees targets from the source, or is told the time: set --noise_draws 1")
     limit = family_of(teacher.denoiser.bert_config).max_positions(teacher.denoiser.bert_config)
     if config.data.max_length > limit:
         raise UserError(f"max_length is {config.data.max_length} but the teacher {path} has only {limit} positions: lower --max_length")

@@ -26,8 +26,8 @@ def _mix(z: Tensor) -> Tensor:
 def keyed_uniform(key: int, rows: Tensor, places: Tensor) -> Tensor:
     """Uniform numbers in [0, 1), float64 [B, L]: each a fixed function of (key, its row, its place), alike on every device.
 
-    rows [B] int64, places [B, L] int64.
+    rows [B] or [B, L] int64, places [B, L] int64.
     """
     seed = _mix(torch.full((), _signed(key), dtype=torch.int64, device=places.device) + _STEP)
-    bits = _mix(_mix(seed + rows)[:, None] + places)
+    bits = _mix(_mix(seed + (rows if rows.dim() == 2 else rows[:, None])) + places)
     return ((bits >> 11) & ((1 << 53) - 1)).double() * 2.0**-53

@@ -87,44 +87,47 @@ def nelbo_terms(
     places: tuple[Tensor, Tensor] | None = None,
     teacher=None,
 ) -> NelboTerms:
-    """All terms for one batch noised to x_t at steps t of T = num_steps. x_t [B, L], t [B].
+    """All terms for one batch noised to x_t at steps t of T = num_steps, summed over its noised targets. x_t [B, L], t [B] or [B, draws].
 
     The sums are differentiable; without ``kl_gradient`` the KL is only reported (cross-entropy training has no use for its gradient).
     ``label_smoothing``, ``loss_weighting`` and ``teacher`` (a distillation.Teacher) concern the surrogate only; all that is reported stays as it is.
     ``two_pass`` is for self-conditioning: a first pass makes the guess of the second, so mu is a function of x_t as ever and the bound a bound.
     ``places`` are ``batch.masked_places(x_t)`` where the caller knows them.
     """
-    tau_t, tau_s = t.double() / num_steps, (t - 1).double() / num_steps
+    places = batch.masked_places(x_t) if places is None else places
+    t = t.reshape(len(batch), batch.draws)
+    tau = t[:, 0].double() / num_steps  # only a network that is told the time reads it, and then there is one draw
+    t_places = t.flatten()[batch.examples_of(places)]  # [N]
+    tau_t, tau_s = t_places.double() / num_steps, (t_places - 1).double() / num_steps
     plain = diffusion.schedule.is_plain
     smoothed = None
     if (time_correction or plain) and not label_smoothing and teacher is None:
-        words = denoiser.true_words(batch, x_t, tau_t, None if plain else diffusion.schedule.excess, two_pass, places)
-        rows, length_logits = words.rows, words.length_logits
-        kl, log_mu_x = diffusion.corrected_kl(words.log_mu, words.mean, words.x_0, tau_s[rows], tau_t[rows])
+        words = denoiser.true_words(batch, x_t, tau, None if plain else diffusion.schedule.excess, two_pass, places)
+        length_logits = words.length_logits
+        kl, log_mu_x = diffusion.corrected_kl(words.log_mu, words.mean, words.x_0, tau_s, tau_t)
     else:  # uncorrected r(v), smoothed labels and a teacher's words have to be averaged over all words
-        rows, columns = places = batch.masked_places(x_t) if places is None else places
-        log_mu, length_logits = denoiser(batch, x_t, tau_t, two_pass=two_pass, places=places)
+        log_mu, length_logits = denoiser(batch, x_t, tau, two_pass=two_pass, places=places)
         if time_correction:
-            log_mu = diffusion.correct_for_time(log_mu, tau_t[rows])
-        x_0 = batch.input_ids[rows, columns]
-        kl = diffusion.kl(log_mu, x_0, tau_s[rows], tau_t[rows])
+            log_mu = diffusion.correct_for_time(log_mu, tau_t)
+        x_0 = batch.input_ids[places]
+        kl = diffusion.kl(log_mu, x_0, tau_s, tau_t)
         log_mu_x = log_mu.gather(-1, x_0[:, None]).squeeze(-1)
         smoothed = smoothed_cross_entropy(log_mu, x_0, label_smoothing)
         if teacher is not None:
-            expected = teacher.log_mu(batch, x_t, tau_t, log_mu.shape[1], places)
-            smoothed = teacher.mixed(smoothed, diffusion.correct_for_time(expected, tau_t[rows]) if time_correction else expected, log_mu)
+            expected = teacher.log_mu(batch, x_t, tau, log_mu.shape[1], places)
+            smoothed = teacher.mixed(smoothed, diffusion.correct_for_time(expected, tau_t) if time_correction else expected, log_mu)
     if not kl_gradient:
         kl = KlTerms(*(term.detach() for term in kl))
     surrogate = None
     if label_smoothing or loss_weighting != "none" or teacher is not None:
-        surrogate = (loss_weight(t, num_steps, loss_weighting)[rows] * (-log_mu_x if smoothed is None else smoothed)).sum()
+        surrogate = (loss_weight(t_places, num_steps, loss_weighting) * (-log_mu_x if smoothed is None else smoothed)).sum()
     return NelboTerms(
         reveal=num_steps * kl.reveal.sum(),
         stay=num_steps * kl.stay.sum(),
-        length=F.cross_entropy(length_logits.float(), batch.target_length - 1, reduction="sum").double(),
+        length=batch.draws * F.cross_entropy(length_logits.float(), batch.target_length - 1, reduction="sum").double(),
         cross_entropy=-log_mu_x.sum().double(),
-        masked=torch.full((), len(rows), dtype=torch.float64, device=x_t.device),
-        tokens=batch.target_length.sum().double(),
+        masked=torch.full((), len(t_places), dtype=torch.float64, device=x_t.device),
+        tokens=batch.draws * batch.target_length.sum().double(),
         surrogate=surrogate,
     )
 
@@ -143,8 +146,8 @@ def smoothed_cross_entropy(log_mu: Tensor, x_0: Tensor, label_smoothing: float) 
 
 
 def loss_weight(t: Tensor, num_steps: int, loss_weighting: str) -> Tensor:
-    """The weight of a masked place at step t of T = num_steps, [B] float64: ``none`` 1; ``linear`` 1 - (t - 1) / T, which trusts the
-    little-noised examples more (RDM, arXiv 2302.05737). t [B] in 1..T."""
+    """The weight of a masked place at step t of T = num_steps, [N] float64: ``none`` 1; ``linear`` 1 - (t - 1) / T, which trusts the
+    little-noised examples more (RDM, arXiv 2302.05737). t [N] in 1..T."""
     if loss_weighting == "none":
         return torch.ones_like(t, dtype=torch.float64)
     return 1 - (t.double() - 1) / num_steps

@@ -158,7 +158,8 @@ class Trainer:
         # cut into micro-batches and processes changes it
         key = training.seed * 1_000_003 + state.step
         generator = torch.Generator().manual_seed(key)
-        times = sample_times(examples, num_steps, generator)
+        draws = self.config.data.noise_draws
+        times = sample_times(draws * examples, num_steps, generator).view(draws, examples).T  # [examples, draws]: the draws of one far apart
         two_pass = self.config.model.self_conditioning and bool(torch.rand((), generator=generator) < SHARE)
         torch.manual_seed((4096 * key + self.processes.rank) % 2**63)  # dropout
         prepared = [

@@ -37,7 +37,7 @@ class NoisedBatch:
 
     batch: Batch
     x_t: Tensor  # [B, L]
-    t: Tensor  # [B]
+    t: Tensor  # [B, draws]
     places: tuple[Tensor, Tensor]  # of the masked words, [N] rows and columns
     tokens: int
 
@@ -73,14 +73,17 @@ def on_host(diffusion: AbsorbingDiffusion) -> AbsorbingDiffusion:
 
 
 def noised(batch: Batch, t: Tensor, num_steps: int, diffusion: AbsorbingDiffusion, key: int, start: int, device: torch.device) -> NoisedBatch:
-    """x_t at steps t [B] of T = num_steps: made on the host, where places and counts are known without waiting for a GPU, then sent to the device.
+    """x_t at steps t [B, draws] of T = num_steps: made on the host, where places and counts are known without waiting for a GPU, then sent to the
+    device.
 
-    ``start`` is the number of the batch's first example within its step; noise is a function of (key, example, place in the target).
+    ``start`` is the number of the batch's first example within its step; noise is a function of (key, example and draw, place in the target).
     """
-    uniform = keyed_uniform(key, start + torch.arange(len(batch)), batch.positions)
-    x_t = diffusion.q_sample(batch.input_ids, t.double() / num_steps, batch.target_mask, uniform=uniform)
+    draw = batch.draw.clamp(min=0)  # [B, L]
+    examples = (start + torch.arange(len(batch)))[:, None] * batch.draws + draw
+    uniform = keyed_uniform(key, examples, batch.positions)
+    x_t = diffusion.q_sample(batch.input_ids, t.gather(1, draw).double() / num_steps, batch.target_mask, uniform=uniform)
     tensors = [x_t, t, *batch.masked_places(x_t)]
     if device.type == "cuda":
         tensors = [tensor.contiguous().pin_memory() for tensor in tensors]
     x_t, t, rows, columns = (tensor.to(device, non_blocking=True) for tensor in tensors)
-    return NoisedBatch(batch.to(device), x_t, t, (rows, columns), int(batch.target_length.sum()))
+    return NoisedBatch(batch.to(device), x_t, t, (rows, columns), batch.draws * int(batch.target_length.sum()))

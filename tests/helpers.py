@@ -7,6 +7,7 @@ import torch
 from transformers import BertConfig
 
 from diffusion_bert.denoiser import BertDenoiser
+from diffusion_bert.diffusion import AbsorbingDiffusion
 from diffusion_bert.layout import Batch
 from diffusion_bert.schedule import NoiseSchedule
 
@@ -106,6 +107,13 @@ def make_denoiser(seed: int = 0, **options) -> BertDenoiser:
     )  # fmt: skip
     torch.manual_seed(seed)
     return BertDenoiser(config, FORBIDDEN, MAX_TARGET, **options).double().eval()
+
+
+def make_diffusion(name: str = "mutual", lam: float = 0.3) -> AbsorbingDiffusion:
+    """A process over the words of ``make_denoiser``, their informativeness at random."""
+    h = torch.linspace(-1, 1, BERT_VOCAB, dtype=torch.float64)[torch.randperm(BERT_VOCAB, generator=torch.Generator().manual_seed(0))]
+    h[FORBIDDEN] = 0.0
+    return AbsorbingDiffusion(NoiseSchedule(name, lam, h), BERT_MASK)
 
 
 def make_batch(rows: list[tuple[list[int], list[int]]], prompt_length: int = 1) -> Batch:

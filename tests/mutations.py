@@ -77,7 +77,13 @@ MUTANTS = [
     ("words: half a nucleus", "samplers/words.py", "options.top_p * mass.sum(-1))", "options.top_p * mass.sum(-1) / 2)", "samplers sampler_laws"),
     ("words: the last one counted often", "samplers/words.py", ".double() * (words < mass.shape[-1])", ".double()", "samplers sampler_laws"),
     ("copy head: gate upside down", "heads.py", "F.logsigmoid(gate), float", "F.logsigmoid(-gate), float", "denoiser"),
-    ("denoiser: source sees the target", "denoiser.py", "allowed = allowed & (is_target[:, :, None] | ~is_target[:, None, :])", "pass", "denoiser"),
+    ("denoiser: source sees the target", "denoiser.py",
+     "allowed = allowed & (~is_target[:, None, :] | (draw[:, :, None] == draw[:, None, :]))", "pass", "denoiser"),
+    ("denoiser: the targets of a row see each other", "denoiser.py", "(draw[:, :, None] == draw[:, None, :])", "is_target[:, :, None]", "draws"),
+    ("draws: all have the time of the first", "training_batches.py", "t.gather(1, draw)", "t[:, :1]", "draws"),
+    ("draws: all have the same noise", "training_batches.py", "* batch.draws + draw", "* batch.draws + 0 * draw", "draws"),
+    ("draws: charged at the time of the first", "objective.py", "t.flatten()[batch.examples_of(places)]", "t[places[0], 0]", "draws"),
+    ("draws: one length for all", "objective.py", "length=batch.draws * F.cross_entropy", "length=F.cross_entropy", "draws"),
 ]  # fmt: skip
 
 

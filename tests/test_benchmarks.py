@@ -25,8 +25,8 @@ def test_train_step_runs(capsys):
     """Every variant has a row; ours is the base; the model and the machine are named."""
     assert train_step.main([*SMALL_STEP, "--no_memory"]) == 0
     out = capsys.readouterr().out
-    rows = [line for line in out.splitlines() if line.startswith("| ") and "places/s" not in line]
-    assert len(rows) == 7 and "| ours: Trainer.step |" in rows[0] and "1.00x" in rows[0]
+    rows = [line for line in out.splitlines() if line.startswith("| ") and "targets/s" not in line]
+    assert len(rows) == 8 and "| ours: Trainer.step |" in rows[0] and "1.00x" in rows[0]
     assert "batch 4 x 24" in out and "torch" in out and "2048 x 2048" in out
 
 
@@ -188,6 +188,7 @@ def test_score_table(trained, tmp_path):
         (score_table, ["runs/best_model.pt"], "is no NAME=FILE"),
         (sampling, ["--parts", "speed,spede"], "parts has 'spede'"),
         (train_step, ["--variants", "ours,theirs"], "variants has 'theirs'"),
+        (train_step, [*SMALL_STEP, "--batch_size", "3", "--variants", "ours_2_draws"], "batch_size is 3"),
     ],
 )
 def test_refusals(script, argv, words, capsys):

@@ -106,6 +106,9 @@ def test_lenient_values(key, value, stored):
         ({"loss": "nelbo", "label_smoothing": 0.1}, "label_smoothing"),
         ({"loss": "nelbo", "loss_weighting": "linear"}, "loss_weighting"),
         ({"ema_decay": 1.0}, "ema_decay"),
+        ({"noise_draws": 2, "attention": "full"}, "--attention isolated"),
+        ({"noise_draws": 2, "timestep": "prefix"}, "--timestep none"),
+        ({"noise_draws": 2, "max_length": 60, "max_target_length": 20, "tokens_per_batch": 80}, "noise_draws"),
         ({"lr": 0}, "positive"),
     ],
 )
@@ -115,7 +118,13 @@ def test_contradictions_are_refused(settings, expected):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"max_length": 60, "max_target_length": 56}, {"source_dropout": 0.5, "continue_share": 0.5}, {"word_freq_lambda": 0.318}]
+    "settings",
+    [
+        {"max_length": 60, "max_target_length": 56},
+        {"source_dropout": 0.5, "continue_share": 0.5},
+        {"word_freq_lambda": 0.318},
+        {"noise_draws": 2, "max_length": 60, "max_target_length": 20, "tokens_per_batch": 81},
+    ],
 )
 def test_limits_belong_to_the_legal_side(settings):
     """The largest legal values pass."""

@@ -1,6 +1,7 @@
 """RoBERTa, DistilBERT and ModernBERT under the same denoiser: their weights arrive, the source stays isolated, training and sampling work."""
 
 import copy
+from dataclasses import replace
 from functools import lru_cache
 
 import pytest
@@ -219,6 +220,18 @@ def test_cached_equals_whole(built):
         whole, cached = denoiser.hidden_states(batch, x_t, tau), denoiser.target_states(source, target, batch.target_length, tau)
     for row, (start, length) in enumerate(zip(batch.source_length.tolist(), (batch.target_length + 1).tolist())):
         torch.testing.assert_close(cached[row, :length], whole[row, start : start + length], rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_several_targets_beside_a_source(built):
+    """Twice the same noised target in a row is charged twice what it is charged alone, window or none."""
+    batch = batch_of(built)
+    x_t, tau = noised(built, batch)
+    t = (tau * 16).ceil().long()
+    twice = replace(batch, input_ids=x_t).repeated(2).input_ids
+    one = nelbo_terms(built.denoiser, built.diffusion, batch, x_t, t, 16)
+    two = nelbo_terms(built.denoiser, built.diffusion, batch.repeated(2), twice, t[:, None].expand(-1, 2), 16)
+    torch.testing.assert_close(two.stacked(), 2 * one.stacked(), rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("options", [{"timestep": "prefix"}, {"timestep": "layerwise"}, {"self_conditioning": True}, {"attention": "full"}])

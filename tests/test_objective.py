@@ -5,21 +5,14 @@ from itertools import product
 
 import pytest
 import torch
-from helpers import BERT_MASK, BERT_VOCAB, FORBIDDEN, MASK, VOCAB, WORDS, make_batch, make_denoiser, mixed_rows, random_log_mu
+from helpers import BERT_MASK, MASK, VOCAB, WORDS, make_batch, make_denoiser, make_diffusion, mixed_rows, random_log_mu
 
-from diffusion_bert.diffusion import AbsorbingDiffusion
 from diffusion_bert.objective import NelboTerms, estimate_nelbo, loss_weight, nelbo_terms, sample_times, smoothed_cross_entropy, training_loss
-from diffusion_bert.schedule import SCHEDULES, NoiseSchedule
+from diffusion_bert.schedule import SCHEDULES
 
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def make_diffusion(name: str = "mutual", lam: float = 0.3) -> AbsorbingDiffusion:
-    h = torch.linspace(-1, 1, BERT_VOCAB, dtype=torch.float64)[torch.randperm(BERT_VOCAB, generator=seeded(0))]
-    h[FORBIDDEN] = 0.0
-    return AbsorbingDiffusion(NoiseSchedule(name, lam, h), BERT_MASK)
 
 
 # ---- times -----------------------------------------------------------------------------------------------------------------------------

@@ -85,6 +85,21 @@ def test_a_stop_between_steps(data, uninterrupted, tmp_path, stop_after):
     assert_same(trainer.run.path, uninterrupted[0])
 
 
+def test_a_stop_with_several_draws(data, tmp_path):
+    """Several noised targets beside each source: resumed after the third step, all is the same."""
+    settings = {**SETTINGS, "noise_draws": 2, "max_steps": 7}
+
+    class Stop(Reporter):
+        def step(self, step, progress, values):
+            if step == 3:
+                cut.stop_signal = signal.SIGTERM
+
+    whole, cut = (new_trainer(data, tmp_path / name, reporter, **settings) for name, reporter in (("whole", None), ("cut", Stop())))
+    assert whole.fit().reason == "max_steps" and cut.fit().reason == "interrupted"
+    resume(cut.run.path)
+    assert_same(cut.run.path, whole.run.path)
+
+
 @pytest.mark.parametrize("step", [4, 8, 12])
 def test_a_power_cut(uninterrupted, tmp_path, step):
     """From any moment that a sudden death may leave behind - last.pt older than best_model.pt and the metrics - the run ends the same."""

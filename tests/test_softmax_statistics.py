@@ -4,8 +4,7 @@ import contextlib
 
 import pytest
 import torch
-from helpers import make_batch, make_denoiser, mixed_rows
-from test_objective import make_diffusion
+from helpers import make_batch, make_denoiser, make_diffusion, mixed_rows
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_bert import softmax_statistics as module
@@ -121,10 +120,12 @@ def test_mean_mask_probability_keeps_its_digits():
         assert float(schedule.mean_mask_probability(torch.tensor(tau), torch.tensor(1.7))) == end
 
 
-def test_a_step_never_asks_the_device():
+@pytest.mark.parametrize("draws", (1, 3))
+def test_a_step_never_asks_the_device(draws):
     """With places known from the host neither the loss nor its gradient reads a number back or looks for places, for which a GPU would be waited."""
-    denoiser, diffusion, batch = make_denoiser(), make_diffusion(), make_batch(mixed_rows())
+    denoiser, diffusion, batch = make_denoiser(), make_diffusion(), make_batch(mixed_rows()).repeated(draws)
     denoiser.leaves_out = False  # as on a GPU
+    t = torch.tensor([1, 4, 9, 10])[:, None].expand(-1, draws)
     x_t = torch.where(batch.target_mask, batch.mask_id, batch.input_ids)
     places = batch.masked_places(x_t)
     seen = []
@@ -135,7 +136,7 @@ def test_a_step_never_asks_the_device():
             return function(*args, **(kwargs or {}))
 
     with Watch():
-        nelbo_terms(denoiser, diffusion, batch, x_t, torch.tensor([1, 4, 9, 10]), 10, places=places).total.backward()
+        nelbo_terms(denoiser, diffusion, batch, x_t, t, 10, places=places).total.backward()
     assert len(seen) > 100
     assert not [name for name in seen if "nonzero" in name or "_local_scalar_dense" in name or "is_nonzero" in name]
 
