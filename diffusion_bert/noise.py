@@ -14,6 +14,8 @@ def _signed(value: int) -> int:
 
 _FIRST, _SECOND, _STEP = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB), _signed(0x9E3779B97F4A7C15)
 
+LARGEST = 1 - 2.0**-53  # of the numbers that are drawn: LARGEST - u is distributed like u
+
 
 def _mix(z: Tensor) -> Tensor:
     """The finaliser of splitmix64 (Steele, Lea and Flood 2014): a bijection of 64 bits that leaves no visible pattern. int64 wraps around."""

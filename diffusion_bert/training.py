@@ -20,10 +20,10 @@ from .errors import UserError
 from .flops import training_flops
 from .layout import Batch
 from .model import DiffusionModel, choose_autocast, pick_device
-from .objective import NelboTerms, nelbo_terms, sample_times, training_loss
+from .objective import NelboTerms, nelbo_terms, training_loss
 from .self_conditioning import SHARE
 from .storage import remove_leftovers
-from .training_batches import noised, on_host, step_shares
+from .training_batches import draw_times, noised, on_host, step_shares
 from .training_log import PendingStep, TrainingLog
 from .training_state import Reporter, TrainingData, TrainingResult, TrainingState, enough_memory, make_optimizer, signals_caught, stop_reason
 from .validation import measure
@@ -158,8 +158,7 @@ class Trainer:
         # cut into micro-batches and processes changes it
         key = training.seed * 1_000_003 + state.step
         generator = torch.Generator().manual_seed(key)
-        draws = self.config.data.noise_draws
-        times = sample_times(draws * examples, num_steps, generator).view(draws, examples).T  # [examples, draws]: the draws of one far apart
+        times = draw_times(examples, self.config.data.noise_draws, num_steps, generator)
         two_pass = self.config.model.self_conditioning and bool(torch.rand((), generator=generator) < SHARE)
         torch.manual_seed((4096 * key + self.processes.rank) % 2**63)  # dropout
         prepared = [

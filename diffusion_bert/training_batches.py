@@ -14,7 +14,8 @@ from .data import EpochBatches
 from .diffusion import AbsorbingDiffusion
 from .distributed import Processes
 from .layout import Batch
-from .noise import keyed_uniform
+from .noise import LARGEST, keyed_uniform
+from .objective import sample_times
 from .schedule import NoiseSchedule
 
 
@@ -65,6 +66,14 @@ def step_shares(dataset: EpochBatches, first: int, group_size: int, processes: P
         yield StepShare([next(loader) for _ in group[rank::size]], starts[rank:-1:size], starts[-1], group.stop)
 
 
+def draw_times(examples: int, draws: int, num_steps: int, generator: torch.Generator) -> Tensor:
+    """Times [examples, draws] in 1..T, each alone uniform, spread evenly (``sample_times``); of two draws the second has T + 1 - t for the t of the
+    first. So complementary masks (as in LaViDa, arXiv 2505.16839) come about without any change to what one draw is."""
+    pairs = (draws + 1) // 2
+    t = sample_times(pairs * examples, num_steps, generator).view(pairs, 1, examples)
+    return torch.cat([t, num_steps + 1 - t], dim=1).flatten(0, 1)[:draws].T
+
+
 def on_host(diffusion: AbsorbingDiffusion) -> AbsorbingDiffusion:
     """The same process with its schedule's table on the CPU."""
     schedule = diffusion.schedule
@@ -77,10 +86,12 @@ def noised(batch: Batch, t: Tensor, num_steps: int, diffusion: AbsorbingDiffusio
     device.
 
     ``start`` is the number of the batch's first example within its step; noise is a function of (key, example and draw, place in the target).
+    The second of two draws takes 1 - u where the first took u: with ``draw_times`` it hides what the first shows, and every word is learned.
     """
     draw = batch.draw.clamp(min=0)  # [B, L]
-    examples = (start + torch.arange(len(batch)))[:, None] * batch.draws + draw
-    uniform = keyed_uniform(key, examples, batch.positions)
+    is_second = draw % 2 == 1
+    uniform = keyed_uniform(key, (start + torch.arange(len(batch)))[:, None] * batch.draws + draw - draw % 2, batch.positions)
+    uniform = torch.where(is_second, LARGEST - uniform, uniform)
     x_t = diffusion.q_sample(batch.input_ids, t.gather(1, draw).double() / num_steps, batch.target_mask, uniform=uniform)
     tensors = [x_t, t, *batch.masked_places(x_t)]
     if device.type == "cuda":

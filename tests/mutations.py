@@ -81,7 +81,9 @@ MUTANTS = [
      "allowed = allowed & (~is_target[:, None, :] | (draw[:, :, None] == draw[:, None, :]))", "pass", "denoiser"),
     ("denoiser: the targets of a row see each other", "denoiser.py", "(draw[:, :, None] == draw[:, None, :])", "is_target[:, :, None]", "draws"),
     ("draws: all have the time of the first", "training_batches.py", "t.gather(1, draw)", "t[:, :1]", "draws"),
-    ("draws: all have the same noise", "training_batches.py", "* batch.draws + draw", "* batch.draws + 0 * draw", "draws"),
+    ("draws: all pairs have the same noise", "training_batches.py", "* batch.draws + draw - draw % 2", "* batch.draws + 0 * draw", "draws"),
+    ("draws: the second hides what the first hides", "training_batches.py", "LARGEST - uniform, uniform", "uniform, uniform", "draws"),
+    ("draws: the second has the time of the first", "training_batches.py", "[t, num_steps + 1 - t]", "[t, t]", "draws"),
     ("draws: charged at the time of the first", "objective.py", "t.flatten()[batch.examples_of(places)]", "t[places[0], 0]", "draws"),
     ("draws: one length for all", "objective.py", "length=batch.draws * F.cross_entropy", "length=F.cross_entropy", "draws"),
 ]  # fmt: skip

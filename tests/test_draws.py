@@ -14,8 +14,9 @@ from diffusion_bert.data import Collator, EpochBatches
 from diffusion_bert.distillation import Teacher, load_teacher
 from diffusion_bert.encoding import encode_pairs
 from diffusion_bert.layout import Batch
+from diffusion_bert.noise import LARGEST, keyed_uniform
 from diffusion_bert.objective import nelbo_terms, sample_times, training_loss
-from diffusion_bert.training_batches import noised
+from diffusion_bert.training_batches import draw_times, noised
 
 DRAWS, STEPS = 3, 10
 
@@ -117,18 +118,33 @@ def test_targets_do_not_see_each_other():
 
 
 def test_noise_of_the_draws():
-    """Each draw is masked as often as its own time says, whatever the others' is; draws of a row are independent; one draw is as without."""
+    """Each draw alone is what it would be without the others: masked as often as its time says, place by place independent. Of two draws the second
+    hides what the first shows; the next pair knows nothing of them."""
     diffusion, rows = make_diffusion(lam=0.0), 4000
     plain = make_batch([([5], [20, 21, 22, 23])] * rows)
-    batch = plain.repeated(2)
-    t = torch.tensor([[2, 7]]).expand(rows, 2)
-    x_t = noised(batch, t, STEPS, diffusion, 1, 0, torch.device("cpu")).x_t
-    masks = torch.stack([part(plain, x_t, draw)[plain.target_mask] == plain.mask_id for draw in (0, 1)]).double()
-    sigma = (0.2 * 0.8 / masks.shape[1]) ** 0.5
-    assert masks.mean(1).tolist() == pytest.approx([0.2, 0.7], abs=5 * sigma)
-    assert abs(float(torch.corrcoef(masks)[0, 1])) < 5 / masks.shape[1] ** 0.5
-    same = noised(plain.repeated(2), torch.full((rows, 2), 5), STEPS, diffusion, 1, 0, torch.device("cpu")).x_t
-    assert not torch.equal(part(plain, same, 0), part(plain, same, 1))
+    t = torch.tensor([[3, STEPS + 1 - 3, 3, 9]]).expand(rows, 4)
+    x_t = noised(plain.repeated(4), t, STEPS, diffusion, 1, 0, torch.device("cpu")).x_t
+    masks = torch.stack([(part(plain, x_t, draw) == plain.mask_id)[plain.target_mask] for draw in range(4)])
+    sigma, count = 0.5 / masks.shape[1] ** 0.5, masks.shape[1]
+    assert masks.double().mean(1).tolist() == pytest.approx([0.3, 0.8, 0.3, 0.9], abs=5 * sigma)
+    assert bool((masks[0] | masks[1]).all())
+    assert float((masks[0] & masks[1]).double().mean()) == pytest.approx(1 / STEPS, abs=5 * sigma)
+    assert float((masks[0] & masks[2]).double().mean()) == pytest.approx(0.09, abs=5 * sigma)
+    assert float((masks[1] & masks[3]).double().mean()) == pytest.approx(0.72, abs=5 * sigma)
+    for mask in masks.double():
+        neighbours = torch.corrcoef(mask.view(rows, 4).T)
+        assert float((neighbours - torch.eye(4)).abs().max()) < 5 / rows**0.5
+    final = noised(plain.repeated(2), torch.full((rows, 2), STEPS), STEPS, diffusion, 1, 0, torch.device("cpu")).x_t
+    assert bool((final[plain.repeated(2).target_mask] == plain.mask_id).all()) and count == 4 * rows
+
+
+def test_the_other_end_of_the_uniform_numbers():
+    """LARGEST - u lies in [0, 1) like u, and turned round twice it is u to the last bit."""
+    u = keyed_uniform(1, torch.arange(100), torch.arange(100).expand(100, 100))
+    ends = torch.tensor([0.0, 2.0**-53, LARGEST], dtype=torch.float64)
+    for values in (u, ends):
+        other = LARGEST - values
+        assert bool(((other >= 0) & (other < 1)).all()) and torch.equal(LARGEST - other, values)
 
 
 def test_noise_does_not_depend_on_the_cut():
@@ -140,24 +156,18 @@ def test_noise_does_not_depend_on_the_cut():
     assert torch.equal(whole, torch.cat(halves))
 
 
-def test_times_of_one_target_lie_apart(tmp_path, monkeypatch):
-    """The draws of an example have times 1 / draws apart (round the circle), and all draws together are spread evenly as ever."""
-    seen = []
-
-    def watched(batch, t, *rest):
-        seen.append(t)
-        return noised(batch, t, *rest)
-
-    monkeypatch.setattr("diffusion_bert.training.noised", watched)
-    data = write_data(tmp_path / "data", train=16, valid=4, test=4)
-    trainer = new_trainer(data, tmp_path / "runs", noise_draws=2, num_steps=1000, batch_size=8, accumulation_steps=2, max_steps=1, loss="ce")
-    trainer.fit()
-    t = torch.cat(seen)
-    assert t.shape == (16, 2)
-    apart = (t[:, 0] - t[:, 1]).abs()
-    assert bool(((apart - 500).abs() <= 1).all())
-    gaps = t.flatten().sort().values.diff().double()
-    assert bool(((gaps - 1000 / 32).abs() <= 2).all()) and len(sample_times(32, 1000)) == 32
+@pytest.mark.parametrize("draws", (1, 2, 3, 4))
+def test_times_of_the_draws(draws):
+    """Of two draws the second has T + 1 - t; all first ones of all examples are spread evenly; one draw has the times it always had."""
+    examples, num_steps = 8, 1000
+    t = draw_times(examples, draws, num_steps, torch.Generator().manual_seed(3))
+    assert t.shape == (examples, draws) and int(t.min()) >= 1 and int(t.max()) <= num_steps
+    for second in range(1, draws, 2):
+        assert bool((t[:, second - 1] + t[:, second] == num_steps + 1).all())
+    first = t[:, ::2].flatten().sort().values
+    assert bool(((first.diff() - num_steps / len(first)).abs() <= 1).all())
+    if draws == 1:
+        assert torch.equal(t[:, 0], sample_times(examples, num_steps, torch.Generator().manual_seed(3)))
 
 
 # ---- training ---------------------------------------------------------------------------------------------------------------------------
