@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 PAIRS_ONLY = {"source_dropout": 0.0, "continue_share": 0.0}
-PLAIN_NETWORK = {**PAIRS_ONLY, "attention": "full", "copy_head": False, "word_freq_lambda": 0.0}
+FULL = {"attention": "full", "noise_draws": 1}  # several noised targets share a source only where it sees none of them
+PLAIN_NETWORK = {**PAIRS_ONLY, **FULL, "copy_head": False, "word_freq_lambda": 0.0}
 
 
 @dataclass
@@ -32,16 +33,16 @@ def groups(model: str | None, teacher: str | None = None) -> dict[str, list[Row]
         ],
         "loss": [Row("ce"), Row("nelbo", {"loss": "nelbo"}), Row("nelbo + 0.1 ce", {"loss": "nelbo", "hybrid_lambda": 0.1})],
         "copy": [Row("copy head"), Row("no copy head", {"copy_head": False})],
-        "attention": [Row("isolated"), Row("full", {"attention": "full"})],
+        "attention": [Row("isolated"), Row("full", FULL)],
         "source_dropout": [Row(f"source dropout {value}", {"source_dropout": value}) for value in (0.1, 0.0, 0.3)],
         "draws": [
-            Row("1 draw"),
-            Row("2 draws of half as many", {"noise_draws": 2, "batch_size": 32}),
-            Row("2 draws", {"noise_draws": 2}),
-            Row("4 draws of half as many", {"noise_draws": 4, "batch_size": 32}),
+            Row("64 x 1", {"batch_size": 64, "noise_draws": 1}),
+            Row("32 x 1", {"batch_size": 32, "noise_draws": 1}),
+            Row("32 x 2", {"batch_size": 32, "noise_draws": 2}),
+            Row("64 x 2", {"batch_size": 64, "noise_draws": 2}),
         ],
         "self_conditioning": [Row("off"), Row("on", {"self_conditioning": True})],
-        "timestep": [Row(name, {"timestep": name}) for name in ("none", "prefix", "layerwise")],
+        "timestep": [Row(name, {"timestep": name, "noise_draws": 1}) for name in ("none", "prefix", "layerwise")],
         "pretrained": [Row("from scratch", {**fresh, "from_scratch": True}), Row("pretrained", fresh)] if model else [],
         "teacher": [
             Row("no teacher"),

@@ -7,8 +7,9 @@
 
 Every variant is a whole optimizer step: noise, forward, loss, backward, clipping, fused AdamW; no dropout; random weights; every place of the
 canvas in use, half of it target. ``ours`` is ``Trainer.step`` itself, with all that it computes (copy head, length head, the terms of the
-NELBO, time correction) and with freed memory kept, as our programs do. The variants run in turns, A B C A B C, each with an untimed step
-before the timed one; medians are printed, with the quartiles of the ratios over the turns.
+NELBO, time correction) and with freed memory kept, as our programs do; ``ours_2_draws`` noises two targets beside each source (``noise_draws:
+2``), of half as many sources: every variant trains on ``batch_size`` noised targets, each of which sees its whole source. The variants run in
+turns, A B C A B C, each with an untimed step before the timed one; medians are printed, with the quartiles of the ratios over the turns.
 
 Matrix FLOPs are counted, not estimated, by ``torch.utils.flop_counter`` on one step of each variant (attention included), and divided by the
 measured time and by the best 2048 x 2048 matrix product of the same run. Peak memory on a CPU is measured in a child process per variant: the
@@ -43,7 +44,7 @@ from diffusion_bert.training_state import TrainingData  # noqa: E402
 
 NAMES = {
     "ours": "ours: Trainer.step",
-    "ours_2_draws": "ours, 2 noised targets beside each source (noise_draws 2), as many in all",
+    "ours_2_draws": "ours, 2 noised targets beside each source",
     "ours_no_copy": "ours without copy head",
     "masked_only": "masked places only, plain",
     "hugging_face": "Hugging Face BertForMaskedLM",

@@ -97,8 +97,9 @@ def test_a_student_with_and_without_its_teacher(data, tmp_path, capsys):
 def test_every_row_is_legal():
     """Every row of every group is a config that the training accepts, and no two rows of a group are the same run."""
     for name, rows in ablation.groups("tiny", "teacher.pt").items():
-        keys = [ablation.config_of(row, load_preset("quick_demo"), 1, "runs")[1] for row in rows]
-        assert len(set(keys)) == len(rows) >= 2, name
+        for preset in ("quick_demo", "fast_training"):
+            keys = [ablation.config_of(row, load_preset(preset), 1, "runs")[1] for row in rows]
+            assert len(set(keys)) == len(rows) >= 2, name
     assert RunConfig.from_flat({}).training.loss == ablation.groups(None)["loss"][0].name
 
 
