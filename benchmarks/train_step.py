@@ -7,9 +7,10 @@
 
 Every variant is a whole optimizer step: noise, forward, loss, backward, clipping, fused AdamW; no dropout; random weights; every place of the
 canvas in use, half of it target. ``ours`` is ``Trainer.step`` itself, with all that it computes (copy head, length head, the terms of the
-NELBO, time correction) and with freed memory kept, as our programs do; ``ours_2_draws`` noises two targets beside each source (``noise_draws:
-2``), of half as many sources: every variant trains on ``batch_size`` noised targets, each of which sees its whole source. The variants run in
-turns, A B C A B C, each with an untimed step before the timed one; medians are printed, with the quartiles of the ratios over the turns.
+NELBO, time correction); ``ours_2_draws`` noises two targets beside each source (``noise_draws: 2``), of half as many sources: every variant trains on
+``batch_size`` noised targets, each of which sees its whole source. Each variant has a process of its own, in which ours keeps freed memory, as our
+programs do. They run in turns, A B C A B C, each with an untimed step before the timed one; medians are printed, with the quartiles of the
+ratios over the turns.
 
 Matrix FLOPs are counted, not estimated, by ``torch.utils.flop_counter`` on one step of each variant (attention included), and divided by the
 measured time and by the best 2048 x 2048 matrix product of the same run. Peak memory on a CPU is measured in a child process per variant: the
@@ -21,6 +22,8 @@ With a checkout of another's code, its own loss is timed as well, beside our few
 from __future__ import annotations
 
 import argparse
+import functools
+import multiprocessing
 import os
 import statistics
 import subprocess
@@ -77,6 +80,7 @@ def arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--checkout_original", metavar="DIR", help="a checkout of Hzfinfdu/Diffusion-BERT: time its loss too")
     parser.add_argument("--checkout_mdlm", metavar="DIR", help="a checkout of kuleshov-group/mdlm or ZHZisZZ/dllm: time its loss too")
     parser.add_argument("--no_memory", action="store_true", help="leave the memory measurement out")
+    parser.add_argument("--keep_freed_memory", action="store_true", help="let all variants keep freed memory, not ours alone")
     parser.add_argument("--profile", action="store_true", help="print where the time of our step goes and stop")
     parser.add_argument("--seed", type=int, default=0, help="seed (default: 0)")
     parser.add_argument("--memory_of", help=argparse.SUPPRESS)  # the child process
@@ -151,16 +155,54 @@ def baseline_step(variant: str, options: argparse.Namespace, device: torch.devic
     return step
 
 
-def before_each(steps: dict):
-    """What to do before a variant is timed. Ours keeps freed blocks, as our programs do (diffusion_bert/memory.py); the others do not ask for it.
-    Each then takes an untimed step: after a change of habit the heap has to grow again."""
+def set_up(variant: str, argv: list[str]):
+    """(the flags, the device, the variant's step) in a process that is to run this variant alone. Ours keeps freed blocks, as our programs do
+    (diffusion_bert/memory.py); the others have the C library's own habit."""
+    options = arguments(argv)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    device = pick_device(options.device)
+    step = make_step(variant, options, device)
+    keep_freed_memory(variant.startswith("ours") or options.keep_freed_memory)
+    return options, device, step
 
-    def before(variant: str) -> None:
-        keep_freed_memory(variant.startswith("ours"))
-        for _ in range(WARM_STEPS):
-            steps[variant]()
 
-    return before
+def serve(variant: str, argv: list[str], pipe) -> None:
+    """The other end of a ``Worker``: one answer to each request, until there are no more."""
+    try:
+        _, device, step = set_up(variant, argv)
+        pipe.send(None)
+        while (request := pipe.recv()) is not None:
+            answer = step() if request == "step" else count_flops(step)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            pipe.send(answer)
+    except Exception as error:  # the parent tells the user
+        pipe.send(error)
+
+
+class Worker:
+    """A variant in a process of its own, as its users run it: it shares neither heap nor threads with the others."""
+
+    def __init__(self, variant: str, argv: list[str]):
+        self.pipe, other = multiprocessing.Pipe()
+        # not a fork: that would inherit a heap, and CUDA does not allow it
+        multiprocessing.get_context("spawn").Process(target=serve, args=(variant, argv, other), daemon=True).start()
+        other.close()
+        self.answer()
+
+    def answer(self):
+        """What the process answers, once it does; its error is raised here."""
+        value = self.pipe.recv()
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    def ask(self, request: str | None):
+        """One request and its answer: "step", "flops", or None to end."""
+        self.pipe.send(request)
+        return None if request is None else self.answer()
 
 
 # ---- memory -----------------------------------------------------------------------------------------------------------------------------
@@ -235,9 +277,9 @@ def main(argv=None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     device = pick_device(options.device)
-    torch.manual_seed(options.seed)
     if options.memory_of:
-        print(peak_memory(make_step(options.memory_of, options, device), device))
+        _, device, step = set_up(options.memory_of, given)
+        print(peak_memory(step, device))
         return 0
     variants = [name.strip() for name in options.variants.split(",") if name.strip()]
     variants += [name for name in COUNTERPART if getattr(options, name)]
@@ -250,17 +292,17 @@ def main(argv=None) -> int:
         f"loss {options.loss}; {options.steps} steps each, in turns; seed {options.seed}"
     )
     if options.profile:
-        keep_freed_memory(variants[0].startswith("ours"))  # as our programs do
-        print(profile(make_step(variants[0], options, device)))
+        print(profile(set_up(variants[0], given)[2]))
         return 0
-    steps = {name: make_step(name, options, device) for name in variants}
-    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    workers = {name: Worker(name, given) for name in variants}
+    steps = {name: functools.partial(worker.ask, "step") for name, worker in workers.items()}
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     peak = matmul_peak(device, dtype)
-    seconds = time_in_turns(steps, options.steps, 0, synchronize, before_each(steps))
+    seconds = time_in_turns(steps, options.steps, 0, before=lambda name: [steps[name]() for _ in range(WARM_STEPS)])
     peak = max(peak, matmul_peak(device, dtype))
-    flops = {name: count_flops(step) for name, step in steps.items()}
-    steps.clear()
+    flops = {name: worker.ask("flops") for name, worker in workers.items()}
+    for worker in workers.values():
+        worker.ask(None)
     memory = {name: None if options.no_memory else peak_in_child(name, given) for name in variants}
     show(variants, options, seconds, flops, peak, memory)
     return 0
