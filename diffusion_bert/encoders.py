@@ -14,6 +14,7 @@ without a cache encode the whole sequence at every step.
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ import torch
 import transformers
 from torch import Tensor, nn
 from torch.func import functional_call
+
+# what a pass calls its cache: transformers 5.24 gave it a new name, and warns at the old one
+CACHE = "cache" if "cache" in inspect.signature(transformers.BertModel.forward).parameters else "past_key_values"
 
 
 def shared_names(module: nn.Module, weight: nn.Parameter) -> list[str]:
@@ -112,8 +116,8 @@ class Family:
             token_type_ids=token_types,
             position_ids=positions + self.offset(mlm.config),
             attention_mask=allowed[:, None],
-            past_key_values=cache,
             use_cache=cache is not None,
+            **{CACHE: cache},
         ).last_hidden_state
 
 
