@@ -35,31 +35,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from benchmarks.common import PROMPT, machine, matmul_peak, positive, ratio, synthetic_model, synthetic_pairs, time_in_turns  # noqa: E402
-from benchmarks.train_baselines import OriginalLoss, hugging_face_loss, masked_only_loss, mdlm_loss, mdlm_subs_loss  # noqa: E402
-from diffusion_bert.checkpoint import RunDirectory  # noqa: E402
-from diffusion_bert.data import Collator  # noqa: E402
+from benchmarks.common import machine, matmul_peak, positive, ratio, time_in_turns  # noqa: E402
+from benchmarks.train_variants import COUNTERPART, NAMES, make_step  # noqa: E402
 from diffusion_bert.errors import UserError  # noqa: E402
 from diffusion_bert.memory import keep_freed_memory  # noqa: E402
-from diffusion_bert.model import choose_autocast, pick_device, quiet_transformers  # noqa: E402
-from diffusion_bert.training import Trainer  # noqa: E402
-from diffusion_bert.training_state import TrainingData  # noqa: E402
+from diffusion_bert.model import pick_device  # noqa: E402
 
-NAMES = {
-    "ours": "ours: Trainer.step",
-    "ours_2_draws": "ours, 2 noised targets beside each source",
-    "ours_no_copy": "ours without copy head",
-    "masked_only": "masked places only, plain",
-    "hugging_face": "Hugging Face BertForMaskedLM",
-    "mdlm": "MDLM, all places, one cross-entropy",
-    "mdlm_subs": "MDLM, all places, SUBS table",
-    "original": "original DiffusionBERT (D3PM)",
-    "checkout_mdlm": "MDLM, its own code",
-    "checkout_original": "original, its own code",
-}
-DRAWS = {"ours_2_draws": 2}  # noised targets in a row: fewer rows, so that all variants have batch_size noised targets
 WARM_STEPS = 1  # untimed steps before each timed one
-COUNTERPART = {"checkout_mdlm": ("mdlm", "mdlm_subs"), "checkout_original": ("original",)}
 
 
 def arguments(argv=None) -> argparse.Namespace:
@@ -85,74 +67,6 @@ def arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="seed (default: 0)")
     parser.add_argument("--memory_of", help=argparse.SUPPRESS)  # the child process
     return parser.parse_args(argv)
-
-
-def make_step(variant: str, options: argparse.Namespace, device: torch.device):
-    """A function without arguments that does one training step of the variant on the same batch."""
-    draws = DRAWS.get(variant, 1)
-    shape = options.batch_size // draws, options.length + (draws - 1) * (options.length // 2)
-    if options.batch_size % draws:
-        raise UserError(f"batch_size is {options.batch_size}: expected a multiple of {draws} for '{variant}'")
-    model = synthetic_model(
-        options.layers, options.width, options.heads, options.vocab_size, options.length, options.seed, copy_head=variant != "ours_no_copy",
-        loss=options.loss, batch_size=shape[0], epochs=1000, device=str(device), noise_draws=draws,
-    )  # fmt: skip
-    collator = Collator(model.tokenizer, PROMPT)
-    pairs = synthetic_pairs(model, shape[0], options.length, options.seed)
-    data = TrainingData(pairs, [], 1, collator, "0" * 64)
-    trainer = Trainer(model, data, RunDirectory("unused"))
-    batch = trainer._epoch_batches(0)[0]
-    if batch.input_ids.shape != shape:
-        raise RuntimeError(f"the batch is {tuple(batch.input_ids.shape)}: expected {shape}")
-    if variant.startswith("ours"):
-        if options.compile:
-            model.denoiser.mlm.bert = torch.compile(model.denoiser.mlm.bert)
-        return lambda: trainer.step([batch])
-    frequency = (model.token_counts.double() + 1).log().float()
-    return baseline_step(variant, options, device, batch, frequency / frequency.max(), model.tokenizer)
-
-
-def baseline_step(variant: str, options: argparse.Namespace, device: torch.device, batch, frequency: torch.Tensor, tokenizer):
-    """One step of another's loss on a plain BertForMaskedLM of the same size, with the optimizer of our trainer."""
-    from transformers import BertConfig, BertForMaskedLM
-
-    torch.manual_seed(options.seed)
-    with quiet_transformers():
-        bert = BertForMaskedLM(
-            BertConfig(
-                vocab_size=tokenizer.vocab_size, hidden_size=options.width, num_hidden_layers=options.layers, num_attention_heads=options.heads,
-                intermediate_size=4 * options.width, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=tokenizer.pad_id,
-                max_position_embeddings=max(512, options.length),
-            )
-        ).to(device).train()  # fmt: skip
-    parameters = list(bert.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.9, 0.98), fused=True)
-    autocast = choose_autocast("auto", device)
-    batch, frequency = batch.to(device), frequency.to(device)
-    if variant == "checkout_original":
-        from benchmarks.peers import original_loss
-
-        loss_of = original_loss(Path(options.checkout_original), frequency, tokenizer)
-    elif variant == "checkout_mdlm":
-        from benchmarks.peers import mdlm_checkout_loss
-
-        loss_of = mdlm_checkout_loss(Path(options.checkout_mdlm), tokenizer)
-    else:
-        original = OriginalLoss(frequency, tokenizer.mask_id)
-        known = {"masked_only": masked_only_loss, "hugging_face": hugging_face_loss, "mdlm": mdlm_loss, "mdlm_subs": mdlm_subs_loss}
-        loss_of = {**known, "original": original}[variant]
-    if options.compile:
-        bert.bert = torch.compile(bert.bert)
-
-    def step() -> None:
-        with autocast():
-            loss = loss_of(bert, batch, tokenizer.mask_id)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return step
 
 
 def set_up(variant: str, argv: list[str]):

@@ -53,7 +53,6 @@ class TrueWords:
 
     log_mu: Tensor  # [N] log mu of the true word
     mean: Tensor  # [N] mean of the table under mu
-    rows: Tensor  # [N] the row of each place
     x_0: Tensor  # [N] the true words
     length_logits: Tensor  # [B, max_target_length]
 
@@ -296,4 +295,4 @@ class BertDenoiser(nn.Module):
             log_mu = self.copy_head.mix(log_mu, log_g, log_not_g, (weights * (ids == x_0[:, None])).sum(-1))
             if values is not None:
                 mean = log_not_g.exp() * mean + log_g.exp() * (weights * values[ids]).sum(-1)
-        return TrueWords(log_mu, mean, rows, x_0, self._length_logits(batch, states))
+        return TrueWords(log_mu, mean, x_0, self._length_logits(batch, states))
