@@ -37,6 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from benchmarks.common import machine, matmul_peak, positive, ratio, time_in_turns  # noqa: E402
 from benchmarks.train_variants import COUNTERPART, NAMES, make_step  # noqa: E402
+from diffusion_bert.cli import guarded  # noqa: E402
 from diffusion_bert.errors import UserError  # noqa: E402
 from diffusion_bert.memory import keep_freed_memory  # noqa: E402
 from diffusion_bert.model import pick_device  # noqa: E402
@@ -244,7 +245,4 @@ def show(variants, options, seconds, flops, peak, memory) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(guarded(main))
