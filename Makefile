@@ -9,7 +9,7 @@ TOOLS := "pytest>=8" "pytest-cov>=5" "hypothesis>=6"
 
 $(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt $(TOOLS) "ruff>=0.6"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt $(TOOLS) "ruff>=0.9"
 	touch $@
 
 demo: $(VENV)/.installed
@@ -41,9 +41,11 @@ test-oldest: requirements.txt
 
 style: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 check-style: $(VENV)/.installed
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 clean:
 	rm -rf $(VENV) $(OLDEST) build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage

@@ -4,7 +4,8 @@
     python evaluate_trained_model.py
     python evaluate_trained_model.py --checkpoint runs/NAME/best_model.pt --split valid --mbr 10
 
-Without --checkpoint the newest run is taken. Writes evaluation.json, evaluation.md and evaluation.png beside the checkpoint.
+Without --checkpoint the newest run is taken. Writes evaluation.json, evaluation.md and evaluation.png beside the
+checkpoint.
 """
 
 import sys

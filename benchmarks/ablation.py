@@ -1,16 +1,19 @@
-"""Which option earns its place? Trains one model per row for the same wall-clock time and compares each with its group's first row, pair by pair.
+"""Which option earns its place? Trains one model per row for the same wall-clock time and compares each with its
+group's first row, pair by pair.
 
     python benchmarks/ablation.py --group loss lambda --max_minutes 5 --results ablation.jsonl
-    python benchmarks/ablation.py --data_dir path/to/qqp --preset fast_training --max_minutes 20 --seeds 42 43 --output ablation.md
-    python benchmarks/ablation.py --group pretrained --model_name_or_path path/to/bert --data_dir path/to/qqp
-    python benchmarks/ablation.py --group teacher --teacher checkpoints/general_english.pt --data_dir path/to/qqp
+    python benchmarks/ablation.py --data_dir path/to/qqp --preset fast_training --max_minutes 20 --seeds 42 43 --output
+    ablation.md python benchmarks/ablation.py --group pretrained --model_name_or_path path/to/bert --data_dir
+    path/to/qqp python benchmarks/ablation.py --group teacher --teacher checkpoints/general_english.pt --data_dir
+    path/to/qqp
 
-Every finished row is one line of --results; finished rows are not trained again, and one that was killed starts anew. Several processes may work
-on the same file side by side (give each its --set num_threads=1): no row is trained twice, and a last call prints all tables. --rows trains some
-of the rows only, such as those for which a second seed is wanted.
+Every finished row is one line of --results; finished rows are not trained again, and one that was killed starts anew.
+Several processes may work on the same file side by side (give each its --set num_threads=1): no row is trained twice,
+and a last call prints all tables. --rows trains some of the rows only, such as those for which a second seed is wanted.
 
-NELBO is the validation yardstick (T = 1000, fixed noise) in nats per word piece. Text is written for the same validation sources by the default
-sampler at temperature 0. Differences are means over these sources (of each the mean over the seeds), with a 95 % bootstrap interval over the
+NELBO is the validation yardstick (T = 1000, fixed noise) in nats per word piece. Text is written for the same
+validation sources by the default sampler at temperature 0. Differences are means over these sources (of each the mean
+over the seeds), with a 95 % bootstrap interval over the
 sources: what another seed would change it does not know, so the NELBO of every seed is printed.
 """
 
@@ -37,7 +40,7 @@ from diffusion_bert.config import RunConfig, SamplingConfig, load_preset  # noqa
 from diffusion_bert.errors import UserError  # noqa: E402
 
 COPIES = 8  # noised copies of each example for its own NELBO
-# ---- one run ----------------------------------------------------------------------------------------------------------------------------
+# ---- one run ---------------------------------------------------------------------------------------------------------
 
 
 def run_row(row: Row, config: RunConfig, examples: int) -> dict | None:
@@ -62,10 +65,16 @@ def run_row(row: Row, config: RunConfig, examples: int) -> dict | None:
     pairs = [pair for pair in splits.valid if pair.source is not None]
     tokenizer, room = model.tokenizer, config.data.max_length - 4 - len(data.collator.prompts[PAIR])
     sizes = [(len(tokenizer.encode(pair.source)), len(tokenizer.encode(pair.target))) for pair in pairs]
-    fits = [i for i, (source, target) in enumerate(sizes) if target <= config.data.max_target_length and source + target <= room]
+    fits = [
+        i
+        for i, (source, target) in enumerate(sizes)
+        if target <= config.data.max_target_length and source + target <= room
+    ]
     chosen = [fits[i] for i in spread_choice(len(fits), examples)]
     pairs = [pairs[index] for index in chosen]
-    batches = [data.collator.batch([(PAIR, tokenizer.encode(p.source), tokenizer.encode(p.target))] * COPIES) for p in pairs]
+    batches = [
+        data.collator.batch([(PAIR, tokenizer.encode(p.source), tokenizer.encode(p.target))] * COPIES) for p in pairs
+    ]
     if row.objective == "original":
         result = train_original(model.to(pick_device(config.training.device)), train, data.collator)
         nats, tokens = canvas_nelbo(model, data.valid, result["width"])
@@ -85,24 +94,41 @@ def run_row(row: Row, config: RunConfig, examples: int) -> dict | None:
         history = [record for record in trainer.run.read_metrics() if record["kind"] == "validation"]
         model = load_checkpoint(trainer.run.best).to(trainer.device)
         correct = config.diffusion.time_correction
-        terms = [estimate_nelbo(model.denoiser, model.diffusion, [batch], correct, seed, model.device) for seed, batch in enumerate(batches)]
+        terms = [
+            estimate_nelbo(model.denoiser, model.diffusion, [batch], correct, seed, model.device)
+            for seed, batch in enumerate(batches)
+        ]
         own = [float(term.total) / COPIES for term in terms]
         generator = DiffusionTextGenerator(model, SamplingConfig(temperature=0.0, length_beam=1))
-        outputs = generator.generate_ids([(PAIR, tokenizer.encode(pair.source)) for pair in pairs], generator.options, [1] * len(pairs), 0)
+        outputs = generator.generate_ids(
+            [(PAIR, tokenizer.encode(pair.source)) for pair in pairs], generator.options, [1] * len(pairs), 0
+        )
         written = [(output[0].ids, output[0].nfe) for output in outputs]
     texts = [generator.sentence(list(ids), pair.source) for (ids, _), pair in zip(written, pairs)]
     return {
-        **result, "parameters": model.parameter_count, "nelbo": nelbo, "nfe": float(np.mean([calls for _, calls in written])),
-        "examples": {"nats": own, "words": [len(pair.target.split()) for pair in pairs], **text_scores(pairs, texts, config.data.task_name)},
-        "pairs": chosen, "texts": texts, "validations": history, "machine": machine(),
-    }  # fmt: skip
+        **result,
+        "parameters": model.parameter_count,
+        "nelbo": nelbo,
+        "nfe": float(np.mean([calls for _, calls in written])),
+        "examples": {
+            "nats": own,
+            "words": [len(pair.target.split()) for pair in pairs],
+            **text_scores(pairs, texts, config.data.task_name),
+        },
+        "pairs": chosen,
+        "texts": texts,
+        "validations": history,
+        "machine": machine(),
+    }
 
 
 def text_scores(pairs, texts: list[str], task: str) -> dict[str, list[float]]:
     """Scores of each text, in percent, by name."""
     from diffusion_bert.text import metric_text
 
-    triples = [(metric_text(pair.source), metric_text(pair.target), metric_text(text)) for pair, text in zip(pairs, texts)]
+    triples = [
+        (metric_text(pair.source), metric_text(pair.target), metric_text(text)) for pair, text in zip(pairs, texts)
+    ]
     scores = {
         "rouge_l": [metrics.rouge_l(reference, text) for _, reference, text in triples],
         "bleu": [metrics.sentence_bleu(reference, text) for _, reference, text in triples],
@@ -118,30 +144,48 @@ def text_scores(pairs, texts: list[str], task: str) -> dict[str, list[float]]:
     return scores
 
 
-# ---- the command ------------------------------------------------------------------------------------------------------------------------
+# ---- the command ---------------------------------------------------------------------------------------------------
 
 
 def config_of(row: Row, base: dict, seed: int, folder: Path) -> tuple[RunConfig, str]:
-    """The resolved settings of a row, and the key of its result: equal settings share one run, in whatever group they stand."""
+    """The resolved settings of a row, and the key of its result: equal settings share one run, in whatever group they
+    stand.
+    """
     config = RunConfig.from_flat({**base, **row.settings, "seed": seed, "output_dir": str(folder)}, f"row '{row.name}'")
-    flat = {name: value for name, value in config.to_flat().items() if name not in ("output_dir", "data_dir", "num_workers")}
-    flat["data"] = [file_digest(path).hex() for path in sorted(Path(config.data.data_dir).glob("*.jsonl"))] if config.data.data_dir else None
+    flat = {
+        name: value for name, value in config.to_flat().items() if name not in ("output_dir", "data_dir", "num_workers")
+    }
+    flat["data"] = (
+        [file_digest(path).hex() for path in sorted(Path(config.data.data_dir).glob("*.jsonl"))]
+        if config.data.data_dir
+        else None
+    )
     return config, hashlib.sha256(json.dumps([flat, row.objective], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def parse(argv) -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--group", nargs="+", choices=list(groups(None)), help="which groups (default: all, in this order)")
+    parser.add_argument(
+        "--group", nargs="+", choices=list(groups(None)), help="which groups (default: all, in this order)"
+    )
     parser.add_argument("--preset", default="quick_demo", help="base settings; --set changes them")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings for every row, such as batch_size=32 task_name=qqp")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="settings for every row, such as batch_size=32 task_name=qqp",
+    )
     parser.add_argument("--data_dir", help="folder with train.jsonl and valid.jsonl")
     parser.add_argument("--model_name_or_path", help="a pretrained BERT for the group 'pretrained'")
     parser.add_argument("--teacher", metavar="FILE", help="a checkpoint for the group 'teacher'")
     parser.add_argument("--max_minutes", type=float, default=5.0, help="training time of every row")
     parser.add_argument("--max_steps", type=int, help="train every row for so many steps instead of minutes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[42])
-    parser.add_argument("--rows", nargs="+", metavar="NAME", help="train these rows only (tables show all that are finished)")
+    parser.add_argument(
+        "--rows", nargs="+", metavar="NAME", help="train these rows only (tables show all that are finished)"
+    )
     parser.add_argument("--examples", type=int, default=200, help="validation pairs that are written and compared")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--results", type=Path, default=Path("ablation.jsonl"), help="file of finished rows")
@@ -161,9 +205,15 @@ def base_settings(options: argparse.Namespace) -> dict:
         base[name] = yaml.safe_load(value)
     if options.data_dir:
         base["data_dir"] = options.data_dir
-        if base.get("task_name", "sample") == "sample" and not any(text.startswith("task_name=") for text in options.set):
+        if base.get("task_name", "sample") == "sample" and not any(
+            text.startswith("task_name=") for text in options.set
+        ):
             base["task_name"] = "custom"
-    limit = {"max_steps": options.max_steps, "max_minutes": None} if options.max_steps else {"max_steps": None, "max_minutes": options.max_minutes}
+    limit = (
+        {"max_steps": options.max_steps, "max_minutes": None}
+        if options.max_steps
+        else {"max_steps": None, "max_minutes": options.max_minutes}
+    )
     if "," in base.get("task_name", ""):
         raise UserError(f"task_name is {base['task_name']}: an ablation compares models of one task")
     # no row may end early, and plans for so many epochs need batches of one size
@@ -171,8 +221,9 @@ def base_settings(options: argparse.Namespace) -> dict:
 
 
 def result_of(row: Row, base: dict, seed: int, options: argparse.Namespace) -> dict | None:
-    """The row's result from the file, or from a run whose directory is removed afterwards; None where another process trains it, or --rows
-    leaves it out."""
+    """The row's result from the file, or from a run whose directory is removed afterwards; None where another process
+    trains it, or --rows leaves it out.
+    """
     folder = Path(tempfile.mkdtemp(prefix="ablation_"))
     try:
         config, key = config_of(row, base, seed, folder)
@@ -184,7 +235,14 @@ def result_of(row: Row, base: dict, seed: int, options: argparse.Namespace) -> d
                 result = run_row(row, config, options.examples)
                 if result is None:
                     raise KeyboardInterrupt
-                record = {"key": key, "row": row.name, "objective": row.objective, "settings": row.settings, "seed": seed, **result}
+                record = {
+                    "key": key,
+                    "row": row.name,
+                    "objective": row.objective,
+                    "settings": row.settings,
+                    "seed": seed,
+                    **result,
+                }
                 append_result(options.results, record)
         return record
     finally:
@@ -195,7 +253,10 @@ def heading(options: argparse.Namespace) -> str:
     """What all tables share: settings, limit, machine."""
     limit = f"{options.max_steps:,} steps" if options.max_steps else f"{options.max_minutes:g} minutes"
     changed = f", {' '.join(options.set)}" if options.set else ""
-    return f"Preset {options.preset}{changed}; {limit} a row; {options.examples} validation pairs, temperature 0. {machine()}.\n"
+    return (
+        f"Preset {options.preset}{changed}; {limit} a row; {options.examples} validation pairs, temperature 0."
+        f" {machine()}.\n"
+    )
 
 
 def work(options: argparse.Namespace) -> int:
@@ -212,11 +273,15 @@ def work(options: argparse.Namespace) -> int:
         finished: list[tuple[str, list[dict]]] = []
         for row in all_groups[group]:
             try:
-                records = [record for seed in options.seeds if (record := result_of(row, base, seed, options)) is not None]
+                records = [
+                    record for seed in options.seeds if (record := result_of(row, base, seed, options)) is not None
+                ]
             except Exception as error:  # one row that fails must not cost the hours of the others
                 if isinstance(error, UserError) and not finished and group == (options.group or [*all_groups])[0]:
                     raise
-                print(f"{row.name} is left out: {error}", flush=True)  # such as both directions, in a task that has only one
+                print(
+                    f"{row.name} is left out: {error}", flush=True
+                )  # such as both directions, in a task that has only one
                 continue
             if records:
                 finished.append((row.name, records))

@@ -11,7 +11,14 @@ import numpy as np
 
 from diffusion_bert import metrics
 
-COLUMNS = {"rouge_l": "ROUGE-L", "bleu": "BLEU", "overlap": "overlap", "dist1": "dist-1", "repetition": "repeats", "valid": "valid %"}
+COLUMNS = {
+    "rouge_l": "ROUGE-L",
+    "bleu": "BLEU",
+    "overlap": "overlap",
+    "dist1": "dist-1",
+    "repetition": "repeats",
+    "valid": "valid %",
+}
 
 
 def read_results(path: Path) -> dict[str, dict]:
@@ -35,8 +42,9 @@ def append_result(path: Path, record: dict) -> None:
 
 @contextlib.contextmanager
 def claimed(results: Path, key: str) -> Iterator[bool]:
-    """Whether this process may train the row ``key``; False while another process does. The system's lock on a file: it ends with its process,
-    and where there are no such locks everyone may."""
+    """Whether this process may train the row ``key``; False while another process does. The system's lock on a file: it
+    ends with its process, and where there are no such locks everyone may.
+    """
     path = results.with_name(f"{results.name}.{key}.claim")
     with open(path, "w", encoding="utf-8") as file:
         with contextlib.suppress(ImportError):
@@ -54,8 +62,9 @@ def claimed(results: Path, key: str) -> Iterator[bool]:
 
 
 def paired(ours: list[dict], base: list[dict], name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(differences, words): a score of ours minus that of the base for each pair of sentences that both have written, averaged over the seeds
-    first, and the words of its target; records of the same seeds in the same order."""
+    """(differences, words): a score of ours minus that of the base for each pair of sentences that both have written,
+    averaged over the seeds first, and the words of its target; records of the same seeds in the same order.
+    """
     differences, words = [], {}
     for one, two in zip(ours, base):
         first, second = (dict(zip(record["pairs"], record["examples"][name])) for record in (one, two))
@@ -78,7 +87,9 @@ def difference(ours: list[dict], base: list[dict], name: str) -> str:
 
 
 def table(title: str, rows: list[tuple[str, list[dict]]]) -> str:
-    """Markdown of one group: (name, one record per seed) each; the first row is the baseline. A NELBO of several seeds is followed by each."""
+    """Markdown of one group: (name, one record per seed) each; the first row is the baseline. A NELBO of several seeds
+    is followed by each.
+    """
     shown = [name for name in COLUMNS if all(name in record["examples"] for _, records in rows for record in records)]
     head = ["row", "seeds", "steps", "NELBO", "diff. per word", "ROUGE-L diff.", *(COLUMNS[name] for name in shown)]
     lines = [f"**{title}**", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
@@ -87,7 +98,12 @@ def table(title: str, rows: list[tuple[str, list[dict]]]) -> str:
         own = [record for record in records if record["seed"] in base]
         others = [base[record["seed"]] for record in own]
         each = f" ({', '.join(format(record['nelbo'], '.3f') for record in records)})" if len(records) > 1 else ""
-        cells = [name, str(len(records)), f"{np.mean([r['steps'] for r in records]):,.0f}", f"{np.mean([r['nelbo'] for r in records]):.3f}{each}"]
+        cells = [
+            name,
+            str(len(records)),
+            f"{np.mean([r['steps'] for r in records]):,.0f}",
+            f"{np.mean([r['nelbo'] for r in records]):.3f}{each}",
+        ]
         cells += [difference(own, others, "nats"), difference(own, others, "rouge_l")] if number and own else ["", ""]
         cells += [f"{np.mean([np.mean(record['examples'][score]) for record in records]):.2f}" for score in shown]
         lines.append("| " + " | ".join(cells) + " |")

@@ -21,17 +21,28 @@ class Row:
 def groups(model: str | None, teacher: str | None = None) -> dict[str, list[Row]]:
     """All groups in their order; the first row of each is what the others are compared with."""
     taught = {"teacher": teacher}
-    fresh = {"model_name_or_path": model, "lr": 1e-3, "dropout": 0.0}  # the same for both, so that only the weights differ
+    fresh = {
+        "model_name_or_path": model,
+        "lr": 1e-3,
+        "dropout": 0.0,
+    }  # the same for both, so that only the weights differ
     return {
         "lambda": [
             Row("lambda 0", {"word_freq_lambda": 0.0}),
             *(
-                Row(f"lambda {value}, {'with' if on else 'without'} time correction", {"word_freq_lambda": value, "time_correction": on})
+                Row(
+                    f"lambda {value}, {'with' if on else 'without'} time correction",
+                    {"word_freq_lambda": value, "time_correction": on},
+                )
                 for value in (0.1, 0.15, 0.3)
                 for on in (True, False)
             ),
         ],
-        "loss": [Row("ce"), Row("nelbo", {"loss": "nelbo"}), Row("nelbo + 0.1 ce", {"loss": "nelbo", "hybrid_lambda": 0.1})],
+        "loss": [
+            Row("ce"),
+            Row("nelbo", {"loss": "nelbo"}),
+            Row("nelbo + 0.1 ce", {"loss": "nelbo", "hybrid_lambda": 0.1}),
+        ],
         "copy": [Row("copy head"), Row("no copy head", {"copy_head": False})],
         "attention": [Row("isolated"), Row("full", FULL)],
         "source_dropout": [Row(f"source dropout {value}", {"source_dropout": value}) for value in (0.1, 0.0, 0.3)],
@@ -44,13 +55,15 @@ def groups(model: str | None, teacher: str | None = None) -> dict[str, list[Row]
         "self_conditioning": [Row("off"), Row("on", {"self_conditioning": True})],
         "timestep": [Row(name, {"timestep": name, "noise_draws": 1}) for name in ("none", "prefix", "layerwise")],
         "pretrained": [Row("from scratch", {**fresh, "from_scratch": True}), Row("pretrained", fresh)] if model else [],
-        "teacher": [
-            Row("no teacher"),
-            Row("no teacher, its vocabulary", {**taught, "distillation_weight": 0.0}),
-            Row("teacher, weight 0.5", {**taught, "distillation_weight": 0.5}),
-        ]
-        if teacher
-        else [],
+        "teacher": (
+            [
+                Row("no teacher"),
+                Row("no teacher, its vocabulary", {**taught, "distillation_weight": 0.0}),
+                Row("teacher, weight 0.5", {**taught, "distillation_weight": 0.5}),
+            ]
+            if teacher
+            else []
+        ),
         "options": [
             Row("defaults"),
             Row("label smoothing 0.1", {"label_smoothing": 0.1}),

@@ -1,4 +1,6 @@
-"""What the benchmarks share: a model with random weights, batches of random words, timing in turns, and a line about the machine."""
+"""What the benchmarks share: a model with random weights, batches of random words, timing in turns, and a line about
+the machine.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +47,8 @@ def machine() -> str:
     found = versions()
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return (
-        f"diffusion_bert {found['diffusion_bert']}, torch {found['torch']}, transformers {found['transformers']}, Python {found['python']}; "
-        f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used{gpu}"
+        f"diffusion_bert {found['diffusion_bert']}, torch {found['torch']}, transformers {found['transformers']},"
+        f" Python {found['python']}; {name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used{gpu}"
     )
 
 
@@ -57,8 +59,12 @@ def synthetic_tokenizer(vocab_size: int) -> TextTokenizer:
     return TextTokenizer.from_vocabulary([*tokens, *(f"w{number}" for number in range(vocab_size - len(tokens)))])
 
 
-def synthetic_model(layers: int, width: int, heads: int, vocab_size: int, max_length: int, seed: int = 0, **settings) -> DiffusionModel:
-    """A model with random weights, without dropout, and a word-frequency schedule from Zipf's law; ``settings`` as in a preset."""
+def synthetic_model(
+    layers: int, width: int, heads: int, vocab_size: int, max_length: int, seed: int = 0, **settings
+) -> DiffusionModel:
+    """A model with random weights, without dropout, and a word-frequency schedule from Zipf's law; ``settings`` as in a
+    preset.
+    """
     from transformers import BertConfig
 
     flat = {"max_length": max_length, "max_target_length": max_length - 8, "dropout": 0.0, "seed": seed, **settings}
@@ -66,11 +72,20 @@ def synthetic_model(layers: int, width: int, heads: int, vocab_size: int, max_le
     tokenizer = synthetic_tokenizer(vocab_size)
     torch.manual_seed(seed)
     bert_config = BertConfig(
-        vocab_size=tokenizer.vocab_size, hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * width,
-        max_position_embeddings=max(512, max_length), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=tokenizer.pad_id,
-    )  # fmt: skip
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        max_position_embeddings=max(512, max_length),
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=tokenizer.pad_id,
+    )
     denoiser = assemble(config, bert_config, tokenizer)
-    model = DiffusionModel(denoiser.eval(), tokenizer, NoiseSchedule(config.diffusion.schedule, config.diffusion.word_freq_lambda), config)
+    model = DiffusionModel(
+        denoiser.eval(), tokenizer, NoiseSchedule(config.diffusion.schedule, config.diffusion.word_freq_lambda), config
+    )
     fit_schedule(model, [zipf_words(2000, vocab_size, torch.Generator().manual_seed(seed)).tolist()])
     return model
 
@@ -97,10 +112,14 @@ def synthetic_pairs(model: DiffusionModel, count: int, length: int, seed: int = 
 
 
 def time_in_turns(
-    works: dict[str, Callable[[], object]], rounds: int, warmup: int = 1, synchronize: Callable[[], object] = lambda: None,
+    works: dict[str, Callable[[], object]],
+    rounds: int,
+    warmup: int = 1,
+    synchronize: Callable[[], object] = lambda: None,
     before: Callable[[str], None] = lambda name: None,
-):  # fmt: skip
-    """Seconds of each call, {name: [rounds]}, in the order A B C A B C ...: whatever slows the machine down for a while slows all of them.
+):
+    """Seconds of each call, {name: [rounds]}, in the order A B C A B C ...: whatever slows the machine down for a while
+    slows all of them.
 
     ``before`` is called with the name ahead of each, untimed.
     """

@@ -3,9 +3,10 @@
 
     python benchmarks/export_agreement.py runs/NAME/best_model.pt
 
-Held-out targets with one, 20 % or 50 % of their word pieces masked; at every masked place the likeliest word, without specials and [UNK]:
-of the checkpoint (no source, no time correction, as in ``fill``), of the exported directory through AutoTokenizer and AutoModelForMaskedLM, and of
-the same weights read the plain way, ``[CLS] text [SEP]`` with token type 0 and the table's own positions. Half a minute on a CPU.
+Held-out targets with one, 20 % or 50 % of their word pieces masked; at every masked place the likeliest word, without
+specials and [UNK]: of the checkpoint (no source, no time correction, as in ``fill``), of the exported directory through
+AutoTokenizer and AutoModelForMaskedLM, and of the same weights read the plain way, ``[CLS] text [SEP]`` with token type
+0 and the table's own positions. Half a minute on a CPU.
 """
 
 from __future__ import annotations
@@ -37,11 +38,17 @@ def exported_choice(mlm, inputs: dict, unwritable: list[int], mask_id: int) -> t
 
 
 def compare(model, texts: list[str], folder: Path, seed: int = 0) -> list[dict]:
-    """A row per share: places, top-1 agreement in per cent of the export and of the plain reading, and how often each hits the true word."""
+    """A row per share: places, top-1 agreement in per cent of the export and of the plain reading, and how often each
+    hits the true word.
+    """
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
     export(model, folder)
-    mlm, tokenizer, text = AutoModelForMaskedLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder), model.tokenizer
+    mlm, tokenizer, text = (
+        AutoModelForMaskedLM.from_pretrained(folder),
+        AutoTokenizer.from_pretrained(folder),
+        model.tokenizer,
+    )
     mlm.eval()
     rows = []
     for name, share in MASKED.items():
@@ -55,10 +62,21 @@ def compare(model, texts: list[str], folder: Path, seed: int = 0) -> list[dict]:
             plain_ids = torch.tensor([[text.cls_id, *masked, text.sep_id]])
             plain_inputs = {"input_ids": plain_ids, "position_ids": OFFSET + torch.arange(plain_ids.shape[1])[None]}
             plain = exported_choice(mlm, plain_inputs, text.unwritable_ids, text.mask_id).argmax(-1)
-            count, same, plain_same = count + len(own), same + int((own == there).sum()), plain_same + int((own == plain).sum())
+            count, same, plain_same = (
+                count + len(own),
+                same + int((own == there).sum()),
+                plain_same + int((own == plain).sum()),
+            )
             right = [done + int((choice == truth).sum()) for done, choice in zip(right, (own, there, plain))]
         rates = [100 * value / count for value in (same, plain_same, *right)]
-        rows.append(dict(zip(("masked", "places", "export", "plain", "own_right", "export_right", "plain_right"), (name, count, *rates))))
+        rows.append(
+            dict(
+                zip(
+                    ("masked", "places", "export", "plain", "own_right", "export_right", "plain_right"),
+                    (name, count, *rates),
+                )
+            )
+        )
     return rows
 
 
@@ -75,9 +93,16 @@ def main(argv=None) -> int:
     texts = [pair.target for pair in load_pairs(model.config.data, model.config.training.seed).test[: given["texts"]]]
     with tempfile.TemporaryDirectory() as folder:
         rows = compare(model, texts, Path(folder) / "export")
-    print("| masked | places | same word as fill | same, read plainly | right: fill | right: export | right: plain |\n|---|---|---|---|---|---|---|")
+    print(
+        "| masked | places | same word as fill | same, read plainly | right: fill | right: export | right: plain"
+        " |\n|---|---|---|---|---|---|---|"
+    )
     for row in rows:
-        print(f"| {row.pop('masked')} | {row.pop('places')} | " + " | ".join(f"{value:.1f} %" for value in row.values()) + " |")
+        print(
+            f"| {row.pop('masked')} | {row.pop('places')} | "
+            + " | ".join(f"{value:.1f} %" for value in row.values())
+            + " |"
+        )
     return 0
 
 

@@ -4,8 +4,9 @@
     python benchmarks/masked_words.py runs/NAME/best_model.pt sentences.txt
     python benchmarks/masked_words.py checkpoints/MODEL.pt sentences.txt --texts 500 --share 0.15
 
-Of every sentence (a line each) this share of the word pieces is masked, at least one, and all are predicted in one call without a source, as
-``fill`` asks. Beside the model: always saying the commonest word piece of the training targets. Intervals: 95 %, as if places were independent.
+Of every sentence (a line each) this share of the word pieces is masked, at least one, and all are predicted in one call
+without a source, as ``fill`` asks. Beside the model: always saying the commonest word piece of the training targets.
+Intervals: 95 %, as if places were independent.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ def masked_text(ids: list[int], share: float, mask_id: int, rng: random.Random) 
 
 
 def masked_texts(model, texts: list[str], share: float, seed: int = 0) -> Iterator[tuple[str, list[int], torch.Tensor]]:
-    """(line, its ids with [MASK] at some places, the true ids there); texts longer than the model takes are left out."""
+    """(line, its ids with [MASK] at some places, the true ids there); texts longer than the model takes are left
+    out.
+    """
     rng, text = random.Random(seed), model.tokenizer
     for line in texts:
         ids = text.encode(line)
@@ -77,8 +80,12 @@ def main(argv=None) -> int:
     parser = Parser(__doc__.splitlines()[0])
     parser.add_argument("checkpoint", metavar="FILE")
     parser.add_argument("texts_file", metavar="TEXTS", help="sentences that the model has not seen, one per line")
-    parser.add_argument("--texts", type=positive, default=500, metavar="N", help="how many of them, from the first (default: 500)")
-    parser.add_argument("--share", type=float, default=0.15, metavar="X", help="share of word pieces to mask (default: 0.15)")
+    parser.add_argument(
+        "--texts", type=positive, default=500, metavar="N", help="how many of them, from the first (default: 500)"
+    )
+    parser.add_argument(
+        "--share", type=float, default=0.15, metavar="X", help="share of word pieces to mask (default: 0.15)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="which places are masked (default: 0)")
     given = {"texts": 500, "share": 0.15, "seed": 0} | parser.parse(sys.argv[1:] if argv is None else argv)
     if not 0 < given["share"] <= 1:
@@ -87,9 +94,12 @@ def main(argv=None) -> int:
     texts = [pair.target for pair in read_file(given["texts_file"]).pairs[: given["texts"]]]
     used, places, right, floor = top_one(model, texts, given["share"], given["seed"])
     if not places:
-        raise UserError(f"{given['texts_file']}: no text that fits this model ({model.denoiser.max_target_length} word pieces)")
+        raise UserError(
+            f"{given['texts_file']}: no text that fits this model ({model.denoiser.max_target_length} word pieces)"
+        )
     print(
-        f"{machine()}; {used:,} of {len(texts):,} texts, {given['share']:.0%} masked, seed {given['seed']}\n\n| | places | right, % |\n|---|---|---|"
+        f"{machine()}; {used:,} of {len(texts):,} texts, {given['share']:.0%} masked, seed {given['seed']}\n\n| |"
+        " places | right, % |\n|---|---|---|"
     )
     for name, count in (("model", right), ("commonest word", floor)):
         low, high = wilson(count, places)

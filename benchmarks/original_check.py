@@ -1,9 +1,11 @@
 """Is original_objective.py the released objective, and what does a training step by it cost beside ours?
 
     python benchmarks/original_check.py                           # seconds per training step
-    python benchmarks/original_check.py --checkout DIR            # also the loss against the released code in DIR, number by number
+    python benchmarks/original_check.py --checkout DIR            # also the loss against the released code in DIR,
+    number by number
 
-DIR is a clone of https://github.com/Hzfinfdu/Diffusion-BERT; of it only diffusion_word_freq.py, losses.py and utils.py are imported.
+DIR is a clone of https://github.com/Hzfinfdu/Diffusion-BERT; of it only diffusion_word_freq.py, losses.py and utils.py
+are imported.
 """
 
 from __future__ import annotations
@@ -21,7 +23,15 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.original_objective import HYBRID, NUM_STEPS, keep_probability, on_canvas, original_loss, original_step_loss, pairs_batch  # noqa: E402
+from benchmarks.original_objective import (
+    HYBRID,
+    NUM_STEPS,
+    keep_probability,
+    on_canvas,
+    original_loss,
+    original_step_loss,
+    pairs_batch,
+)  # noqa: E402
 from diffusion_bert.commands.training_run import prepare  # noqa: E402
 from diffusion_bert.config import RunConfig, load_preset  # noqa: E402
 from diffusion_bert.model import build_model, pick_device  # noqa: E402
@@ -44,7 +54,9 @@ def released_code(checkout: Path):
 
 
 class Given:
-    """Stands where the released code draws x_t+1: hands out a given one, and keeps the logits it would have been drawn from."""
+    """Stands where the released code draws x_t+1: hands out a given one, and keeps the logits it would have been drawn
+    from.
+    """
 
     def __init__(self, x_next):
         self.x_next = x_next
@@ -55,7 +67,9 @@ class Given:
 
 
 def compare(checkout: Path, num_steps: int = 40, vocab: int = 12, mask_id: int = 3) -> list[tuple[str, float]]:
-    """Largest relative difference of loss, gradient and masking probability over all t and lambda 0 and 0.3, in float32."""
+    """Largest relative difference of loss, gradient and masking probability over all t and lambda 0 and 0.3, in
+    float32.
+    """
     released = released_code(checkout)
     generator = torch.Generator().manual_seed(0)
     worst = {"loss": 0.0, "gradient": 0.0, "masking probability": 0.0}
@@ -64,12 +78,16 @@ def compare(checkout: Path, num_steps: int = 40, vocab: int = 12, mask_id: int =
             x_0 = torch.randint(4, vocab, (3, 7), generator=generator)
             target = (torch.rand(3, 7, generator=generator) < 0.8).float()
             frequencies = torch.randn(3, 7, generator=generator) * 0.3
-            x_next = torch.where(torch.rand(3, 7, generator=generator) < (1 if t == num_steps - 1 else 0.6), mask_id, x_0)
+            x_next = torch.where(
+                torch.rand(3, 7, generator=generator) < (1 if t == num_steps - 1 else 0.6), mask_id, x_0
+            )
             logits = torch.randn(3, 7, vocab, generator=generator)
             sampler = Given(x_next)
             schedule = released.DiffusionSchedule(lambda step: 1 / (num_steps - step), num_steps)
             tokenizer = types.SimpleNamespace(mask_token_id=mask_id)
-            process = released.MaskDiffusion(vocab, schedule, tokenizer, sample_cls=sampler, word_freq_lambda=word_freq_lambda, device="cpu")
+            process = released.MaskDiffusion(
+                vocab, schedule, tokenizer, sample_cls=sampler, word_freq_lambda=word_freq_lambda, device="cpu"
+            )
             values, gradients = [], []
             for ours in (False, True):
                 leaf = logits.clone().requires_grad_()
@@ -78,9 +96,15 @@ def compare(checkout: Path, num_steps: int = 40, vocab: int = 12, mask_id: int =
                     loss = original_loss(leaf, x_0, x_next, t, num_steps, keep, target, mask_id)
                 else:
                     loss = released.compute_kl_reverse_process(
-                        x_0, torch.tensor([t]), diffusion=process, denoise_fn=lambda leaf=leaf, **_: leaf, hybrid_lambda=HYBRID, target_mask=target,
-                        word_freq_logits=frequencies, device="cpu",
-                    )["loss"]  # fmt: skip
+                        x_0,
+                        torch.tensor([t]),
+                        diffusion=process,
+                        denoise_fn=lambda leaf=leaf, **_: leaf,
+                        hybrid_lambda=HYBRID,
+                        target_mask=target,
+                        word_freq_logits=frequencies,
+                        device="cpu",
+                    )["loss"]
                 loss.sum().backward()
                 values.append(float(loss.detach()))
                 gradients.append(leaf.grad)
@@ -91,27 +115,40 @@ def compare(checkout: Path, num_steps: int = 40, vocab: int = 12, mask_id: int =
                 "gradient": float((gradients[0] - gradients[1]).abs().max() / gradients[0].abs().max()),
                 "masking probability": float((masked - expected).abs().max()),
             }
-            worst = {name: max(worst[name], value if value == value else math.inf) for name, value in found.items()}  # NaN differs
+            worst = {
+                name: max(worst[name], value if value == value else math.inf) for name, value in found.items()
+            }  # NaN differs
     return list(worst.items())
 
 
 def step_times(preset: str, batch_size: int, rounds: int, device: str) -> list[tuple[str, float]]:
-    """Median seconds of a forward and backward pass of one random batch of pairs: by the original objective, and by ours, in turn."""
+    """Median seconds of a forward and backward pass of one random batch of pairs: by the original objective, and by
+    ours, in turn.
+    """
     config = RunConfig.from_flat({**load_preset(preset), "device": device, "attention": "full", "copy_head": False})
     splits = load_pairs(config.data, 0)
     model = build_model(config, (text for pair in splits.train for text in pair if text), 0)
     data, prepared = prepare(model, splits, fit=True)
     model.to(pick_device(device))
     generator = torch.Generator().manual_seed(0)
-    batches = [pairs_batch(data, prepared.collator, torch.randperm(len(data), generator=generator)[:batch_size]) for _ in range(4)]
+    batches = [
+        pairs_batch(data, prepared.collator, torch.randperm(len(data), generator=generator)[:batch_size])
+        for _ in range(4)
+    ]
 
     def original(batch) -> torch.Tensor:
-        return original_step_loss(model, on_canvas(batch, batch.input_ids.shape[1]), batch.target_length, NUM_STEPS // 2, NUM_STEPS, generator)
+        return original_step_loss(
+            model, on_canvas(batch, batch.input_ids.shape[1]), batch.target_length, NUM_STEPS // 2, NUM_STEPS, generator
+        )
 
     def ours(batch) -> torch.Tensor:
         t = sample_times(len(batch), config.diffusion.num_steps, generator).to(model.device)
-        x_t = model.diffusion.q_sample(batch.input_ids, t.double() / config.diffusion.num_steps, batch.target_mask, generator)
-        terms = nelbo_terms(model.denoiser, model.diffusion, batch, x_t, t, config.diffusion.num_steps, kl_gradient=False)
+        x_t = model.diffusion.q_sample(
+            batch.input_ids, t.double() / config.diffusion.num_steps, batch.target_mask, generator
+        )
+        terms = nelbo_terms(
+            model.denoiser, model.diffusion, batch, x_t, t, config.diffusion.num_steps, kl_gradient=False
+        )
         return training_loss(terms, "ce", 0.0, terms.masked, terms.tokens)
 
     seconds: dict[str, list[float]] = {"original": [], "ours (cross-entropy)": []}

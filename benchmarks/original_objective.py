@@ -1,9 +1,10 @@
 """The training objective of the released DiffusionBERT code, written down again, so that ours can be compared with it.
 
-He et al. 2022 (arXiv 2211.15029), repository Hzfinfdu/Diffusion-BERT: one time per batch; a canvas as wide as the batch whose [SEP] and [PAD] are
-targets too; the D3PM loss KL(q(x_t | x_t+1, x_0) || p(x_t | x_t+1)) over tensors [B, L, V], plus 3e-4 times the cross-entropy of all target places;
-with lambda > 0 a marginal q(x_t | x_0) bent by the word frequencies of each sentence, while the one-step probabilities stay those of the plain
-schedule. Here it trains the same network (full attention, no copy head) on the same pairs; ablation.py, group ``original``, compares the results.
+He et al. 2022 (arXiv 2211.15029), repository Hzfinfdu/Diffusion-BERT: one time per batch; a canvas as wide as the batch
+whose [SEP] and [PAD] are targets too; the D3PM loss KL(q(x_t | x_t+1, x_0) || p(x_t | x_t+1)) over tensors [B, L, V],
+plus 3e-4 times the cross-entropy of all target places; with lambda > 0 a marginal q(x_t | x_0) bent by the word
+frequencies of each sentence, while the one-step probabilities stay those of the plain schedule. Here it trains the same
+network (full attention, no copy head) on the same pairs; ablation.py, group ``original``, compares the results.
 
     python benchmarks/original_check.py [--checkout DIR]        # is this the released objective? what does a step cost?
 """
@@ -35,11 +36,13 @@ from diffusion_bert.training_state import make_optimizer  # noqa: E402
 HYBRID, NUM_STEPS, TINY = 3e-4, 2000, 1e-20
 
 
-# ---- the objective ----------------------------------------------------------------------------------------------------------------------
+# ---- the objective -------------------------------------------------------------------------------------------------
 
 
 def sentence_frequencies(counts: Tensor, x_0: Tensor, present: Tensor) -> Tensor:
-    """f - mean f of each sentence, [B, L]: f = log(1 + count) / its maximum, centred over the places ``present`` [B, L]; 0 elsewhere."""
+    """f - mean f of each sentence, [B, L]: f = log(1 + count) / its maximum, centred over the places ``present`` [B,
+    L]; 0 elsewhere.
+    """
     f = (counts.double() + 1).log()
     f = (f / f.max())[x_0]
     mean = (f * present).sum(-1, keepdim=True) / present.sum(-1, keepdim=True).clamp(min=1)
@@ -47,7 +50,9 @@ def sentence_frequencies(counts: Tensor, x_0: Tensor, present: Tensor) -> Tensor
 
 
 def keep_probability(t: int, num_steps: int, word_freq_lambda: float, frequencies: Tensor) -> Tensor:
-    """The probability [B, L] that a word is clean at step t: (T - t)/T + lambda sin(pi t/T) f, clipped to [0, 0.999]; 1 at t = 0."""
+    """The probability [B, L] that a word is clean at step t: (T - t)/T + lambda sin(pi t/T) f, clipped to [0, 0.999]; 1
+    at t = 0.
+    """
     if t == 0:
         return torch.ones_like(frequencies)
     bend = word_freq_lambda * math.sin(math.pi * t / num_steps)
@@ -55,7 +60,8 @@ def keep_probability(t: int, num_steps: int, word_freq_lambda: float, frequencie
 
 
 def step_back(words: Tensor, keep: Tensor, x_next: Tensor, t: int, num_steps: int, mask_id: int) -> Tensor:
-    """The law of x_t given x_t+1 and a law of x_0, [B, L, V]: by Bayes from q(x_t | x_0) and the plain one-step q(x_t+1 | x_t).
+    """The law of x_t given x_t+1 and a law of x_0, [B, L, V]: by Bayes from q(x_t | x_0) and the plain one-step q(x_t+1
+    | x_t).
 
     words [B, L, V] the law of x_0 (one-hot for the posterior, mu for the model), keep [B, L], x_next [B, L].
     """
@@ -63,15 +69,21 @@ def step_back(words: Tensor, keep: Tensor, x_next: Tensor, t: int, num_steps: in
     law = keep[..., None] * words
     masked_share = 1 - law.sum(-1) + law[..., mask_id]
     law = torch.cat([law[..., :mask_id], masked_share[..., None], law[..., mask_id + 1 :]], -1)
-    reached = (1 - beta) * torch.nn.functional.one_hot(x_next, words.shape[-1]).float()  # q(x_t+1 | x_t) as a function of x_t
+    reached = (1 - beta) * torch.nn.functional.one_hot(
+        x_next, words.shape[-1]
+    ).float()  # q(x_t+1 | x_t) as a function of x_t
     reached = torch.where((x_next == mask_id)[..., None], beta, reached)
     reached[..., mask_id] = (x_next == mask_id).float()
     joint = law * reached
     return joint / joint.sum(-1, keepdim=True)
 
 
-def original_loss(logits: Tensor, x_0: Tensor, x_next: Tensor, t: int, num_steps: int, keep: Tensor, target: Tensor, mask_id: int) -> Tensor:
-    """Sum over the target places of KL (at t = 0: -log p(x_0)), plus ``HYBRID`` times the cross-entropy. logits [B, L, V], target [B, L]."""
+def original_loss(
+    logits: Tensor, x_0: Tensor, x_next: Tensor, t: int, num_steps: int, keep: Tensor, target: Tensor, mask_id: int
+) -> Tensor:
+    """Sum over the target places of KL (at t = 0: -log p(x_0)), plus ``HYBRID`` times the cross-entropy. logits [B, L,
+    V], target [B, L].
+    """
     mu = torch.softmax(logits, -1)
     p = step_back(mu, keep, x_next, t, num_steps, mask_id)
     if t == 0:
@@ -83,13 +95,17 @@ def original_loss(logits: Tensor, x_0: Tensor, x_next: Tensor, t: int, num_steps
     return ((base + HYBRID * cross_entropy) * target).sum()
 
 
-# ---- the canvas -------------------------------------------------------------------------------------------------------------------------
+# ---- the canvas ----------------------------------------------------------------------------------------------------
 
 
 def on_canvas(batch: Batch, width: int) -> Batch:
-    """The batch on a canvas of ``width`` columns all of which the network may look at; everything behind the source is target."""
+    """The batch on a canvas of ``width`` columns all of which the network may look at; everything behind the source is
+    target.
+    """
     ids = torch.nn.functional.pad(batch.input_ids, (0, width - batch.input_ids.shape[1]), value=batch.pad_id)
-    return Batch(ids, batch.source_length, batch.prompt_length, width - batch.source_length - 1, batch.pad_id, batch.mask_id)
+    return Batch(
+        ids, batch.source_length, batch.prompt_length, width - batch.source_length - 1, batch.pad_id, batch.mask_id
+    )
 
 
 def canvas_logits(model: DiffusionModel, canvas: Batch, x_t: Tensor) -> Tensor:
@@ -98,8 +114,12 @@ def canvas_logits(model: DiffusionModel, canvas: Batch, x_t: Tensor) -> Tensor:
     return model.denoiser.mlm.cls(states)
 
 
-def original_step_loss(model: DiffusionModel, canvas: Batch, lengths: Tensor, t: int, num_steps: int, generator: torch.Generator) -> Tensor:
-    """The loss of one batch at step t, times T over the number of target words (a constant of the objective's scale, which AdamW ignores)."""
+def original_step_loss(
+    model: DiffusionModel, canvas: Batch, lengths: Tensor, t: int, num_steps: int, generator: torch.Generator
+) -> Tensor:
+    """The loss of one batch at step t, times T over the number of target words (a constant of the objective's scale,
+    which AdamW ignores).
+    """
     x_0, target = canvas.input_ids, canvas.is_target_segment
     present = target & (canvas.columns < (canvas.source_length + lengths)[:, None])
     frequencies = sentence_frequencies(model.token_counts.to(x_0.device), x_0, present)
@@ -110,7 +130,9 @@ def original_step_loss(model: DiffusionModel, canvas: Batch, lengths: Tensor, t:
     keep = keep_probability(t, num_steps, word_freq_lambda, frequencies)
     with choose_autocast("auto", x_0.device)():
         logits = canvas_logits(model, canvas, x_next)
-    x_next = torch.where(target, x_next, canvas.mask_id)  # the source is noised as well, unseen: at t = T - 1 a clean word would be impossible
+    x_next = torch.where(
+        target, x_next, canvas.mask_id
+    )  # the source is noised as well, unseen: at t = T - 1 a clean word would be impossible
     loss = original_loss(logits.float(), x_0, x_next, t, num_steps, keep, target, canvas.mask_id)
     return loss * num_steps / lengths.sum()
 
@@ -121,10 +143,11 @@ def pairs_batch(data: EncodedPairs, collator: Collator, chosen: Tensor) -> Batch
 
 
 def train_original(model: DiffusionModel, data: EncodedPairs, collator: Collator, num_steps: int = NUM_STEPS) -> dict:
-    """Train by the original objective within the limits of the config (max_minutes, max_steps, epochs); random batches, pairs only.
+    """Train by the original objective within the limits of the config (max_minutes, max_steps, epochs); random batches,
+    pairs only.
 
-    Optimizer, learning rate, its course, clipping and precision are those of our own training. Returns steps, seconds and the median width of
-    its canvases.
+    Optimizer, learning rate, its course, clipping and precision are those of our own training. Returns steps, seconds
+    and the median width of its canvases.
     """
     training, device, denoiser = model.config.training, model.device, model.denoiser
     optimizer = make_optimizer(denoiser, training.lr, training.weight_decay)
@@ -139,11 +162,15 @@ def train_original(model: DiffusionModel, data: EncodedPairs, collator: Collator
             batch = pairs_batch(data, collator, chosen).to(device)
             widths.append(batch.input_ids.shape[1])
             t = int(torch.randint(num_steps, (), generator=generator))
-            loss = original_step_loss(model, on_canvas(batch, batch.input_ids.shape[1]), batch.target_length, t, num_steps, generator)
+            loss = original_step_loss(
+                model, on_canvas(batch, batch.input_ids.shape[1]), batch.target_length, t, num_steps, generator
+            )
             loss.backward()
             torch.nn.utils.clip_grad_norm_(denoiser.parameters(), training.max_grad_norm or math.inf)
             warm = training.warmup_ratio
-            rate = (done + 1 / total) / (warm + 1 / total) if done < warm else (1 - done) / (1 - warm) if warm < 1 else 1.0
+            rate = (
+                (done + 1 / total) / (warm + 1 / total) if done < warm else (1 - done) / (1 - warm) if warm < 1 else 1.0
+            )
             for group in optimizer.param_groups:
                 group["lr"] = training.lr * training.lr_factor * rate
             optimizer.step()
@@ -159,12 +186,17 @@ def train_original(model: DiffusionModel, data: EncodedPairs, collator: Collator
 
 @torch.no_grad()
 def canvas_nelbo(model: DiffusionModel, batches: list[Batch], width: int, seed: int = 0) -> tuple[float, float]:
-    """(bound in nats, target word pieces) on -log p(target | source), length included, as our yardstick has it: T = 1000, fixed noise.
+    """(bound in nats, target word pieces) on -log p(target | source), length included, as our yardstick has it: T =
+    1000, fixed noise.
 
-    Any network that gives mu bounds it by the exact reverse process of the plain schedule; the length is in the [SEP] and the [PAD]s, which count.
-    The canvas is ``width`` wide, as in training, and wider only where a batch needs it: every further [PAD] would be charged.
+    Any network that gives mu bounds it by the exact reverse process of the plain schedule; the length is in the [SEP]
+    and the [PAD]s, which count. The canvas is ``width`` wide, as in training, and wider only where a batch needs it:
+    every further [PAD] would be charged.
     """
-    diffusion, generator = AbsorbingDiffusion(NoiseSchedule("mutual"), model.tokenizer.mask_id), torch.Generator().manual_seed(seed)
+    diffusion, generator = (
+        AbsorbingDiffusion(NoiseSchedule("mutual"), model.tokenizer.mask_id),
+        torch.Generator().manual_seed(seed),
+    )
     nats = tokens = 0.0
     for batch in batches:
         t = sample_times(len(batch), T_EVAL, generator).to(model.device)
@@ -174,17 +206,26 @@ def canvas_nelbo(model: DiffusionModel, batches: list[Batch], width: int, seed: 
         rows, columns = (x_t == canvas.mask_id).nonzero(as_tuple=True)
         logits = canvas_logits(model, canvas, x_t)[rows, columns].float()
         logits[:, canvas.mask_id] = float("-inf")
-        kl = diffusion.kl(torch.log_softmax(logits, -1), canvas.input_ids[rows, columns], (t[rows] - 1).double() / T_EVAL, t[rows].double() / T_EVAL)
+        kl = diffusion.kl(
+            torch.log_softmax(logits, -1),
+            canvas.input_ids[rows, columns],
+            (t[rows] - 1).double() / T_EVAL,
+            t[rows].double() / T_EVAL,
+        )
         nats += T_EVAL * float(kl.reveal.sum())
         tokens += float(batch.target_length.sum())
     return nats, tokens
 
 
 @torch.no_grad()
-def write_on_canvas(model: DiffusionModel, sources: list[list[int]], collator: Collator, width: int, batch_size: int = 64) -> list:
-    """(ids, calls) for every source by our confidence sampler at temperature 0, on a canvas of ``width``; a target ends at its [SEP] or [PAD].
+def write_on_canvas(
+    model: DiffusionModel, sources: list[list[int]], collator: Collator, width: int, batch_size: int = 64
+) -> list:
+    """(ids, calls) for every source by our confidence sampler at temperature 0, on a canvas of ``width``; a target ends
+    at its [SEP] or [PAD].
 
-    As with our own models no word stands beside itself and none begins with a ##piece; and one place is written per call, the best it can do.
+    As with our own models no word stands beside itself and none begins with a ##piece; and one place is written per
+    call, the best it can do.
     """
     tokenizer, results = model.tokenizer, []
     stops = {tokenizer.sep_id, tokenizer.pad_id}
@@ -204,12 +245,18 @@ def write_on_canvas(model: DiffusionModel, sources: list[list[int]], collator: C
             logits.masked_fill_((columns == part.source_length[rows])[:, None] & continuation, float("-inf"))
             return torch.log_softmax(logits, -1)
 
-        rules = repetition_rules(model, "adjacent", sources[start : start + batch_size], [False] * len(batch), [-1] * len(batch))
+        rules = repetition_rules(
+            model, "adjacent", sources[start : start + batch_size], [False] * len(batch), [-1] * len(batch)
+        )
         rules.repeatable[list(stops)] = True
         tau = torch.ones(len(batch), dtype=torch.float64, device=model.device)
         options = SamplerOptions(steps=canvas.input_ids.shape[1], temperature=0.0, repeats=rules)
-        output = sample_confidence(denoise, x_t, NoiseSchedule("mutual"), canvas.mask_id, tau, options, torch.Generator().manual_seed(0))
+        output = sample_confidence(
+            denoise, x_t, NoiseSchedule("mutual"), canvas.mask_id, tau, options, torch.Generator().manual_seed(0)
+        )
         for ids, first, calls in zip(output.x_0.tolist(), batch.source_length.tolist(), output.nfe.tolist()):
             target = ids[first:]
-            results.append((target[: next((place for place, token in enumerate(target) if token in stops), len(target))], calls))
+            results.append(
+                (target[: next((place for place, token in enumerate(target) if token in stops), len(target))], calls)
+            )
     return results

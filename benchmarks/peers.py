@@ -1,7 +1,8 @@
-"""The losses of other projects, called in a checkout of their code that the user gives by path. Nothing of theirs is copied here.
+"""The losses of other projects, called in a checkout of their code that the user gives by path. Nothing of theirs is
+copied here.
 
-Only the loss is wanted, so what their files import besides (loggers, trainers, other architectures) is replaced by empty stand-ins while they
-are read.
+Only the loss is wanted, so what their files import besides (loggers, trainers, other architectures) is replaced by
+empty stand-ins while they are read.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def _stand_in(name: str, **members) -> types.ModuleType:
 
 @contextlib.contextmanager
 def _reading(folder: Path, stand_ins: dict[str, types.ModuleType]):
-    """Within this block imports look into ``folder`` first; afterwards nothing of it is left behind in ``sys.modules``."""
+    """Within this block imports look into ``folder`` first; afterwards nothing of it is left behind in
+    ``sys.modules``.
+    """
     before, path = dict(sys.modules), list(sys.path)
     sys.modules.update(stand_ins)
     sys.path.insert(0, str(folder))
@@ -74,7 +77,9 @@ def original_loss(folder: Path, frequency: torch.Tensor, tokenizer, num_steps: i
     import transformers
 
     folder = _need(folder, "diffusion_word_freq.py")
-    missing = {} if hasattr(transformers, "top_k_top_p_filtering") else {"top_k_top_p_filtering": None}  # imported there, not used by the loss
+    missing = (
+        {} if hasattr(transformers, "top_k_top_p_filtering") else {"top_k_top_p_filtering": None}
+    )  # imported there, not used by the loss
     for name, value in missing.items():
         setattr(transformers, name, value)
     try:
@@ -117,11 +122,16 @@ def _without_table(theirs, size: int, schedule, names, sampler, device):
 
 
 def mdlm_checkout_loss(folder: Path, tokenizer):
-    """The loss of kuleshov-group/mdlm (``Diffusion._loss``, SUBS, continuous time, log-linear) or of ZHZisZZ/dllm (``MDLMTrainer``)."""
+    """The loss of kuleshov-group/mdlm (``Diffusion._loss``, SUBS, continuous time, log-linear) or of ZHZisZZ/dllm
+    (``MDLMTrainer``).
+    """
     if (folder / "dllm").is_dir():
         return _dllm_loss(folder, tokenizer)
     folder = _need(folder, "diffusion.py")
-    stand_ins = {name: _stand_in(name) for name in ("hydra", "hydra.utils", "torchmetrics", "dataloader", "models", "utils", "omegaconf")}
+    stand_ins = {
+        name: _stand_in(name)
+        for name in ("hydra", "hydra.utils", "torchmetrics", "dataloader", "models", "utils", "omegaconf")
+    }
     stand_ins["lightning"] = _stand_in("lightning", LightningModule=nn.Module)
     stand_ins["utils"].print_nans = lambda *_: None
     with _reading(folder, stand_ins):
@@ -130,10 +140,21 @@ def mdlm_checkout_loss(folder: Path, tokenizer):
     nn.Module.__init__(module)
     backbone: dict = {}
     module.__dict__.update(
-        config=types.SimpleNamespace(training=types.SimpleNamespace(sampling_eps=1e-3), backbone="bert", model=types.SimpleNamespace(length=0)),
-        mask_index=tokenizer.mask_id, parameterization="subs", T=0, antithetic_sampling=True, importance_sampling=False, change_of_variables=False,
-        sampling_eps=1e-3, neg_infinity=-1000000.0, time_conditioning=False, subs_masking=False, vocab_size=tokenizer.vocab_size,
-    )  # fmt: skip
+        config=types.SimpleNamespace(
+            training=types.SimpleNamespace(sampling_eps=1e-3), backbone="bert", model=types.SimpleNamespace(length=0)
+        ),
+        mask_index=tokenizer.mask_id,
+        parameterization="subs",
+        T=0,
+        antithetic_sampling=True,
+        importance_sampling=False,
+        change_of_variables=False,
+        sampling_eps=1e-3,
+        neg_infinity=-1000000.0,
+        time_conditioning=False,
+        subs_masking=False,
+        vocab_size=tokenizer.vocab_size,
+    )
     module.noise = noise.LogLinearNoise()
     module.backbone = lambda x, sigma: backbone["model"](x).logits
     module._maybe_sub_sample = lambda x_0, mask: (x_0, None, mask)
@@ -157,14 +178,25 @@ def _dllm_loss(folder: Path, tokenizer):
         theirs = importlib.import_module("dllm.core.trainers.mdlm")
         scheduler = importlib.import_module("dllm.core.schedulers").LinearAlphaScheduler()
     trainer = types.SimpleNamespace(
-        processing_class=types.SimpleNamespace(padding_side="right", mask_token_id=tokenizer.mask_id), time_epsilon=1e-3, scheduler=scheduler,
-        loss_weight_type="scheduler", loss_norm_type="token", meter=types.SimpleNamespace(update=lambda **_: None),
-        _preprocess_inputs=lambda inputs: inputs, _postprocess_outputs=lambda outputs: outputs,
-    )  # fmt: skip
-    trainer._compute_loss_weights = types.MethodType(inspect.getattr_static(theirs.MDLMTrainer, "_compute_loss_weights"), trainer)
+        processing_class=types.SimpleNamespace(padding_side="right", mask_token_id=tokenizer.mask_id),
+        time_epsilon=1e-3,
+        scheduler=scheduler,
+        loss_weight_type="scheduler",
+        loss_norm_type="token",
+        meter=types.SimpleNamespace(update=lambda **_: None),
+        _preprocess_inputs=lambda inputs: inputs,
+        _postprocess_outputs=lambda outputs: outputs,
+    )
+    trainer._compute_loss_weights = types.MethodType(
+        inspect.getattr_static(theirs.MDLMTrainer, "_compute_loss_weights"), trainer
+    )
 
     def loss(model, batch, _mask_id) -> torch.Tensor:
-        inputs = {"input_ids": batch.input_ids, "labels": torch.where(batch.target_mask, batch.input_ids, -100), "attention_mask": batch.valid}
+        inputs = {
+            "input_ids": batch.input_ids,
+            "labels": torch.where(batch.target_mask, batch.input_ids, -100),
+            "attention_mask": batch.valid,
+        }
         return theirs.MDLMTrainer.compute_loss(trainer, model, inputs)
 
     return loss

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Make the data folder of configs/general_english.yaml from texts and pairs that you have.
 
-    python benchmarks/release_data.py data/release --text wiki.txt --held_out_text wiki2.txt --qqp data/qqp --CC data/dialogues
+    python benchmarks/release_data.py data/release --text wiki.txt --held_out_text wiki2.txt --qqp data/qqp --CC
+    data/dialogues
 
-Texts have a paragraph a line (.txt or .txt.xz). Their sentences are kept if they read as plain English (``is_plain``), and --texts of them are drawn
-at random. Of the pairs, folders with train.jsonl and valid.jsonl (src, trg), all of qqp and --replies of CC are taken. The result is a folder
-for each task: qqp, CC and text, whose valid.txt has sentences of --held_out_text that are not among the others.
+Texts have a paragraph a line (.txt or .txt.xz). Their sentences are kept if they read as plain English (``is_plain``),
+and --texts of them are drawn at random. Of the pairs, folders with train.jsonl and valid.jsonl (src, trg), all of qqp
+and --replies of CC are taken. The result is a folder for each task: qqp, CC and text, whose valid.txt has sentences of
+--held_out_text that are not among the others.
 """
 
 from __future__ import annotations
@@ -38,8 +40,12 @@ def main(argv=None) -> int:
     parser.add_argument("--held_out_text", nargs="+", required=True, metavar="FILE", help="other texts, to validate on")
     parser.add_argument("--qqp", type=Path, required=True, metavar="DIR", help="paraphrase pairs")
     parser.add_argument("--CC", type=Path, required=True, metavar="DIR", help="utterances with replies")
-    parser.add_argument("--texts", type=positive, default=120_000, metavar="N", help="sentences to train on (default: %(default)s)")
-    parser.add_argument("--replies", type=positive, default=40_000, metavar="N", help="pairs of CC to train on (default: %(default)s)")
+    parser.add_argument(
+        "--texts", type=positive, default=120_000, metavar="N", help="sentences to train on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--replies", type=positive, default=40_000, metavar="N", help="pairs of CC to train on (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all draws (default: %(default)s)")
     options = {"texts": 120_000, "replies": 40_000, "seed": 0} | parser.parse(sys.argv[1:] if argv is None else argv)
     folder, rng = options["folder"], random.Random(options["seed"])
@@ -50,7 +56,9 @@ def main(argv=None) -> int:
     known = sentences(options["text"])
     files["text/train.txt"] = drawn(known, options["texts"], rng)
     known = set(known)
-    files["text/valid.txt"] = drawn([text for text in sentences(options["held_out_text"]) if text not in known], VALIDATION, rng)
+    files["text/valid.txt"] = drawn(
+        [text for text in sentences(options["held_out_text"]) if text not in known], VALIDATION, rng
+    )
     if there := next((folder / name for name in files if (folder / name).exists()), None):
         raise UserError(f"{there} exists: nothing is overwritten; give a new folder")
     for name, rows in files.items():
@@ -70,18 +78,28 @@ def read_lines(path: Path) -> list[str]:
 def is_plain(sentence: str) -> bool:
     """Whether a sentence is of moderate length, has plain letters only and few names."""
     words = sentence.split()
-    return len(words) in WORDS and PLAIN.fullmatch(sentence) is not None and sum(word[0].isupper() for word in words[1:]) <= MOST_NAMES
+    return (
+        len(words) in WORDS
+        and PLAIN.fullmatch(sentence) is not None
+        and sum(word[0].isupper() for word in words[1:]) <= MOST_NAMES
+    )
 
 
 def sentences(files) -> list[str]:
     """The different plain sentences of the files, in their order."""
     lines = (line for file in files for line in read_lines(Path(file)))
-    return list(dict.fromkeys(sentence for line in lines for sentence in SENTENCE_END.split(line.strip()) if is_plain(sentence)))
+    return list(
+        dict.fromkeys(sentence for line in lines for sentence in SENTENCE_END.split(line.strip()) if is_plain(sentence))
+    )
 
 
 def drawn(rows: list[str], count: int | None, rng: random.Random) -> list[str]:
     """``count`` of the rows at random, in their order; all if there are no more, or without ``count``."""
-    return rows if count is None or count >= len(rows) else [rows[index] for index in sorted(rng.sample(range(len(rows)), count))]
+    return (
+        rows
+        if count is None or count >= len(rows)
+        else [rows[index] for index in sorted(rng.sample(range(len(rows)), count))]
+    )
 
 
 def write(path: Path, rows: list[str]) -> None:

@@ -2,11 +2,12 @@
 """Every sampler at 1, 2, 4 ... calls: quality, diversity and repetition against the number of denoiser calls.
 
     python benchmarks/sampler_sweep.py --checkpoint runs/NAME/best_model.pt --output_dir sweep
-    python benchmarks/sampler_sweep.py --checkpoint runs/NAME/best_model.pt --test_file valid.jsonl --sources 500 --samplers ancestral,confidence
+    python benchmarks/sampler_sweep.py --checkpoint runs/NAME/best_model.pt --test_file valid.jsonl --sources 500
+    --samplers ancestral,confidence
 
-Three samples of every source at the likeliest length and the temperature given. BLEU, ROUGE-L, overlap, dist-1 and repetition are those of the
-first sample, self-BLEU and div-4 of all three (DiffuSeq's metrics). Each line of sweep.jsonl is one setting; a second call goes on where the first
-was stopped. Writes sweep.md and sweep.png beside it.
+Three samples of every source at the likeliest length and the temperature given. BLEU, ROUGE-L, overlap, dist-1 and
+repetition are those of the first sample, self-BLEU and div-4 of all three (DiffuSeq's metrics). Each line of
+sweep.jsonl is one setting; a second call goes on where the first was stopped. Writes sweep.md and sweep.png beside it.
 """
 
 from __future__ import annotations
@@ -29,9 +30,18 @@ STEPS = (1, 2, 4, 8, 16, 32)
 MORE_STEPS = {"ancestral": (64,)}
 CONTINUOUS = "first_hitting"  # has no steps: a call for every word piece, measured once
 COLUMNS = (
-    ("sampler", "sampler"), ("num_steps", "steps"), ("nfe", "calls"), ("seconds", "s/text"), ("bleu", "BLEU"), ("rouge_l", "ROUGE-L"),
-    ("overlap", "overlap"), ("dist1", "dist-1"), ("self_bleu", "self-BLEU"), ("div4", "div-4"), ("repetition", "repeats"),
-)  # fmt: skip
+    ("sampler", "sampler"),
+    ("num_steps", "steps"),
+    ("nfe", "calls"),
+    ("seconds", "s/text"),
+    ("bleu", "BLEU"),
+    ("rouge_l", "ROUGE-L"),
+    ("overlap", "overlap"),
+    ("dist1", "dist-1"),
+    ("self_bleu", "self-BLEU"),
+    ("div4", "div-4"),
+    ("repetition", "repeats"),
+)
 SWEPT = ("sampler", "num_steps", "num_samples", "best_of")
 
 
@@ -39,11 +49,15 @@ def main(argv=None) -> int:
     """Measure what is missing, then write the table and the picture."""
     parser = Parser(__doc__.splitlines()[0])
     what = parser.add_argument_group("what to measure")
-    what.add_argument("--checkpoint", metavar="FILE", help="checkpoint file (default: the newest best_model.pt below runs/)")
+    what.add_argument(
+        "--checkpoint", metavar="FILE", help="checkpoint file (default: the newest best_model.pt below runs/)"
+    )
     what.add_argument("--test_file", metavar="FILE", help="pairs (default: the checkpoint's test split)")
     what.add_argument("--sources", type=int, metavar="N", help="a random sample of this many sources (default: 300)")
     what.add_argument("--samplers", metavar="NAMES", help=f"with commas (default: {','.join(SAMPLERS)})")
-    what.add_argument("--steps", metavar="NUMBERS", help=f"with commas (default: {','.join(map(str, STEPS))}; ancestral also 64)")
+    what.add_argument(
+        "--steps", metavar="NUMBERS", help=f"with commas (default: {','.join(map(str, STEPS))}; ancestral also 64)"
+    )
     what.add_argument("--output_dir", metavar="DIR", help="where sweep.jsonl, .md and .png go (default: sweep)")
     parser.add_settings(SamplingConfig, leave_out=SWEPT, defaults={"length_beam": 1})
     given = parser.parse(sys.argv[1:] if argv is None else argv)
@@ -74,11 +88,17 @@ def chosen_settings(samplers: str | None, steps: str | None) -> list[tuple[str, 
         numbers = [0]
     if numbers and min(numbers) < 1:
         raise UserError(f"steps is '{steps}': expected whole numbers of at least 1, with commas")
-    return [(name, number) for name in names for number in (numbers or (*STEPS, *MORE_STEPS.get(name, ())))[: 1 if name == CONTINUOUS else None]]
+    return [
+        (name, number)
+        for name in names
+        for number in (numbers or (*STEPS, *MORE_STEPS.get(name, ())))[: 1 if name == CONTINUOUS else None]
+    ]
 
 
 def sweep(checkpoint, test_file, sources: int, settings, options: SamplingConfig, path: Path) -> list[dict]:
-    """One record per setting, in order; those already in the file (same checkpoint, sources and options) are not measured again."""
+    """One record per setting, in order; those already in the file (same checkpoint, sources and options) are not
+    measured again.
+    """
     from benchmarks.common import machine
     from diffusion_bert.checkpoint import load_checkpoint
     from diffusion_bert.commands.evaluate import chosen_pairs
@@ -87,19 +107,31 @@ def sweep(checkpoint, test_file, sources: int, settings, options: SamplingConfig
 
     model = load_checkpoint(checkpoint).to(pick_device(options.device))
     notes: list[str] = []
-    pairs = [pair for pair in chosen_pairs(model.config, "test", None, test_file, sources, options.seed, notes) if pair.source]
+    pairs = [
+        pair
+        for pair in chosen_pairs(model.config, "test", None, test_file, sources, options.seed, notes)
+        if pair.source
+    ]
     generator = DiffusionTextGenerator(model, options)
     limit = generator.source_limit()
-    pairs = [pair for pair, ids in zip(pairs, model.tokenizer.encode_many([pair.source for pair in pairs])) if len(ids) <= limit]
+    pairs = [
+        pair
+        for pair, ids in zip(pairs, model.tokenizer.encode_many([pair.source for pair in pairs]))
+        if len(ids) <= limit
+    ]
     if not pairs:
         raise UserError("no source to write for: plain texts, or all too long")
     same = {name: value for name, value in vars(options).items() if name not in (*SWEPT, "device", "batch_size")}
-    what = json.dumps([hashlib.sha256(checkpoint.read_bytes()).hexdigest(), [list(pair) for pair in pairs], same], sort_keys=True)
+    what = json.dumps(
+        [hashlib.sha256(checkpoint.read_bytes()).hexdigest(), [list(pair) for pair in pairs], same], sort_keys=True
+    )
     run = hashlib.sha256(what.encode()).hexdigest()[:12]
     print(f"{machine()}\n{checkpoint}, {len(pairs)} sources, {same}")
     done = {}
     if path.is_file():
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]  # a line cut off by a crash is measured again
+        lines = [
+            line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")
+        ]  # a line cut off by a crash is measured again
         done = {(record["run"], record["sampler"], record["num_steps"]): record for record in map(json.loads, lines)}
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     records = []
@@ -107,7 +139,14 @@ def sweep(checkpoint, test_file, sources: int, settings, options: SamplingConfig
         key = (run, sampler, steps)
         if key not in done:
             record = measure_one(generator, pairs, dataclasses.replace(options, sampler=sampler, num_steps=steps))
-            done[key] = {"run": run, "checkpoint": str(checkpoint), "sources": len(pairs), "sampler": sampler, "num_steps": steps, **record}
+            done[key] = {
+                "run": run,
+                "checkpoint": str(checkpoint),
+                "sources": len(pairs),
+                "sampler": sampler,
+                "num_steps": steps,
+                **record,
+            }
             with open(path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(done[key]) + "\n")
             print(f"  {sampler} {steps}: ROUGE-L {record['rouge_l']:.2f}, {record['nfe']:.1f} calls", flush=True)
@@ -142,7 +181,13 @@ def table(records: list[dict]) -> str:
         cells = []
         for key, _ in COLUMNS:
             value = record[key]
-            text = str(value) if key in ("sampler", "num_steps") else f"{value:.4f}" if key == "seconds" else f"{value:.2f}"
+            text = (
+                str(value)
+                if key in ("sampler", "num_steps")
+                else f"{value:.4f}"
+                if key == "seconds"
+                else f"{value:.2f}"
+            )
             if key in ("bleu", "rouge_l"):
                 text += " ({:.1f}-{:.1f})".format(*record[f"{key}_interval"])
             cells.append(text)

@@ -4,14 +4,18 @@
     python benchmarks/sampling.py
     python benchmarks/sampling.py --checkpoint runs/NAME/best_model.pt --test_file path/to/valid.jsonl
 
-speed: sources per second for several lengths x candidates of every source, sampling on, in turns A B A B. The plain loop is what one writes first:
-a canvas of 64 [MASK]s after the source, the whole sequence through BERT in every call, words drawn at all its places, no copy head; the
-same number of calls and candidates. ours: ``decode``, with all that it computes.
-exact: in float64 at temperature 0 the words are the same as those of a slow reference that takes one canvas at a time, encodes the source anew
-in every call and computes the words of every place; the program stops with an error if one differs.
-quality: (with --checkpoint and --test_file) BLEU, ROUGE-L and seconds at 4, 8 and 16 calls, temperature 0, likeliest length.
-wait: one answer of the command loop with three candidates, after loading; the command loop's start to its prompt; --help and a refusal.
-Without a checkpoint: random weights of a built-in size and made-up words, lengths like those of Quora questions.
+speed: sources per second for several lengths x candidates of every source, sampling on, in turns A B A B. The plain
+loop is what one writes first: a canvas of 64 [MASK]s after the source, the whole sequence through BERT in every call,
+words drawn at all its places, no copy head; the same number of calls and candidates. ours: ``decode``, with all that it
+computes.
+exact: in float64 at temperature 0 the words are the same as those of a slow reference that takes one canvas at a time,
+encodes the source anew in every call and computes the words of every place; the program stops with an error if one
+differs.
+quality: (with --checkpoint and --test_file) BLEU, ROUGE-L and seconds at 4, 8 and 16 calls, temperature 0, likeliest
+length.
+wait: one answer of the command loop with three candidates, after loading; the command loop's start to its prompt;
+--help and a refusal. Without a checkpoint: random weights of a built-in size and made-up words, lengths like those of
+Quora questions.
 """
 
 from __future__ import annotations
@@ -53,15 +57,27 @@ def arguments(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--checkpoint", metavar="FILE", help="checkpoint to measure (default: random weights)")
     parser.add_argument("--test_file", metavar="FILE", help="sources (and references) for it: .jsonl, .csv or .tsv")
-    parser.add_argument("--size", choices=tuple(SIZES), default="mini", help="built-in size without a checkpoint (default: mini)")
-    parser.add_argument("--vocab_size", type=positive, default=8000, help="word pieces without a checkpoint (default: 8000)")
+    parser.add_argument(
+        "--size", choices=tuple(SIZES), default="mini", help="built-in size without a checkpoint (default: mini)"
+    )
+    parser.add_argument(
+        "--vocab_size", type=positive, default=8000, help="word pieces without a checkpoint (default: 8000)"
+    )
     parser.add_argument("--parts", default=",".join(PARTS), help=f"comma-separated, default {','.join(PARTS)}")
     for name, default, text in (
-        ("sources", 4, "sources for the speed"), ("lengths", 3, "lengths per source"), ("candidates", 10, "candidates per length"),
-        ("num_steps", 10, "denoiser calls per candidate"), ("batch_size", 128, "candidates denoised together"), ("rounds", 3, "timed rounds"),
-        ("check_sources", 200, "sources for the exactness"), ("quality_sources", 200, "sources for the quality"), ("threads", None, "CPU threads"),
-    ):  # fmt: skip
-        parser.add_argument(f"--{name}", type=positive, default=default, help=f"{text} (default: {default})" if default else text)
+        ("sources", 4, "sources for the speed"),
+        ("lengths", 3, "lengths per source"),
+        ("candidates", 10, "candidates per length"),
+        ("num_steps", 10, "denoiser calls per candidate"),
+        ("batch_size", 128, "candidates denoised together"),
+        ("rounds", 3, "timed rounds"),
+        ("check_sources", 200, "sources for the exactness"),
+        ("quality_sources", 200, "sources for the quality"),
+        ("threads", None, "CPU threads"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=positive, default=default, help=f"{text} (default: {default})" if default else text
+        )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--seed", type=int, default=0, help="seed (default: 0)")
     return parser.parse_args(argv)
@@ -72,7 +88,9 @@ def load(options: argparse.Namespace) -> DiffusionModel:
     if options.checkpoint:
         return load_checkpoint(options.checkpoint).to(pick_device(options.device))
     layers, width, heads = SIZES[options.size]
-    return synthetic_model(layers, width, heads, options.vocab_size, 128, options.seed, max_target_length=64).to(pick_device(options.device))
+    return synthetic_model(layers, width, heads, options.vocab_size, 128, options.seed, max_target_length=64).to(
+        pick_device(options.device)
+    )
 
 
 def some_sources(model: DiffusionModel, options: argparse.Namespace, count: int) -> list[list[int]]:
@@ -96,11 +114,13 @@ def canvases_of(model: DiffusionModel, sources: list[list[int]], lengths: int, c
     return canvases
 
 
-# ---- speed ------------------------------------------------------------------------------------------------------------------------------
+# ---- speed ---------------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def plain_loop(bert, model: DiffusionModel, sources: list[list[int]], each: int, steps: int, temperature: float, batch_size: int) -> torch.Tensor:
+def plain_loop(
+    bert, model: DiffusionModel, sources: list[list[int]], each: int, steps: int, temperature: float, batch_size: int
+) -> torch.Tensor:
     """MaskGIT on whole sequences, as one writes it first: [n, 64] words for ``each`` candidates of every source."""
     tokenizer, device, written = model.tokenizer, model.device, []
     prompt = Collator(tokenizer, PROMPT).prompts[PAIR]
@@ -122,7 +142,9 @@ def plain_loop(bert, model: DiffusionModel, sources: list[list[int]], each: int,
             masked = (x == tokenizer.mask_id) & is_canvas
             confidence = p.gather(-1, words[..., None]).squeeze(-1).masked_fill(~masked, -1.0)
             kept = PLAIN_CANVAS * (step - 1) // steps  # places that stay masked
-            reveal = confidence.argsort(-1, descending=True)[:, : PLAIN_CANVAS - kept - int((~masked & is_canvas)[0].sum())]
+            reveal = confidence.argsort(-1, descending=True)[
+                :, : PLAIN_CANVAS - kept - int((~masked & is_canvas)[0].sum())
+            ]
             x.scatter_(1, reveal, words.gather(1, reveal))
         written.append(x[is_canvas].view(len(group), PLAIN_CANVAS))
     return torch.cat(written)
@@ -132,7 +154,11 @@ def speed(model: DiffusionModel, options: argparse.Namespace) -> float:
     """Print sources per second of both; returns the ratio of the medians."""
     from transformers import BertConfig, BertForMaskedLM
 
-    bert = BertForMaskedLM(BertConfig.from_dict({**model.denoiser.bert_config.to_dict(), "is_decoder": False})).to(model.device).eval()
+    bert = (
+        BertForMaskedLM(BertConfig.from_dict({**model.denoiser.bert_config.to_dict(), "is_decoder": False}))
+        .to(model.device)
+        .eval()
+    )
     bert.load_state_dict(model.denoiser.mlm.state_dict(), strict=False)
     sources = some_sources(model, options, options.sources)
     canvases = canvases_of(model, sources, options.lengths, options.candidates)
@@ -148,20 +174,25 @@ def speed(model: DiffusionModel, options: argparse.Namespace) -> float:
 
     synchronize = torch.cuda.synchronize if model.device.type == "cuda" else lambda: None
     seconds = time_in_turns({"ours": ours, "plain": plain}, options.rounds, 1, synchronize)
-    print(f"\nspeed: {len(sources)} sources of {statistics.mean(map(len, sources)):.1f} word pieces, {options.lengths} lengths x "
-          f"{options.candidates} candidates, at most {options.num_steps} calls each (ours used {statistics.mean(calls):.1f})")  # fmt: skip
+    print(
+        f"\nspeed: {len(sources)} sources of {statistics.mean(map(len, sources)):.1f} word pieces, {options.lengths}"
+        f" lengths x {options.candidates} candidates, at most {options.num_steps} calls each (ours used"
+        f" {statistics.mean(calls):.1f})"
+    )
     for name in ("ours", "plain"):
         print(f"  {name:6s} {len(sources) / statistics.median(seconds[name]):8.3f} sources/s")
     print(f"  ours is faster by {ratio(seconds['plain'], seconds['ours'])}")
     return statistics.median(seconds["plain"]) / statistics.median(seconds["ours"])
 
 
-# ---- exactness --------------------------------------------------------------------------------------------------------------------------
+# ---- exactness -----------------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
 def slow_reference(model: DiffusionModel, canvas, steps: int, sampler: str) -> list[int]:
-    """One canvas, nothing kept from call to call: the whole sequence through the network, words of every place of the target."""
+    """One canvas, nothing kept from call to call: the whole sequence through the network, words of every place of the
+    target.
+    """
     tokenizer = model.tokenizer
     batch = Collator(tokenizer, PROMPT).batch([(canvas.skill, canvas.source, canvas.words)]).to(model.device)
     width = int(batch.source_length)
@@ -174,7 +205,9 @@ def slow_reference(model: DiffusionModel, canvas, steps: int, sampler: str) -> l
         states = model.denoiser.hidden_states(batch, sequence, tau)
         rows = torch.zeros(x_t.shape[1], dtype=torch.long, device=x_t.device)
         places = rows, width + torch.arange(x_t.shape[1], device=x_t.device)  # of the whole target, its [SEP] too
-        log_mu = model.denoiser.word_log_probs(states, places, states[:, :width], batch.input_ids[:, :width], batch.copyable[:, :width])
+        log_mu = model.denoiser.word_log_probs(
+            states, places, states[:, :width], batch.input_ids[:, :width], batch.copyable[:, :width]
+        )
         if model.config.diffusion.time_correction:
             log_mu = model.diffusion.correct_for_time(log_mu, tau.expand(len(rows)))
         log_mu[:, tokenizer.unwritable_ids] = float("-inf")
@@ -183,7 +216,9 @@ def slow_reference(model: DiffusionModel, canvas, steps: int, sampler: str) -> l
 
     x_t = torch.tensor([[*canvas.words, tokenizer.sep_id]], device=model.device)
     settings = SamplerOptions(steps=steps, temperature=0.0)
-    output = SAMPLERS[sampler](denoise, x_t, model.schedule, tokenizer.mask_id, torch.ones(1, dtype=torch.float64), settings)
+    output = SAMPLERS[sampler](
+        denoise, x_t, model.schedule, tokenizer.mask_id, torch.ones(1, dtype=torch.float64), settings
+    )
     return output.x_0[0, :-1].tolist()
 
 
@@ -195,16 +230,27 @@ def exact(model: DiffusionModel, options: argparse.Namespace) -> None:
     model.denoiser.double()
     sources = some_sources(model, options, options.check_sources)
     canvases = canvases_of(model, sources, 1, 1)
-    settings = SamplingConfig(sampler="confidence", num_steps=options.num_steps, temperature=0.0, no_repeat="off", batch_size=options.batch_size)
+    settings = SamplingConfig(
+        sampler="confidence",
+        num_steps=options.num_steps,
+        temperature=0.0,
+        no_repeat="off",
+        batch_size=options.batch_size,
+    )
     fast = [output.ids for output in decode(model, canvases, settings, Collator(model.tokenizer, PROMPT), options.seed)]
-    different = sum(ids != slow_reference(model, canvas, options.num_steps, "confidence") for ids, canvas in zip(fast, canvases))
+    different = sum(
+        ids != slow_reference(model, canvas, options.num_steps, "confidence") for ids, canvas in zip(fast, canvases)
+    )
     model.denoiser.float()
-    print(f"\nexact: {len(canvases) - different} of {len(canvases)} sources get the same words as from the slow reference (float64, temperature 0)")
+    print(
+        f"\nexact: {len(canvases) - different} of {len(canvases)} sources get the same words as from the slow reference"
+        " (float64, temperature 0)"
+    )
     if different:
         raise RuntimeError(f"decode differs from the slow reference on {different} of {len(canvases)} sources")
 
 
-# ---- quality and waiting ----------------------------------------------------------------------------------------------------------------
+# ---- quality and waiting -------------------------------------------------------------------------------------------
 
 
 def quality(model: DiffusionModel, options: argparse.Namespace) -> None:
@@ -212,21 +258,33 @@ def quality(model: DiffusionModel, options: argparse.Namespace) -> None:
     pairs = [pair for pair in read_file(options.test_file).pairs if pair.source][: options.quality_sources]
     generator = DiffusionTextGenerator(model)
     examples = [(PAIR, ids) for ids in model.tokenizer.encode_many([pair.source for pair in pairs])]
-    print(f"\nquality: {len(pairs)} sources, temperature 0, likeliest length\n| calls | BLEU | ROUGE-L | s/source |\n|---|---|---|---|")
+    print(
+        f"\nquality: {len(pairs)} sources, temperature 0, likeliest length\n| calls | BLEU | ROUGE-L | s/source"
+        " |\n|---|---|---|---|"
+    )
     for steps in (4, 8, 16):
         settings = SamplingConfig(num_steps=steps, temperature=0.0, length_beam=1, batch_size=options.batch_size)
         start = time.perf_counter()
         outputs = generator.generate_ids(examples, settings, [1] * len(examples), options.seed)
         seconds = time.perf_counter() - start
-        texts = [(metric_text(pair.target), metric_text(generator.sentence(output[0].ids, pair.source))) for pair, output in zip(pairs, outputs)]
-        bleu, rouge = (metrics.mean([score(*both) for both in texts]) for score in (metrics.sentence_bleu, metrics.rouge_l))
+        texts = [
+            (metric_text(pair.target), metric_text(generator.sentence(output[0].ids, pair.source)))
+            for pair, output in zip(pairs, outputs)
+        ]
+        bleu, rouge = (
+            metrics.mean([score(*both) for both in texts]) for score in (metrics.sentence_bleu, metrics.rouge_l)
+        )
         print(f"| {steps} | {bleu:.2f} | {rouge:.2f} | {seconds / len(pairs):.4f} |")
 
 
 def wait(model: DiffusionModel, options: argparse.Namespace) -> None:
     """Seconds for an answer of the command loop, for its start, and for --help and a refusal."""
     generator = DiffusionTextGenerator(model, dataclasses.replace(SamplingConfig(), device=options.device))
-    texts = ["How can I learn to cook at home in two weeks?", "What is the best way to get a new job?", "Why do people ask so many questions?"]
+    texts = [
+        "How can I learn to cook at home in two weeks?",
+        "What is the best way to get a new job?",
+        "Why do people ask so many questions?",
+    ]
     if not options.checkpoint:  # made-up words
         texts = [" ".join(model.tokenizer.words(source)) for source in some_sources(model, options, 3)]
     seconds = []
@@ -234,22 +292,38 @@ def wait(model: DiffusionModel, options: argparse.Namespace) -> None:
         start = time.perf_counter()
         generator.paraphrase_text(texts[number % 3], num_samples=3, seed=number)
         seconds.append(time.perf_counter() - start)
-    print(f"\nwait: an answer of three candidates {statistics.median(seconds[1:]):.3f} s (the first {seconds[0]:.3f} s)")
+    print(
+        f"\nwait: an answer of three candidates {statistics.median(seconds[1:]):.3f} s (the first {seconds[0]:.3f} s)"
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(options.checkpoint or Path(folder) / "random.pt").resolve()
         if not options.checkpoint:
             save_checkpoint(path, model)
         print(f"  command loop, start to prompt: {statistics.median(seconds_to_prompt(path) for _ in range(3)):.2f} s")
     for what, argv in (("--help", ["--help"]), ("a refusal", ["--num_stepz", "3"])):
-        for script in ("run_conditional_training", "continue_training", "evaluate_trained_model", "interactive_generation"):
+        for script in (
+            "run_conditional_training",
+            "continue_training",
+            "evaluate_trained_model",
+            "interactive_generation",
+        ):
             print(f"  {what:10s} of {script}: {statistics.median(seconds_of(script, argv) for _ in range(3)):.2f} s")
 
 
 def seconds_to_prompt(checkpoint: Path) -> float:
     """From starting the program to its first prompt."""
-    command = [sys.executable, str(ROOT / "interactive_generation.py"), "--checkpoint", str(checkpoint), "--device", "cpu"]
+    command = [
+        sys.executable,
+        str(ROOT / "interactive_generation.py"),
+        "--checkpoint",
+        str(checkpoint),
+        "--device",
+        "cpu",
+    ]
     start = time.perf_counter()
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUTF8": "1"}) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUTF8": "1"}
+    ) as process:
         seen = ""
         while "Enter command: " not in seen:
             letter = process.stdout.read(1)
@@ -279,8 +353,11 @@ def main(argv=None) -> int:
     torch.manual_seed(options.seed)
     model = load(options)
     print(machine())
-    print(f"{options.checkpoint or f'random weights, size {options.size}'}: {model.parameter_count / 1e6:.1f}M parameters, "
-          f"{model.tokenizer.vocab_size:,} word pieces, {model.config.model.attention} attention, seed {options.seed}")  # fmt: skip
+    print(
+        f"{options.checkpoint or f'random weights, size {options.size}'}: {model.parameter_count / 1e6:.1f}M"
+        f" parameters, {model.tokenizer.vocab_size:,} word pieces, {model.config.model.attention} attention, seed"
+        f" {options.seed}"
+    )
     if "speed" in parts:
         speed(model, options)
     if "exact" in parts:

@@ -1,18 +1,21 @@
 #!/usr/bin/env python3
-"""How training scales with the data: time to the first step, memory, disk, padding and speed from 1,000 to 2,000,000 pairs.
+"""How training scales with the data: time to the first step, memory, disk, padding and speed from 1,000 to 2,000,000
+pairs.
 
     python benchmarks/scaling.py --rows 1000 10000 100000            # without the large file
     python benchmarks/scaling.py                                     # with it; needs about 1 GB of disk below --folder
     python benchmarks/scaling.py --rows 2000000 --cache_above_mb 0 --processes 2
 
-The pairs are made here (seeded): a source of 5 to 20 made-up words after Zipf's law, and a target with the same words turned round, one
-replaced. Every size runs as a process of its own, twice: cold (nothing in the cache) and warm. It goes the way of the training script: read,
-hold out a validation split, learn a vocabulary, tokenise, count words, ``Trainer.fit``. "first step" is the time from the start of that process,
-imports included, to the end of the first optimizer step; "CPU s" is the processor time of that (all threads; it says more on a busy machine).
-"anonymous" is the highest RssAnon of /proc/self/status, looked at 50 times a second: memory that the kernel cannot drop, unlike the pages of a
-mapped file ("mapped" is the highest RssFile, which includes the libraries). Systems without /proc give the highest resident size of all kinds.
-Afterwards, in one process, all sizes of at most --in_turns rows train in turns A B C A B C, so that the machine's moods fall on all alike: word
-pieces per second (padding not counted) and the ratio to the smallest.
+The pairs are made here (seeded): a source of 5 to 20 made-up words after Zipf's law, and a target with the same words
+turned round, one replaced. Every size runs as a process of its own, twice: cold (nothing in the cache) and warm. It
+goes the way of the training script: read, hold out a validation split, learn a vocabulary, tokenise, count words,
+``Trainer.fit``. "first step" is the time from the start of that process, imports included, to the end of the first
+optimizer step; "CPU s" is the processor time of that (all threads; it says more on a busy machine). "anonymous" is the
+highest RssAnon of /proc/self/status, looked at 50 times a second: memory that the kernel cannot drop, unlike the pages
+of a mapped file ("mapped" is the highest RssFile, which includes the libraries). Systems without /proc give the highest
+resident size of all kinds. Afterwards, in one process, all sizes of at most --in_turns rows train in turns A B C A B C,
+so that the machine's moods fall on all alike: word pieces per second (padding not counted) and the ratio to the
+smallest.
 """
 
 from __future__ import annotations
@@ -49,17 +52,31 @@ WORDS = 1500
 def arguments(argv=None) -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--rows", type=positive, nargs="+", default=[1000, 10_000, 100_000, 2_000_000], help="sizes of the training file")
+    parser.add_argument(
+        "--rows",
+        type=positive,
+        nargs="+",
+        default=[1000, 10_000, 100_000, 2_000_000],
+        help="sizes of the training file",
+    )
     parser.add_argument("--model", default="mini", help="built-in size (default mini)")
     parser.add_argument("--batch_size", type=positive, default=64)
     parser.add_argument("--steps", type=positive, default=20, help="optimizer steps of each process (default 20)")
     parser.add_argument("--rounds", type=positive, default=30, help="timed steps of each size in turns (default 30)")
-    parser.add_argument("--in_turns", type=positive, default=100_000, help="largest size that takes part in the turns (default 100000)")
-    parser.add_argument("--cache_above_mb", type=int, default=RunConfig.from_flat({}).data.cache_above_mb, help="as in training")
-    parser.add_argument("--processes", type=int, default=0, help="preprocessing_num_workers, as in training (default 0)")
+    parser.add_argument(
+        "--in_turns", type=positive, default=100_000, help="largest size that takes part in the turns (default 100000)"
+    )
+    parser.add_argument(
+        "--cache_above_mb", type=int, default=RunConfig.from_flat({}).data.cache_above_mb, help="as in training"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=0, help="preprocessing_num_workers, as in training (default 0)"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", help="where data, cache and runs go (default: a temporary folder); removed at the end")
+    parser.add_argument(
+        "--folder", help="where data, cache and runs go (default: a temporary folder); removed at the end"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
@@ -67,14 +84,19 @@ def arguments(argv=None) -> argparse.Namespace:
 def write_pairs(path: Path, rows: int, seed: int) -> None:
     """``rows`` made-up pairs as .jsonl, a block at a time."""
     letters = random.Random(seed)
-    words = sorted({"".join(letters.choices("abcdefghijklmnoprstuvwyz", k=2 + number % 7)) for number in range(2 * WORDS)})
+    words = sorted(
+        {"".join(letters.choices("abcdefghijklmnoprstuvwyz", k=2 + number % 7)) for number in range(2 * WORDS)}
+    )
     words = letters.sample(words, WORDS)
     rng = np.random.default_rng(seed)
     weights = 1 / np.arange(1, len(words) + 1)
     with open(path, "w", encoding="utf-8") as file:
         for start in range(0, rows, 10_000):
             lengths = rng.integers(5, 21, size=min(10_000, rows - start))
-            drawn = [words[index] for index in rng.choice(len(words), size=int(lengths.sum()), p=weights / weights.sum()).tolist()]
+            drawn = [
+                words[index]
+                for index in rng.choice(len(words), size=int(lengths.sum()), p=weights / weights.sum()).tolist()
+            ]
             end = 0
             for length, turn, other in zip(lengths.tolist(), rng.integers(1, 20, size=len(lengths)).tolist(), drawn):
                 source, end = drawn[end : end + length], end + length
@@ -87,12 +109,23 @@ def new_trainer(options: argparse.Namespace, path: str, folder: Path, reporter: 
     """The trainer that the training script would make for this file."""
     config = RunConfig.from_flat(
         {
-            "task_name": "custom", "train_file": path, "model_name_or_path": options.model, "vocab_size": 4000, "max_length": 96,
-            "max_target_length": 40, "batch_size": options.batch_size, "max_steps": options.steps, "epochs": 100, "seed": options.seed,
-            "device": options.device, "output_dir": str(folder / "runs"), "cache_dir": str(folder / "cache"),
-            "cache_above_mb": options.cache_above_mb, "preprocessing_num_workers": options.processes,
+            "task_name": "custom",
+            "train_file": path,
+            "model_name_or_path": options.model,
+            "vocab_size": 4000,
+            "max_length": 96,
+            "max_target_length": 40,
+            "batch_size": options.batch_size,
+            "max_steps": options.steps,
+            "epochs": 100,
+            "seed": options.seed,
+            "device": options.device,
+            "output_dir": str(folder / "runs"),
+            "cache_dir": str(folder / "cache"),
+            "cache_above_mb": options.cache_above_mb,
+            "preprocessing_num_workers": options.processes,
         }
-    )  # fmt: skip
+    )
     splits = load_pairs(config.data, options.seed)
     model = build_model(config, vocabulary_texts(splits.train), options.seed)
     _, data = prepare(model, splits, fit=True)
@@ -114,7 +147,9 @@ class Memory:
     def look(self) -> None:
         try:
             with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-                values = {name: rest.split()[0] for name, _, rest in (line.partition(":") for line in file) if rest.strip()}
+                values = {
+                    name: rest.split()[0] for name, _, rest in (line.partition(":") for line in file) if rest.strip()
+                }
             anonymous, mapped = int(values["RssAnon"]) / 1024, int(values["RssFile"]) / 1024
         except (OSError, KeyError):
             import resource
@@ -136,7 +171,14 @@ class FirstStep(Reporter):
 
 def padding(trainer: Trainer, batches: int = 400) -> float:
     """Share of padding in the first batches of epoch 0."""
-    epoch = EpochBatches(trainer.data.train, trainer.data.collator, trainer.config.data, trainer.training.batch_size, trainer.training.seed, 0)
+    epoch = EpochBatches(
+        trainer.data.train,
+        trainer.data.collator,
+        trainer.config.data,
+        trainer.training.batch_size,
+        trainer.training.seed,
+        0,
+    )
     valid = [batch.valid for batch in (epoch[number] for number in range(min(batches, len(epoch))))]
     return 1 - sum(int(mask.sum()) for mask in valid) / sum(mask.numel() for mask in valid)
 
@@ -148,7 +190,13 @@ def child(options: argparse.Namespace) -> None:
     ready = time.perf_counter() - START
     trainer.fit()
     memory.look()
-    found = {"ready": ready, "first": first.seconds, "cpu": first.cpu, "anonymous": memory.anonymous, "mapped": memory.mapped}
+    found = {
+        "ready": ready,
+        "first": first.seconds,
+        "cpu": first.cpu,
+        "anonymous": memory.anonymous,
+        "mapped": memory.mapped,
+    }
     print(json.dumps({**found, "padding": padding(trainer)}))
 
 
@@ -183,8 +231,20 @@ def main(argv=None) -> None:
     options = arguments(argv)
     if options.child:
         return child(options)
-    print(f"{machine()}\nmodel {options.model}, batch {options.batch_size}, seed {options.seed}, data over {options.cache_above_mb} MB mapped")
-    columns = ("rows", 10), ("file MB", 8), ("cache", 6), ("ready s", 8), ("first step s", 13), ("CPU s", 7), ("anonymous MB", 13), ("mapped MB", 10)
+    print(
+        f"{machine()}\nmodel {options.model}, batch {options.batch_size}, seed {options.seed}, data over"
+        f" {options.cache_above_mb} MB mapped"
+    )
+    columns = (
+        ("rows", 10),
+        ("file MB", 8),
+        ("cache", 6),
+        ("ready s", 8),
+        ("first step s", 13),
+        ("CPU s", 7),
+        ("anonymous MB", 13),
+        ("mapped MB", 10),
+    )
     print(" ".join(f"{name:>{width}}" for name, width in (*columns, ("padding %", 10))))
     if options.folder:
         Path(options.folder).mkdir(parents=True, exist_ok=True)
@@ -195,18 +255,22 @@ def main(argv=None) -> None:
             write_pairs(path, rows, options.seed)
             size = path.stat().st_size / 1e6
             kept = [
-                f"--{flag}={getattr(options, flag)}" for flag in ("model", "batch_size", "steps", "cache_above_mb", "processes", "device", "seed")
+                f"--{flag}={getattr(options, flag)}"
+                for flag in ("model", "batch_size", "steps", "cache_above_mb", "processes", "device", "seed")
             ]
             for state in ("cold", "warm"):
                 command = [sys.executable, __file__, *kept, "--folder", str(folder), "--child", str(path)]
-                done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+                done = subprocess.run(
+                    command, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"}
+                )
                 if done.returncode:
                     sys.exit(f"{rows:,} rows, {state}: {done.stderr.strip()[-2000:]}")
                 found = json.loads(done.stdout.splitlines()[-1])
                 cache = state if size > options.cache_above_mb else "none"
                 print(
-                    f"{rows:>10,} {size:>8,.1f} {cache:>6} {found['ready']:>8.1f} {found['first']:>13.1f} {found['cpu']:>7.1f} "
-                    f"{found['anonymous']:>13,.0f} {found['mapped']:>10,.0f} {100 * found['padding']:>10.1f}",
+                    f"{rows:>10,} {size:>8,.1f} {cache:>6} {found['ready']:>8.1f} {found['first']:>13.1f}"
+                    f" {found['cpu']:>7.1f} {found['anonymous']:>13,.0f} {found['mapped']:>10,.0f}"
+                    f" {100 * found['padding']:>10.1f}",
                     flush=True,
                 )
         small = {rows: path for rows, path in files.items() if rows <= options.in_turns}

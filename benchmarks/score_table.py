@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""The benchmark score of several checkpoints on one task, beside copying the source, drawing words at random, and an untrained model.
+"""The benchmark score of several checkpoints on one task, beside copying the source, drawing words at random, and an
+untrained model.
 
-    python benchmarks/score_table.py briefly=a/best_model.pt half=b/best_model.pt fully=c/best_model.pt --max_samples 300
-    python benchmarks/score_table.py fully=c/best_model.pt --data_dir path/to/qqp --split valid
+    python benchmarks/score_table.py briefly=a/best_model.pt half=b/best_model.pt fully=c/best_model.pt --max_samples
+    300 python benchmarks/score_table.py fully=c/best_model.pt --data_dir path/to/qqp --split valid
 
-All rows are measured on the same examples with the same sampling settings. untrained is the architecture of the first checkpoint with fresh weights.
-copy and unigram are scored as if they were the model's output, with a reconstruction at its floor. Intervals: the score with the lower (upper) ends
-of the 95 % bootstrap interval of iBLEU and of the binomial interval of the accuracy put in both at once, so rather too wide than too narrow.
+All rows are measured on the same examples with the same sampling settings. untrained is the architecture of the first
+checkpoint with fresh weights. copy and unigram are scored as if they were the model's output, with a reconstruction at
+its floor. Intervals: the score with the lower (upper) ends of the 95 % bootstrap interval of iBLEU and of the binomial
+interval of the accuracy put in both at once, so rather too wide than too narrow.
 """
 
 from __future__ import annotations
@@ -27,9 +29,13 @@ from diffusion_bert.errors import UserError  # noqa: E402
 def main(argv=None) -> int:
     """Evaluate every checkpoint and print one Markdown table."""
     parser = Parser(__doc__.splitlines()[0])
-    parser.add_argument("checkpoints", nargs="+", metavar="NAME=FILE", help="checkpoints with the names of their rows, in order")
+    parser.add_argument(
+        "checkpoints", nargs="+", metavar="NAME=FILE", help="checkpoints with the names of their rows, in order"
+    )
     what = parser.add_argument_group("what to evaluate on")
-    what.add_argument("--split", choices=("valid", "test"), help="which split of the first checkpoint's data (default: test)")
+    what.add_argument(
+        "--split", choices=("valid", "test"), help="which split of the first checkpoint's data (default: test)"
+    )
     what.add_argument("--data_dir", metavar="DIR", help="where that data lies now")
     what.add_argument("--test_file", metavar="FILE", help="evaluate on this file instead")
     what.add_argument("--max_samples", type=int, metavar="N", help="a random sample of this many rows (default: all)")
@@ -64,10 +70,18 @@ def score_table(named, options: SamplingConfig, split: str, data_dir, test_file,
     models = [(name, load_checkpoint(path)) for name, path in named]
     first = models[0][1]
     notes: list[str] = []
-    pairs = [pair for pair in chosen_pairs(first.config, split, data_dir, test_file, max_samples, options.seed, notes) if pair.source]
+    pairs = [
+        pair
+        for pair in chosen_pairs(first.config, split, data_dir, test_file, max_samples, options.seed, notes)
+        if pair.source
+    ]
     if not pairs:
         raise UserError("no pairs to evaluate on: the score needs sources and references")
-    task = "custom" if first.config.data.train_file or (first.task.name == "sample" and not from_grammar(pairs)) else first.task.name
+    task = (
+        "custom"
+        if first.config.data.train_file or (first.task.name == "sample" and not from_grammar(pairs))
+        else first.task.name
+    )
     rows: list[tuple[str, object, dict, dict]] = []  # name, score, model row, reconstruction at 50 %
     floors: dict = {}
     for name, model in [("untrained", untrained(first)), *models]:
@@ -78,11 +92,16 @@ def score_table(named, options: SamplingConfig, split: str, data_dir, test_file,
         rows.append((name, result.score, result.rows["model"], result.reconstruction["50"]))
         floors = floors or posing(result)
     lines = [
-        "| system | score (95 %) | verdict | level | generation | reconstruction | iBLEU (95 %) | BLEU | ROUGE-L | overlap | accuracy at 50 % |",
+        (
+            "| system | score (95 %) | verdict | level | generation | reconstruction | iBLEU (95 %) | BLEU | ROUGE-L |"
+            " overlap | accuracy at 50 % |"
+        ),
         "|---" * 11 + "|",
     ]
     lines += [line(name, *row) for name, row in floors.items()] + [line(*row) for row in rows]
-    settings = {name: value for name, value in vars(options).items() if name not in ("num_samples", "best_of", "device")}
+    settings = {
+        name: value for name, value in vars(options).items() if name not in ("num_samples", "best_of", "device")
+    }
     head = f"{machine()}. Task {task}, {len(pairs):,} pairs ({test_file or split}), {settings}."
     return "\n".join([head, *(f"- {note}" for note in notes), "", *lines])
 
@@ -107,7 +126,9 @@ def posing(result) -> dict[str, tuple]:
     for name in ("copy", "unigram"):
         row = result.rows[name]
         found[name] = (
-            benchmark_score(result.task, {**result.rows, "model": row, "one sample": {"div4": 0.0}}, at_floor, row["rouge_l"], 0.0),
+            benchmark_score(
+                result.task, {**result.rows, "model": row, "one sample": {"div4": 0.0}}, at_floor, row["rouge_l"], 0.0
+            ),
             row,
             at_floor["50"],
         )
@@ -119,9 +140,9 @@ def line(name: str, score, row: dict, middle: dict) -> str:
     low, high = interval(score, row, middle)
     worst, best = row["ibleu_interval"]
     return (
-        f"| {name} | {score.points:.1f} ({low:.1f}-{high:.1f}) | {score.verdict} | {score.level} | {score.generation:.1f} "
-        f"| {score.reconstruction:.1f} | {row['ibleu']:.1f} ({worst:.1f} to {best:.1f}) | {row['bleu']:.2f} | {row['rouge_l']:.2f} "
-        f"| {row['overlap']:.1f} | {middle['accuracy']:.1f} |"
+        f"| {name} | {score.points:.1f} ({low:.1f}-{high:.1f}) | {score.verdict} | {score.level} |"
+        f" {score.generation:.1f} | {score.reconstruction:.1f} | {row['ibleu']:.1f} ({worst:.1f} to {best:.1f}) |"
+        f" {row['bleu']:.2f} | {row['rouge_l']:.2f} | {row['overlap']:.1f} | {middle['accuracy']:.1f} |"
     )
 
 

@@ -1,6 +1,8 @@
-"""The training losses that others use, in a few lines each, on the same BERT: what benchmarks/train_step.py compares ours with.
+"""The training losses that others use, in a few lines each, on the same BERT: what benchmarks/train_step.py compares
+ours with.
 
-Each takes a ``BertForMaskedLM`` and a batch and returns a scalar. Shapes: B batch, L length, V vocabulary, N masked places.
+Each takes a ``BertForMaskedLM`` and a batch and returns a scalar. Shapes: B batch, L length, V vocabulary, N masked
+places.
 """
 
 from __future__ import annotations
@@ -14,13 +16,18 @@ from torch.nn import functional as F
 
 def noised(batch, mask_id: int) -> tuple[Tensor, Tensor, Tensor]:
     """(x_t, where it is masked [B, L], t [B]): linear schedule, one time per example, target words only."""
-    t = (torch.rand((), device=batch.input_ids.device) + torch.arange(len(batch), device=batch.input_ids.device) / len(batch)) % 1
+    t = (
+        torch.rand((), device=batch.input_ids.device)
+        + torch.arange(len(batch), device=batch.input_ids.device) / len(batch)
+    ) % 1
     masked = batch.target_mask & (torch.rand(batch.input_ids.shape, device=t.device) < t[:, None])
     return torch.where(masked, mask_id, batch.input_ids), masked, t
 
 
 def masked_only_loss(model, batch, mask_id: int) -> Tensor:
-    """Plain cross-entropy with the vocabulary projection at masked places only: no copy head, no length, no schedule, no source isolation."""
+    """Plain cross-entropy with the vocabulary projection at masked places only: no copy head, no length, no schedule,
+    no source isolation.
+    """
     x_t, masked, _ = noised(batch, mask_id)
     states = model.bert(x_t, attention_mask=batch.valid).last_hidden_state
     return F.cross_entropy(model.cls(states[masked]).float(), batch.input_ids[masked])
@@ -33,7 +40,9 @@ def hugging_face_loss(model, batch, mask_id: int) -> Tensor:
 
 
 def mdlm_loss(model, batch, mask_id: int) -> Tensor:
-    """MDLM (arXiv 2406.07524) as one cross-entropy over all places with weight 1/t at the masked ones (the form in dllm)."""
+    """MDLM (arXiv 2406.07524) as one cross-entropy over all places with weight 1/t at the masked ones (the form in
+    dllm).
+    """
     x_t, masked, t = noised(batch, mask_id)
     logits = model(x_t, attention_mask=batch.valid).logits.float()
     nll = F.cross_entropy(logits.flatten(0, 1), batch.input_ids.flatten(), reduction="none").view(x_t.shape)
@@ -41,7 +50,9 @@ def mdlm_loss(model, batch, mask_id: int) -> Tensor:
 
 
 def mdlm_subs_loss(model, batch, mask_id: int) -> Tensor:
-    """MDLM as in the authors' code (SUBS): a table of log-probabilities for every place, clean places carried over, weight 1/t."""
+    """MDLM as in the authors' code (SUBS): a table of log-probabilities for every place, clean places carried over,
+    weight 1/t.
+    """
     x_t, masked, t = noised(batch, mask_id)
     logits = model(x_t, attention_mask=batch.valid).logits.float()
     logits[..., mask_id] = -1e6
@@ -53,13 +64,17 @@ def mdlm_subs_loss(model, batch, mask_id: int) -> Tensor:
 
 
 class OriginalLoss:
-    """DiffusionBERT's own loss (arXiv 2211.15029): D3PM posteriors as full tables over the vocabulary, hybrid cross-entropy 3e-4.
+    """DiffusionBERT's own loss (arXiv 2211.15029): D3PM posteriors as full tables over the vocabulary, hybrid
+    cross-entropy 3e-4.
 
-    q(x_{t+1} | x_0) with the word frequency centred per sentence, x_{t+1} drawn from it, KL between q(x_t | x_{t+1}, x_0) and the same with the
-    network's p(x_0) in place of x_0, at every place of the canvas; one t per batch; every factor a [B, L, V] tensor.
+    q(x_{t+1} | x_0) with the word frequency centred per sentence, x_{t+1} drawn from it, KL between q(x_t | x_{t+1},
+    x_0) and the same with the network's p(x_0) in place of x_0, at every place of the canvas; one t per batch; every
+    factor a [B, L, V] tensor.
     """
 
-    def __init__(self, frequency: Tensor, mask_id: int, num_steps: int = 64, word_freq_lambda: float = 0.3, hybrid: float = 3e-4):
+    def __init__(
+        self, frequency: Tensor, mask_id: int, num_steps: int = 64, word_freq_lambda: float = 0.3, hybrid: float = 3e-4
+    ):
         self.frequency, self.mask_id, self.num_steps, self.hybrid = frequency, mask_id, num_steps, hybrid
         grid = torch.arange(num_steps + 1, device=frequency.device) / num_steps
         self.alpha = 1 - grid

@@ -5,18 +5,20 @@
     python benchmarks/train_step.py --device cuda --batch_size 256 --compile
     python benchmarks/train_step.py --checkout_original path/to/Diffusion-BERT --checkout_mdlm path/to/mdlm
 
-Every variant is a whole optimizer step: noise, forward, loss, backward, clipping, fused AdamW; no dropout; random weights; every place of the
-canvas in use, half of it target. ``ours`` is ``Trainer.step`` itself, with all that it computes (copy head, length head, the terms of the
-NELBO, time correction); ``ours_2_draws`` noises two targets beside each source (``noise_draws: 2``), of half as many sources: every variant trains on
-``batch_size`` noised targets, each of which sees its whole source. Each variant has a process of its own, in which ours keeps freed memory, as our
-programs do. They run in turns, A B C A B C, each with an untimed step before the timed one; medians are printed, with the quartiles of the
-ratios over the turns.
+Every variant is a whole optimizer step: noise, forward, loss, backward, clipping, fused AdamW; no dropout; random
+weights; every place of the canvas in use, half of it target. ``ours`` is ``Trainer.step`` itself, with all that it
+computes (copy head, length head, the terms of the NELBO, time correction); ``ours_2_draws`` noises two targets beside
+each source (``noise_draws: 2``), of half as many sources: every variant trains on ``batch_size`` noised targets, each
+of which sees its whole source. Each variant has a process of its own, in which ours keeps freed memory, as our programs
+do. They run in turns, A B C A B C, each with an untimed step before the timed one; medians are printed, with the
+quartiles of the ratios over the turns.
 
-Matrix FLOPs are counted, not estimated, by ``torch.utils.flop_counter`` on one step of each variant (attention included), and divided by the
-measured time and by the best 2048 x 2048 matrix product of the same run. Peak memory on a CPU is measured in a child process per variant: the
-highest resident size during three steps (the kernel's VmHWM, reset before) over the resident size after one warm-up step, when the weights and the
-state of AdamW are there; on a GPU it is ``max_memory_allocated`` over the same base. Both hold gradients, activations and the loss.
-With a checkout of another's code, its own loss is timed as well, beside our few lines for it.
+Matrix FLOPs are counted, not estimated, by ``torch.utils.flop_counter`` on one step of each variant (attention
+included), and divided by the measured time and by the best 2048 x 2048 matrix product of the same run. Peak memory on a
+CPU is measured in a child process per variant: the highest resident size during three steps (the kernel's VmHWM, reset
+before) over the resident size after one warm-up step, when the weights and the state of AdamW are there; on a GPU it is
+``max_memory_allocated`` over the same base. Both hold gradients, activations and the loss. With a checkout of another's
+code, its own loss is timed as well, beside our few lines for it.
 """
 
 from __future__ import annotations
@@ -49,21 +51,38 @@ def arguments(argv=None) -> argparse.Namespace:
     """The flags."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     for name, default, text in (
-        ("layers", 6, "layers"), ("width", 384, "hidden size"), ("heads", 12, "attention heads"), ("vocab_size", 30522, "word pieces"),
-        ("batch_size", 16, "examples per step"), ("length", 64, "places per example, half of them target"), ("steps", 8, "timed steps per variant"),
+        ("layers", 6, "layers"),
+        ("width", 384, "hidden size"),
+        ("heads", 12, "attention heads"),
+        ("vocab_size", 30522, "word pieces"),
+        ("batch_size", 16, "examples per step"),
+        ("length", 64, "places per example, half of them target"),
+        ("steps", 8, "timed steps per variant"),
         ("threads", None, "CPU threads (default: torch's own choice)"),
-    ):  # fmt: skip
-        parser.add_argument(f"--{name}", type=positive, default=default, help=f"{text} (default: {default})" if default else text)
-    parser.add_argument("--device", default="cpu", help="cpu or cuda; cuda trains in bf16, all variants alike (default: cpu)")
+    ):
+        parser.add_argument(
+            f"--{name}", type=positive, default=default, help=f"{text} (default: {default})" if default else text
+        )
+    parser.add_argument(
+        "--device", default="cpu", help="cpu or cuda; cuda trains in bf16, all variants alike (default: cpu)"
+    )
     parser.add_argument("--compile", action="store_true", help="torch.compile the encoder of every variant")
     parser.add_argument("--loss", choices=("ce", "nelbo"), default="ce", help="what our step minimises (default: ce)")
     parser.add_argument(
-        "--variants", default="ours,ours_2_draws,ours_no_copy,masked_only,hugging_face,mdlm,mdlm_subs,original", help="comma-separated, default all"
+        "--variants",
+        default="ours,ours_2_draws,ours_no_copy,masked_only,hugging_face,mdlm,mdlm_subs,original",
+        help="comma-separated, default all",
     )
-    parser.add_argument("--checkout_original", metavar="DIR", help="a checkout of Hzfinfdu/Diffusion-BERT: time its loss too")
-    parser.add_argument("--checkout_mdlm", metavar="DIR", help="a checkout of kuleshov-group/mdlm or ZHZisZZ/dllm: time its loss too")
+    parser.add_argument(
+        "--checkout_original", metavar="DIR", help="a checkout of Hzfinfdu/Diffusion-BERT: time its loss too"
+    )
+    parser.add_argument(
+        "--checkout_mdlm", metavar="DIR", help="a checkout of kuleshov-group/mdlm or ZHZisZZ/dllm: time its loss too"
+    )
     parser.add_argument("--no_memory", action="store_true", help="leave the memory measurement out")
-    parser.add_argument("--keep_freed_memory", action="store_true", help="let all variants keep freed memory, not ours alone")
+    parser.add_argument(
+        "--keep_freed_memory", action="store_true", help="let all variants keep freed memory, not ours alone"
+    )
     parser.add_argument("--profile", action="store_true", help="print where the time of our step goes and stop")
     parser.add_argument("--seed", type=int, default=0, help="seed (default: 0)")
     parser.add_argument("--memory_of", help=argparse.SUPPRESS)  # the child process
@@ -71,8 +90,9 @@ def arguments(argv=None) -> argparse.Namespace:
 
 
 def set_up(variant: str, argv: list[str]):
-    """(the flags, the device, the variant's step) in a process that is to run this variant alone. Ours keeps freed blocks, as our programs do
-    (diffusion_bert/memory.py); the others have the C library's own habit."""
+    """(the flags, the device, the variant's step) in a process that is to run this variant alone. Ours keeps freed
+    blocks, as our programs do (diffusion_bert/memory.py); the others have the C library's own habit.
+    """
     options = arguments(argv)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -120,7 +140,7 @@ class Worker:
         return None if request is None else self.answer()
 
 
-# ---- memory -----------------------------------------------------------------------------------------------------------------------------
+# ---- memory --------------------------------------------------------------------------------------------------------
 
 
 def resident(name: str) -> int:
@@ -145,7 +165,9 @@ def peak_memory(step, device: torch.device) -> int:
 
 
 def peak_in_child(variant: str, argv: list[str]) -> int | None:
-    """``peak_memory`` of a variant in a process of its own, which gives freed memory back at once; None where there is no /proc."""
+    """``peak_memory`` of a variant in a process of its own, which gives freed memory back at once; None where there is
+    no /proc.
+    """
     if not Path("/proc/self/clear_refs").exists():
         return None
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
@@ -156,7 +178,7 @@ def peak_in_child(variant: str, argv: list[str]) -> int | None:
     return int(done.stdout.split()[-1])
 
 
-# ---- the report -------------------------------------------------------------------------------------------------------------------------
+# ---- the report ----------------------------------------------------------------------------------------------------
 
 
 def count_flops(step) -> int:
@@ -181,7 +203,10 @@ def profile(step, rounds: int = 3) -> str:
     entries = sorted(((getattr(entry, name), entry) for entry in averages), key=lambda item: -item[0])
     total = sum(spent for spent, _ in entries)
     lines = [f"{total / rounds / 1000:.1f} ms per step; share, operator, shapes"]
-    lines += [f"{100 * spent / total:5.1f} %  {entry.key:45s} {str(entry.input_shapes)[:110]}" for spent, entry in entries[:40]]
+    lines += [
+        f"{100 * spent / total:5.1f} %  {entry.key:45s} {str(entry.input_shapes)[:110]}"
+        for spent, entry in entries[:40]
+    ]
     return "\n".join(lines)
 
 
@@ -202,9 +227,10 @@ def main(argv=None) -> int:
         raise UserError(f"variants has '{unknown[0]}': expected some of {', '.join(NAMES)}")
     print(machine())
     print(
-        f"{options.layers} layers, {options.width} wide, {options.heads} heads, {options.vocab_size:,} word pieces; batch {options.batch_size} x "
-        f"{options.length}, half target; {'bf16 autocast' if device.type == 'cuda' else 'float32'}{', compiled' if options.compile else ''}; "
-        f"loss {options.loss}; {options.steps} steps each, in turns; seed {options.seed}"
+        f"{options.layers} layers, {options.width} wide, {options.heads} heads, {options.vocab_size:,} word pieces;"
+        f" batch {options.batch_size} x {options.length}, half target;"
+        f" {'bf16 autocast' if device.type == 'cuda' else 'float32'}{', compiled' if options.compile else ''}; loss"
+        f" {options.loss}; {options.steps} steps each, in turns; seed {options.seed}"
     )
     if options.profile:
         print(profile(set_up(variants[0], given)[2]))
@@ -227,15 +253,19 @@ def show(variants, options, seconds, flops, peak, memory) -> None:
     """The table, and what the checkouts say about our few lines."""
     base = "ours" if "ours" in variants else variants[0]
     print(f"matrix products of 2048 x 2048: {peak / 1e9:,.1f} GFLOP/s\n")
-    print("| step | ms | ours is faster by (quartiles) | targets/s | matrix GFLOP | % of the matrix peak | peak MB | times ours |")
+    print(
+        "| step | ms | ours is faster by (quartiles) | targets/s | matrix GFLOP | % of the matrix peak | peak MB |"
+        " times ours |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for name in variants:
         median = statistics.median(seconds[name])
         used = memory[name]
         print(
-            f"| {NAMES[name]} | {1000 * median:.1f} | {ratio(seconds[name], seconds[base])} | {options.batch_size / median:,.1f} "
-            f"| {flops[name] / 1e9:.1f} | {100 * flops[name] / median / peak:.0f} | {'' if used is None else f'{used / 2**20:,.0f}'} "
-            f"| {'' if used is None else f'{used / memory[base]:.2f}'} |"
+            f"| {NAMES[name]} | {1000 * median:.1f} | {ratio(seconds[name], seconds[base])} |"
+            f" {options.batch_size / median:,.1f} | {flops[name] / 1e9:.1f} | {100 * flops[name] / median / peak:.0f} |"
+            f" {'' if used is None else f'{used / 2**20:,.0f}'} |"
+            f" {'' if used is None else f'{used / memory[base]:.2f}'} |"
         )
     for name, counterparts in COUNTERPART.items():
         for ours in counterparts:

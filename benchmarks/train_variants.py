@@ -39,9 +39,19 @@ def make_step(variant: str, options: argparse.Namespace, device: torch.device):
     if options.batch_size % draws:
         raise UserError(f"batch_size is {options.batch_size}: expected a multiple of {draws} for '{variant}'")
     model = synthetic_model(
-        options.layers, options.width, options.heads, options.vocab_size, options.length, options.seed, copy_head=variant != "ours_no_copy",
-        loss=options.loss, batch_size=shape[0], epochs=1000, device=str(device), noise_draws=draws,
-    )  # fmt: skip
+        options.layers,
+        options.width,
+        options.heads,
+        options.vocab_size,
+        options.length,
+        options.seed,
+        copy_head=variant != "ours_no_copy",
+        loss=options.loss,
+        batch_size=shape[0],
+        epochs=1000,
+        device=str(device),
+        noise_draws=draws,
+    )
     collator = Collator(model.tokenizer, PROMPT)
     pairs = synthetic_pairs(model, shape[0], options.length, options.seed)
     data = TrainingData(pairs, [], 1, collator, "0" * 64)
@@ -57,19 +67,31 @@ def make_step(variant: str, options: argparse.Namespace, device: torch.device):
     return baseline_step(variant, options, device, batch, frequency / frequency.max(), model.tokenizer)
 
 
-def baseline_step(variant: str, options: argparse.Namespace, device: torch.device, batch, frequency: torch.Tensor, tokenizer):
+def baseline_step(
+    variant: str, options: argparse.Namespace, device: torch.device, batch, frequency: torch.Tensor, tokenizer
+):
     """One step of another's loss on a plain BertForMaskedLM of the same size, with the optimizer of our trainer."""
     from transformers import BertConfig, BertForMaskedLM
 
     torch.manual_seed(options.seed)
     with quiet_transformers():
-        bert = BertForMaskedLM(
-            BertConfig(
-                vocab_size=tokenizer.vocab_size, hidden_size=options.width, num_hidden_layers=options.layers, num_attention_heads=options.heads,
-                intermediate_size=4 * options.width, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=tokenizer.pad_id,
-                max_position_embeddings=max(512, options.length),
+        bert = (
+            BertForMaskedLM(
+                BertConfig(
+                    vocab_size=tokenizer.vocab_size,
+                    hidden_size=options.width,
+                    num_hidden_layers=options.layers,
+                    num_attention_heads=options.heads,
+                    intermediate_size=4 * options.width,
+                    hidden_dropout_prob=0.0,
+                    attention_probs_dropout_prob=0.0,
+                    pad_token_id=tokenizer.pad_id,
+                    max_position_embeddings=max(512, options.length),
+                )
             )
-        ).to(device).train()  # fmt: skip
+            .to(device)
+            .train()
+        )
     parameters = list(bert.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.9, 0.98), fused=True)
     autocast = choose_autocast("auto", device)
@@ -84,7 +106,12 @@ def baseline_step(variant: str, options: argparse.Namespace, device: torch.devic
         loss_of = mdlm_checkout_loss(Path(options.checkout_mdlm), tokenizer)
     else:
         original = OriginalLoss(frequency, tokenizer.mask_id)
-        known = {"masked_only": masked_only_loss, "hugging_face": hugging_face_loss, "mdlm": mdlm_loss, "mdlm_subs": mdlm_subs_loss}
+        known = {
+            "masked_only": masked_only_loss,
+            "hugging_face": hugging_face_loss,
+            "mdlm": mdlm_loss,
+            "mdlm_subs": mdlm_subs_loss,
+        }
         loss_of = {**known, "original": original}[variant]
     if options.compile:
         bert.bert = torch.compile(bert.bert)

@@ -2,8 +2,8 @@
 
     R = mean_i max_j <x_i, y_j>      P = mean_j max_i <x_i, y_j>      F = 2PR / (P + R)
 
-x and y are the unit vectors of reference and hypothesis in one layer of a pretrained encoder; no idf weights, no rescaling. [CLS] and [SEP] may be
-matched but are not averaged over, as in the authors' package.
+x and y are the unit vectors of reference and hypothesis in one layer of a pretrained encoder; no idf weights, no
+rescaling. [CLS] and [SEP] may be matched but are not averaged over, as in the authors' package.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ BATCH = 64
 
 
 class BertScorer:
-    """Scores pairs of texts with a pretrained encoder from a local directory or the hub; other models than the named use their last layer.
+    """Scores pairs of texts with a pretrained encoder from a local directory or the hub; other models than the named
+    use their last layer.
 
     Raises:
         UserError: the model cannot be had.
@@ -35,7 +36,10 @@ class BertScorer:
         self.tokenizer, self.model = _load(name)
         self.model.to(device).eval()
         self.device = torch.device(device)
-        self.layer = min(LAYERS.get(name.rstrip("/").split("/")[-1], self.model.config.num_hidden_layers), self.model.config.num_hidden_layers)
+        self.layer = min(
+            LAYERS.get(name.rstrip("/").split("/")[-1], self.model.config.num_hidden_layers),
+            self.model.config.num_hidden_layers,
+        )
         self.name = f"{name}, layer {self.layer}"
         self._kept: dict[str, tuple[Tensor, Tensor]] = {}  # references come again for every system
 
@@ -43,7 +47,10 @@ class BertScorer:
         """F of each pair, in percent (100 = identical); 0 where a text is empty."""
         self._kept |= self._embed({text for text in references if text not in self._kept})
         written = self._embed({text for text in hypotheses if text not in self._kept}) | self._kept
-        return [100.0 * f_measure(*self._kept[reference], *written[hypothesis]) for reference, hypothesis in zip(references, hypotheses)]
+        return [
+            100.0 * f_measure(*self._kept[reference], *written[hypothesis])
+            for reference, hypothesis in zip(references, hypotheses)
+        ]
 
     @torch.no_grad()
     def _embed(self, texts: set[str]) -> dict[str, tuple[Tensor, Tensor]]:
@@ -53,7 +60,14 @@ class BertScorer:
         for start in range(0, len(ordered), BATCH):
             group = ordered[start : start + BATCH]
             longest = min(512, getattr(self.model.config, "max_position_embeddings", 512) or 512)
-            encoded = self.tokenizer(group, padding=True, truncation=True, max_length=longest, return_tensors="pt", return_special_tokens_mask=True)
+            encoded = self.tokenizer(
+                group,
+                padding=True,
+                truncation=True,
+                max_length=longest,
+                return_tensors="pt",
+                return_special_tokens_mask=True,
+            )
             counts = encoded.pop("special_tokens_mask") == 0
             states = self.model(**encoded.to(self.device), output_hidden_states=True).hidden_states[self.layer]
             vectors = torch.nn.functional.normalize(states.float(), dim=-1).cpu()
@@ -64,7 +78,9 @@ class BertScorer:
 
 
 def f_measure(x: Tensor, x_counts: Tensor, y: Tensor, y_counts: Tensor) -> float:
-    """F from unit vectors of the reference x [L, D] and the hypothesis y [M, D]; ``counts`` say which words are averaged over."""
+    """F from unit vectors of the reference x [L, D] and the hypothesis y [M, D]; ``counts`` say which words are
+    averaged over.
+    """
     if not bool(x_counts.any()) or not bool(y_counts.any()):
         return 0.0
     similar = x @ y.T  # [L, M]
@@ -82,12 +98,16 @@ def _load(name: str):
         raise UserError(f"bertscore is '{name}': no such model directory (config.json is missing); {advice}")
 
     def load(**where):
-        model, info = transformers.AutoModel.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **where)
+        model, info = transformers.AutoModel.from_pretrained(
+            name, dtype=torch.float32, output_loading_info=True, **where
+        )
         return model, info, load_tokenizer(name, **where)
 
     with quiet_transformers():
         try:
-            model, info, tokenizer = load() if is_local else from_cache_or_hub(load, f"the BERTScore model '{name}'", advice)
+            model, info, tokenizer = (
+                load() if is_local else from_cache_or_hub(load, f"the BERTScore model '{name}'", advice)
+            )
         except UserError:
             raise
         except Exception as error:  # broken files surface as errors of several libraries
@@ -95,5 +115,7 @@ def _load(name: str):
             raise UserError(f"cannot load the BERTScore model '{name}': {first[:160]}; {advice}") from None
     missing = [key for key in info["missing_keys"] if "pooler" not in key]  # the pooler is not used
     if missing:
-        raise UserError(f"the BERTScore model '{name}' lacks weights ({missing[0]}): random ones would mean nothing; {advice}")
+        raise UserError(
+            f"the BERTScore model '{name}' lacks weights ({missing[0]}): random ones would mean nothing; {advice}"
+        )
     return tokenizer, model

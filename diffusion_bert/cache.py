@@ -1,8 +1,8 @@
 """Large arrays on disk: written once under a fingerprint of what they were made from, memory-mapped ever after.
 
-An entry is a folder with one raw file per array and ``entry.json``. It appears under its name only when it is whole, its digests are
-checked whenever it is opened, and a damaged one is removed and made anew. Of several processes that want a new entry one makes it, and the others
-wait. Any entry, or the whole folder, may be deleted at any time.
+An entry is a folder with one raw file per array and ``entry.json``. It appears under its name only when it is whole,
+its digests are checked whenever it is opened, and a damaged one is removed and made anew. Of several processes that
+want a new entry one makes it, and the others wait. Any entry, or the whole folder, may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ class EntryWriter:
             os.fsync(file.fileno())
             arrays[name] = [self.types[name].str, file.tell(), self.digests[name].hexdigest()]
         self.close()
-        (self.folder / INDEX).write_text(json.dumps({"format": FORMAT, "arrays": arrays, "meta": meta}), encoding="utf-8")
+        (self.folder / INDEX).write_text(
+            json.dumps({"format": FORMAT, "arrays": arrays, "meta": meta}), encoding="utf-8"
+        )
 
     def close(self) -> None:
         for file in self.files.values():
@@ -81,10 +83,12 @@ class Cache:
         self.folder = Path(folder or Path(base) / "diffusion_bert").expanduser()
 
     def get(self, name: str, build: Callable[[EntryWriter], dict]) -> Entry:
-        """The entry ``name``; ``build`` writes its arrays and returns its plain values if it is not there yet, or damaged.
+        """The entry ``name``; ``build`` writes its arrays and returns its plain values if it is not there yet, or
+        damaged.
 
         Raises:
-            CacheUnwritable: the folder cannot be written. Errors of ``build`` itself pass through, and leave nothing behind.
+            CacheUnwritable: the folder cannot be written. Errors of ``build`` itself pass through, and leave nothing
+                behind.
         """
         folder = self.folder / name
         entry = _open_if_whole(folder)
@@ -103,7 +107,9 @@ class Cache:
             temporary.mkdir(parents=True)
             writer = EntryWriter(temporary)
             writer.finish(build(writer))
-            with contextlib.suppress(OSError):  # another process was faster where there are no locks: its entry is as good
+            with contextlib.suppress(
+                OSError
+            ):  # another process was faster where there are no locks: its entry is as good
                 os.rename(temporary, folder)
             return open_entry(folder)
         except OSError as error:
@@ -114,14 +120,21 @@ class Cache:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def trim(self, keep: Path | None = None, max_bytes: float | None = None) -> None:
-        """Remove the entries that were not used for longest until the others fit (none that this process has opened: its workers will
-        open them too), and what killed processes left a day ago."""
+        """Remove the entries that were not used for longest until the others fit (none that this process has opened:
+        its workers will open them too), and what killed processes left a day ago.
+        """
         with contextlib.suppress(OSError):
             entries = []
             for folder in self.folder.iterdir():
                 with contextlib.suppress(OSError):
                     if (folder / INDEX).is_file() and not folder.name.startswith("."):
-                        entries.append(((folder / INDEX).stat().st_mtime, sum(file.stat().st_size for file in folder.iterdir()), folder))
+                        entries.append(
+                            (
+                                (folder / INDEX).stat().st_mtime,
+                                sum(file.stat().st_size for file in folder.iterdir()),
+                                folder,
+                            )
+                        )
                     elif folder.suffix == ".tmp" and folder.stat().st_mtime < time.time() - 86_400:
                         shutil.rmtree(folder, ignore_errors=True)
             total = sum(size for _, size, _ in entries)
@@ -133,14 +146,18 @@ class Cache:
 
 @contextlib.contextmanager
 def _one_at_a_time(path: Path) -> Iterator[None]:
-    """Hold the lock of this name, which ends with its process; where there are no locks (a system, a file server) everyone goes on."""
+    """Hold the lock of this name, which ends with its process; where there are no locks (a system, a file server)
+    everyone goes on.
+    """
     with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError, ImportError):
             import fcntl
 
             path.parent.mkdir(parents=True, exist_ok=True)
             file = held.enter_context(open(path, "w"))
-            held.callback(lambda: path.unlink(missing_ok=True))  # who still waits for it finds the entry, or makes it as well
+            held.callback(
+                lambda: path.unlink(missing_ok=True)
+            )  # who still waits for it finds the entry, or makes it as well
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -190,7 +207,13 @@ def fingerprint(*parts) -> str:
     """One digest of bytes, arrays and plain values."""
     digest = hashlib.sha256(str(FORMAT).encode())
     for part in parts:
-        part = np.ascontiguousarray(part) if isinstance(part, np.ndarray) else part if isinstance(part, bytes) else repr(part).encode()
+        part = (
+            np.ascontiguousarray(part)
+            if isinstance(part, np.ndarray)
+            else part
+            if isinstance(part, bytes)
+            else repr(part).encode()
+        )
         digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()[:32]
 

@@ -58,17 +58,23 @@ _CAPITALISED = [
     "U.S.A.",
     "U.K.",
 ]
-_DATE_MONTH = re.compile(r"\b(?:march|may|august)(?= \d{1,2}\b| \d{4}\b)|(?<=\d )(?:march|may|august)\b(?! [^\W\d])")  # 60 may be old
-_INSIDE = re.compile(r"(?:[\w)\]&%/.'\u2019-]\s*[\"\u201c\u201d\u2018(\[]?|,\s*\(?)\s*$")  # what stands before a word inside a sentence
+_DATE_MONTH = re.compile(
+    r"\b(?:march|may|august)(?= \d{1,2}\b| \d{4}\b)|(?<=\d )(?:march|may|august)\b(?! [^\W\d])"
+)  # 60 may be old
+_INSIDE = re.compile(
+    r"(?:[\w)\]&%/.'\u2019-]\s*[\"\u201c\u201d\u2018(\[]?|,\s*\(?)\s*$"
+)  # what stands before a word inside a sentence
 _WORD = re.compile(r"\b(?:(?:[^\W\d_]\.)+[^\W\d_]\b\.?|(?!(?<=\w['\u2019])(?:s|t|m|d|ll|re|ve)\b)\w+)", re.IGNORECASE)
 
 
 def sentence_case(text: str, source: str = "") -> str:
-    """Capitals for the text of an uncased vocabulary: sentence starts, the pronoun I, a short table, and the spellings of `source`.
+    """Capitals for the text of an uncased vocabulary: sentence starts, the pronoun I, a short table, and the spellings
+    of `source`.
 
-    From the source come words in mixed case or capitals (iPhone, NASA) and words with a capital inside a sentence (Paris); a capital at a sentence
-    start proves nothing. Not taken: small words ("The"), words the source also writes in lower case, and the words of a sentence with nearly
-    every word capitalised (a title, shouting), where capitals carry no information.
+    From the source come words in mixed case or capitals (iPhone, NASA) and words with a capital inside a sentence
+    (Paris); a capital at a sentence start proves nothing. Not taken: small words ("The"), words the source also writes
+    in lower case, and the words of a sentence with nearly every word capitalised (a title, shouting), where capitals
+    carry no information.
     """
     spelling = {word.lower(): word for word in _CAPITALISED} | _source_spellings(source)
 

@@ -1,7 +1,8 @@
 """The run directory and its one-file checkpoints.
 
-A .pt file holds everything a model needs (weights, architecture, tokenizer, informativeness table, settings, metrics, versions), so it evaluates and
-generates wherever it is copied. Only tensors and plain types go in and only these are ever read: ``weights_only=True`` always.
+A .pt file holds everything a model needs (weights, architecture, tokenizer, informativeness table, settings, metrics,
+versions), so it evaluates and generates wherever it is copied. Only tensors and plain types go in and only these are
+ever read: ``weights_only=True`` always.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ TRAINING_PARTS = {"state": dict, "optimizer": dict, "rng": dict, "data_fingerpri
 
 
 def save_checkpoint(path: Path, model: DiffusionModel, training: dict | None = None) -> None:
-    """Write one self-contained file; ``training`` adds what a resume needs. An interrupted or failed write leaves the old file as it was."""
+    """Write one self-contained file; ``training`` adds what a resume needs. An interrupted or failed write leaves the
+    old file as it was.
+    """
     # tied weights share one tensor and are stored once
     weights = model.denoiser.state_dict()
     payload = {
@@ -87,7 +90,8 @@ def read_payload(path: str | Path) -> dict:
                     raise zipfile.BadZipFile
     except pickle.UnpicklingError:
         raise UserError(
-            f"{path} is refused: it is no plain data (not a DiffusionBERT checkpoint, or one that would run code); nothing in it was run"
+            f"{path} is refused: it is no plain data (not a DiffusionBERT checkpoint, or one that would run code);"
+            " nothing in it was run"
         ) from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or 'unreadable'}; check its permissions") from None
@@ -105,16 +109,25 @@ def read_payload(path: str | Path) -> dict:
         zipfile.BadZipFile,
     ):
         # broken zip archives surface as any of these
-        raise UserError(f"{path} cannot be read: not a checkpoint, or a damaged or incomplete one; copy it again or use another") from None
+        raise UserError(
+            f"{path} cannot be read: not a checkpoint, or a damaged or incomplete one; copy it again or use another"
+        ) from None
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
-        raise UserError(f"{path} is no DiffusionBERT checkpoint: expected a file written by run_conditional_training.py")
+        raise UserError(
+            f"{path} is no DiffusionBERT checkpoint: expected a file written by run_conditional_training.py"
+        )
     if payload.get("format_version") != FORMAT_VERSION:
-        raise UserError(f"{path} has checkpoint format {payload.get('format_version')}, this version reads {FORMAT_VERSION}: update DiffusionBERT")
+        raise UserError(
+            f"{path} has checkpoint format {payload.get('format_version')}, this version reads {FORMAT_VERSION}: update"
+            " DiffusionBERT"
+        )
     if missing := [key for key in PARTS if key not in payload]:
         raise UserError(f"{path} is incomplete: {', '.join(missing)} missing; use another checkpoint")
     wrong = [key for key, kind in PARTS.items() if not isinstance(payload[key], kind)]
     if wrong or not all(isinstance(tensor, torch.Tensor) for tensor in payload["weights"].values()):
-        raise UserError(f"{path} is damaged: {wrong[0] if wrong else 'weights'} of the wrong type; use another checkpoint")
+        raise UserError(
+            f"{path} is damaged: {wrong[0] if wrong else 'weights'} of the wrong type; use another checkpoint"
+        )
     if weights_digest(payload["weights"]) != payload["weights_sha256"]:
         raise UserError(f"{path} is damaged: its weights do not match their checksum; copy it again or use another")
     return payload
@@ -128,10 +141,14 @@ def restore(payload: dict, origin: str = "checkpoint") -> DiffusionModel:
     try:
         denoiser.load_state_dict(payload["weights"])
     except RuntimeError as error:
-        raise UserError(f"{origin}: weights do not fit the architecture ({str(error).splitlines()[-1].strip()[:160]})") from None
+        raise UserError(
+            f"{origin}: weights do not fit the architecture ({str(error).splitlines()[-1].strip()[:160]})"
+        ) from None
     table = payload["informativeness"]
     if table is not None and (table.shape != (denoiser.bert_config.vocab_size,) or not bool((table.abs() <= 1).all())):
-        raise UserError(f"{origin} is damaged: its informativeness table does not fit the vocabulary; use another checkpoint")
+        raise UserError(
+            f"{origin} is damaged: its informativeness table does not fit the vocabulary; use another checkpoint"
+        )
     schedule = NoiseSchedule(config.diffusion.schedule, config.diffusion.word_freq_lambda, table)
     try:
         skills = Skills.from_plain(config.data.task_name, payload.get("skills"))
@@ -159,8 +176,13 @@ def training_part(payload: dict, path: Path) -> dict:
     if "training" not in payload:
         raise UserError(f"{path} holds no training state: --resume needs the last.pt of an interrupted run")
     training = payload["training"]
-    if not isinstance(training, dict) or not all(isinstance(training.get(name), kind) for name, kind in TRAINING_PARTS.items()):
-        raise UserError(f"{path} holds a damaged training state: use --checkpoint without --resume, which trains on from its weights")
+    if not isinstance(training, dict) or not all(
+        isinstance(training.get(name), kind) for name, kind in TRAINING_PARTS.items()
+    ):
+        raise UserError(
+            f"{path} holds a damaged training state: use --checkpoint without --resume, which trains on from its"
+            " weights"
+        )
     return training
 
 
@@ -221,7 +243,9 @@ class RunDirectory:
                     continue
                 return cls(parent / f"{stem}_{number:03d}")
         except OSError as error:
-            raise UserError(f"cannot make a run directory in {parent}: {error.strerror}; choose another --output_dir") from None
+            raise UserError(
+                f"cannot make a run directory in {parent}: {error.strerror}; choose another --output_dir"
+            ) from None
         raise UserError(f"{parent} holds 99,999 runs of this name: choose another --output_dir")
 
     def append_metrics(self, record: dict) -> None:
@@ -232,7 +256,9 @@ class RunDirectory:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise UserError(f"cannot write {self.metrics}: {error.strerror}; free some space and use continue_training.py --resume") from None
+            raise UserError(
+                f"cannot write {self.metrics}: {error.strerror}; free some space and use continue_training.py --resume"
+            ) from None
 
     def read_metrics(self) -> list[dict]:
         """All lines of metrics.jsonl; a last line cut off by a crash is dropped."""
@@ -246,7 +272,9 @@ class RunDirectory:
         return records
 
     def cut_metrics(self, lines: int) -> int:
-        """Keep the first ``lines`` records: those the checkpoint knows of. How many there are: fewer, when someone shortened the file."""
+        """Keep the first ``lines`` records: those the checkpoint knows of. How many there are: fewer, when someone
+        shortened the file.
+        """
         records = self.read_metrics()[:lines]
         text = "".join(json.dumps(record) + "\n" for record in records)
         write_atomically(self.metrics, lambda file: file.write(text.encode()))

@@ -1,4 +1,6 @@
-"""What the four commands share: flags made from the settings' dataclasses, one-line errors, questions. Nothing here imports torch."""
+"""What the four commands share: flags made from the settings' dataclasses, one-line errors, questions. Nothing here
+imports torch.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,17 @@ from .errors import UserError, nearest
 
 USER_ERROR = 2
 # what a full, broken or read-only disk says, wherever it is met (printing into a file is one such place)
-NOT_OUR_FAULT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG)
+NOT_OUR_FAULT = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EIO,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+)
 
 
 SWITCH = {"true": True, "false": False, "on": True, "off": False, "yes": True, "no": False, "1": True, "0": False}
@@ -41,10 +53,14 @@ class Parser(argparse.ArgumentParser):
         values, unknown = self.parse_known_args(argv)
         if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings]
-            raise UserError(f"unknown argument '{unknown[0]}'{nearest(unknown[0].split('=')[0], flags)}; --help lists the options")
+            raise UserError(
+                f"unknown argument '{unknown[0]}'{nearest(unknown[0].split('=')[0], flags)}; --help lists the options"
+            )
         return vars(values)
 
-    def add_settings(self, section: type, leave_out: Sequence[str] = (), defaults: dict[str, Any] | None = None) -> None:
+    def add_settings(
+        self, section: type, leave_out: Sequence[str] = (), defaults: dict[str, Any] | None = None
+    ) -> None:
         """One flag per field of a dataclass, in a group named by its docstring."""
         group = self.add_argument_group(section.__doc__)
         hints = get_type_hints(section)
@@ -54,13 +70,17 @@ class Parser(argparse.ArgumentParser):
             kinds = [kind for kind in get_args(hints[f.name]) if kind is not type(None)] or [hints[f.name]]
             default = (defaults or {}).get(f.name, f.default)
             extra: dict[str, Any] = {"nargs": "?", "const": True} if kinds[0] is bool else {}
-            metavar = "|".join(f.metadata["choices"]) if f.metadata["choices"] else {int: "N", float: "X", bool: "true|false", str: "TEXT"}[kinds[0]]
+            metavar = (
+                "|".join(f.metadata["choices"])
+                if f.metadata["choices"]
+                else {int: "N", float: "X", bool: "true|false", str: "TEXT"}[kinds[0]]
+            )
             group.add_argument(
                 f"--{f.name}",
                 type=converter(f, hints[f.name], "--"),
                 metavar=metavar,
-                help=f.metadata["help"].replace("%", "%%")
-                + f" (default: {'none' if default is None else str(default).lower() if default in (True, False) else default})",
+                help=f.metadata["help"].replace("%", "%%") + " (default:"
+                f" {'none' if default is None else str(default).lower() if default in (True, False) else default})",
                 **extra,
             )
 
@@ -93,7 +113,9 @@ def guarded(command: Callable[[Sequence[str] | None], int | None], argv: Sequenc
     Under torchrun only the first process writes to stdout, and of an error that several meet only one tells.
     """
     if process_count() > 1:
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # torch comments on every connection that another process closes
+        os.environ.setdefault(
+            "TORCH_CPP_LOG_LEVEL", "ERROR"
+        )  # torch comments on every connection that another process closes
     if process_rank() > 0:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if hasattr(signal, "SIGPIPE") and argv is None:
@@ -122,13 +144,19 @@ def guarded(command: Callable[[Sequence[str] | None], int | None], argv: Sequenc
     return code
 
 
-def training_parser(description: str, presets: Sequence[str], leave_out: Sequence[str] = (), with_model: bool = True) -> Parser:
+def training_parser(
+    description: str, presets: Sequence[str], leave_out: Sequence[str] = (), with_model: bool = True
+) -> Parser:
     """The parser of the two training scripts."""
     parser = Parser(description)
     start = parser.add_argument_group("settings from a file")
     start.add_argument("--preset", metavar="NAME", help=f"configs/NAME.yaml: {', '.join(presets)}; flags override it")
     if with_model:
-        start.add_argument("--config", metavar="FILE", help="a YAML file of settings, such as the config.yaml of a run; flags override it")
+        start.add_argument(
+            "--config",
+            metavar="FILE",
+            help="a YAML file of settings, such as the config.yaml of a run; flags override it",
+        )
         parser.add_settings(ModelConfig)
     parser.add_settings(DataConfig, leave_out)
     parser.add_settings(DiffusionConfig)

@@ -9,9 +9,11 @@ COMPILERS = ("g++", "clang++", "gcc", "clang")
 
 
 def compile_encoder(denoiser, backend: str = "inductor") -> str | None:
-    """Compile the encoder of a ``BertDenoiser`` in place, for batches of any width; weights keep their names. None, or why it was left as it is.
+    """Compile the encoder of a ``BertDenoiser`` in place, for batches of any width; weights keep their names. None, or
+    why it was left as it is.
 
-    Compilation itself happens at the first step. Heads stay as they are: they work on a number of places that differs from batch to batch.
+    Compilation itself happens at the first step. Heads stay as they are: they work on a number of places that differs
+    from batch to batch.
     """
     if denoiser.timestep == "layerwise":
         return "timestep layerwise hooks into the layers at every call"

@@ -1,7 +1,7 @@
 """All settings: one dataclass per room, whose fields are the command-line flags and the keys of the presets alike.
 
-Every field carries its help line and, where they exist, its choices and bounds (settings.py checks them); what settings together refuse
-is in this file.
+Every field carries its help line and, where they exist, its choices and bounds (settings.py checks them); what settings
+together refuse is in this file.
 """
 
 from __future__ import annotations
@@ -33,35 +33,53 @@ class ModelConfig:
 
     model_name_or_path: str = option(
         "tiny",
-        "hub id or local directory of a BERT (also RoBERTa, DistilBERT, ModernBERT), or a built-in size learned from scratch: tiny, mini, small",
+        "hub id or local directory of a BERT (also RoBERTa, DistilBERT, ModernBERT), or a built-in size learned from"
+        " scratch: tiny, mini, small",
     )
-    from_scratch: bool = option(False, "take only the architecture and vocabulary of model_name_or_path, with fresh weights")
+    from_scratch: bool = option(
+        False, "take only the architecture and vocabulary of model_name_or_path, with fresh weights"
+    )
     vocab_size: int = option(8000, "word pieces to learn for a built-in size", low=100, high=1_000_000)
-    attention: str = option("isolated", "isolated: the source never sees the target; full: it does", ("isolated", "full"))
+    attention: str = option(
+        "isolated", "isolated: the source never sees the target; full: it does", ("isolated", "full")
+    )
     copy_head: bool = option(True, "let the model point at words of the source")
-    dropout: float | None = option(None, "dropout in the encoder; none: 0 from scratch, 0.1 for a pretrained BERT", low=0.0, high=0.9)
+    dropout: float | None = option(
+        None, "dropout in the encoder; none: 0 from scratch, 0.1 for a pretrained BERT", low=0.0, high=0.9
+    )
     self_conditioning: bool = option(False, "let masked places see what the model expected there a call before")
-    timestep: str = option("none", "tell the network the time: none, prefix (a token) or layerwise", ("none", "prefix", "layerwise"))
+    timestep: str = option(
+        "none", "tell the network the time: none, prefix (a token) or layerwise", ("none", "prefix", "layerwise")
+    )
 
 
 @dataclass
 class DataConfig:
     """data"""
 
-    task_name: str = option("sample", "which task to train; several with commas: qqp,wiki_alignment,text", TASKS, several=True)
+    task_name: str = option(
+        "sample", "which task to train; several with commas: qqp,wiki_alignment,text", TASKS, several=True
+    )
     task_balance: str = option(
         "proportional",
-        "of several tasks: proportional uses every row each epoch; equal and sqrt (shares as the square roots of the sizes) take other rows of "
-        "the larger tasks each epoch, and all of the smallest; none is repeated within an epoch",
+        "of several tasks: proportional uses every row each epoch; equal and sqrt (shares as the square roots of the"
+        " sizes) take other rows of the larger tasks each epoch, and all of the smallest; none is repeated within an"
+        " epoch",
         ("proportional", "equal", "sqrt"),
     )
     data_dir: str | None = option(
-        None, "folder with train.jsonl, valid.jsonl and perhaps test.jsonl (src, trg; task text: .txt); several tasks: a folder of such folders"
-    )  # fmt: skip
-    train_file: str | None = option(None, "your own data: .jsonl/.csv/.tsv with src and trg, or .txt with one text per line")
+        None,
+        "folder with train.jsonl, valid.jsonl and perhaps test.jsonl (src, trg; task text: .txt); several tasks: a"
+        " folder of such folders",
+    )
+    train_file: str | None = option(
+        None, "your own data: .jsonl/.csv/.tsv with src and trg, or .txt with one text per line"
+    )
     valid_file: str | None = option(None, "validation data; without it a share of train_file is held out")
     test_file: str | None = option(None, "test data")
-    dataset_name: str | None = option(None, "a dataset of the Hugging Face hub, or a local folder with one, instead of files")
+    dataset_name: str | None = option(
+        None, "a dataset of the Hugging Face hub, or a local folder with one, instead of files"
+    )
     dataset_config: str | None = option(None, "configuration of dataset_name, where it has several")
     source_column: str | None = option(None, "column of dataset_name with the sources; none: src or source")
     target_column: str | None = option(None, "column of dataset_name with the targets; none: trg or target")
@@ -70,17 +88,35 @@ class DataConfig:
     max_bad_rows: int = option(20, "stop when a file has more malformed rows than this", low=0)
     max_length: int = option(128, "longest sequence in word pieces, source and target together", low=8, high=65_536)
     max_target_length: int = option(64, "longest target in word pieces", low=1)
-    source_dropout: float = option(0.1, "share of examples trained without source (fill, mask, guidance)", low=0.0, high=1.0)
+    source_dropout: float = option(
+        0.1, "share of examples trained without source (fill, mask, guidance)", low=0.0, high=1.0
+    )
     continue_share: float = option(0.1, "share of examples trained as prefix -> rest (complete)", low=0.0, high=1.0)
-    style_dropout: float = option(0.1, "share of the examples with a style (column style or tone) that is trained without it", low=0.0, high=1.0)
-    text_continue_share: float = option(0.5, "of plain texts, the share trained as prefix -> rest; the others without source", low=0.0, high=1.0)
-    tokens_per_batch: int | None = option(None, "fill batches up to this many places (rows x width), with batch_size as the most rows", low=8)
-    noise_draws: int = option(1, "noised copies of every target per step, beside one source that is encoded once", low=1, high=64)
+    style_dropout: float = option(
+        0.1, "share of the examples with a style (column style or tone) that is trained without it", low=0.0, high=1.0
+    )
+    text_continue_share: float = option(
+        0.5, "of plain texts, the share trained as prefix -> rest; the others without source", low=0.0, high=1.0
+    )
+    tokens_per_batch: int | None = option(
+        None, "fill batches up to this many places (rows x width), with batch_size as the most rows", low=8
+    )
+    noise_draws: int = option(
+        1, "noised copies of every target per step, beside one source that is encoded once", low=1, high=64
+    )
     num_workers: int = option(0, "processes that prepare batches", low=0, high=64)
-    preprocessing_num_workers: int = option(0, "processes that tokenise large data; 0: this one, with the tokenizer's own threads", low=0, high=64)
-    cache_above_mb: int = option(64, "data above this size (MB) is read and tokenised once, and mapped from cache_dir", low=0)
-    cache_dir: str | None = option(None, "folder for that; none: $XDG_CACHE_HOME/diffusion_bert or ~/.cache/diffusion_bert; may be deleted")
-    license_note: str | None = option(None, "remark on the licence of the data: kept in checkpoints, shown when one is used (research use only)")
+    preprocessing_num_workers: int = option(
+        0, "processes that tokenise large data; 0: this one, with the tokenizer's own threads", low=0, high=64
+    )
+    cache_above_mb: int = option(
+        64, "data above this size (MB) is read and tokenised once, and mapped from cache_dir", low=0
+    )
+    cache_dir: str | None = option(
+        None, "folder for that; none: $XDG_CACHE_HOME/diffusion_bert or ~/.cache/diffusion_bert; may be deleted"
+    )
+    license_note: str | None = option(
+        None, "remark on the licence of the data: kept in checkpoints, shown when one is used (research use only)"
+    )
 
 
 @dataclass
@@ -97,13 +133,23 @@ class DiffusionConfig:
 class TrainingConfig:
     """training"""
 
-    loss: str = option("ce", "nelbo: the exact bound; ce: plain cross-entropy on masked places (lower variance)", ("nelbo", "ce"))
+    loss: str = option(
+        "ce", "nelbo: the exact bound; ce: plain cross-entropy on masked places (lower variance)", ("nelbo", "ce")
+    )
     hybrid_lambda: float = option(0.0, "with loss nelbo: add this times the cross-entropy", low=0.0)
-    label_smoothing: float = option(0.0, "with loss ce: share of the target spread over all words; 0 = off", low=0.0, high=0.9)
-    loss_weighting: str = option("none", "with loss ce: none, or linear: weight 1 - (t - 1)/T, little noise counts most", ("none", "linear"))
-    teacher: str | None = option(None, "with loss ce: a checkpoint whose expectations are learned too; a built-in size takes its vocabulary")
+    label_smoothing: float = option(
+        0.0, "with loss ce: share of the target spread over all words; 0 = off", low=0.0, high=0.9
+    )
+    loss_weighting: str = option(
+        "none", "with loss ce: none, or linear: weight 1 - (t - 1)/T, little noise counts most", ("none", "linear")
+    )
+    teacher: str | None = option(
+        None, "with loss ce: a checkpoint whose expectations are learned too; a built-in size takes its vocabulary"
+    )
     distillation_weight: float = option(0.5, "the teacher's share of the loss at masked places", low=0.0, high=1.0)
-    ema_decay: float = option(0.0, "validate and keep in best_model.pt a running average of the weights with this decay; 0 = off", low=0.0)
+    ema_decay: float = option(
+        0.0, "validate and keep in best_model.pt a running average of the weights with this decay; 0 = off", low=0.0
+    )
     epochs: int = option(3, "passes over the data", low=1)
     max_steps: int | None = option(None, "stop after this many optimizer steps", low=1)
     max_minutes: float | None = option(None, "stop after this many minutes of training", low=0.0)
@@ -111,7 +157,9 @@ class TrainingConfig:
     batch_size: int = option(64, "examples per forward pass, in each process", low=1)
     accumulation_steps: int = option(1, "forward passes per optimizer step, in each process", low=1)
     lr: float | None = option(None, "peak learning rate; none: 1e-3 from scratch, 1e-4 for a pretrained BERT", low=0.0)
-    lr_factor: float = option(1.0, "multiplies lr; the presets for continuing set it, since lr is then the parent's", low=0.0)
+    lr_factor: float = option(
+        1.0, "multiplies lr; the presets for continuing set it, since lr is then the parent's", low=0.0
+    )
     warmup_ratio: float = option(0.05, "share of training in which the learning rate rises", low=0.0, high=1.0)
     weight_decay: float = option(0.01, "AdamW weight decay", low=0.0)
     max_grad_norm: float = option(1.0, "clip the gradient to this norm", low=0.0)
@@ -122,11 +170,17 @@ class TrainingConfig:
     eval_steps: int | None = option(None, "also validate every so many steps, not only after each epoch", low=1)
     save_steps: int = option(500, "save last.pt every so many steps, and after each epoch", low=1)
     compile: bool = option(False, "torch.compile the encoder: minutes at the start, for long runs on a GPU")
-    num_threads: int | None = option(None, "CPU threads of torch in each process; none: its own choice", low=1, high=1024)
-    tensorboard: bool = option(False, "also write TensorBoard event files into the run directory (needs the package tensorboard)")
+    num_threads: int | None = option(
+        None, "CPU threads of torch in each process; none: its own choice", low=1, high=1024
+    )
+    tensorboard: bool = option(
+        False, "also write TensorBoard event files into the run directory (needs the package tensorboard)"
+    )
     keep_checkpoints: int = option(0, "also keep epoch_<n>.pt of the last so many epochs", low=0)
     logging_steps: int = option(20, "a line in metrics.jsonl every so many steps", low=1)
-    demonstration_steps: int | None = option(None, "show a sentence noised and denoised every so many steps; without it, after each epoch", low=1)
+    demonstration_steps: int | None = option(
+        None, "show a sentence noised and denoised every so many steps; without it, after each epoch", low=1
+    )
     dry_run: bool = option(False, "go through all stages for a few steps and leave nothing behind")
 
 
@@ -135,28 +189,45 @@ class SamplingConfig:
     """sampling"""
 
     sampler: str = option("confidence", "how places are revealed", SAMPLERS)
-    num_steps: int = option(32, "most denoiser calls per candidate (first_hitting: one per word piece)", low=1, high=100_000)
+    num_steps: int = option(
+        32, "most denoiser calls per candidate (first_hitting: one per word piece)", low=1, high=100_000
+    )
     style: str | None = option(None, "style of a rewritten text: one that the checkpoint knows; none: no style")
     num_samples: int = option(3, "candidates per text", low=1, high=1000)
     temperature: float = option(0.7, "0 takes the likeliest word, 1 the model's own distribution", low=0.0, high=100.0)
     top_k: int = option(0, "draw from the k likeliest words only; 0 = all", low=0)
     top_p: float = option(0.95, "draw from the likeliest words that make up this share", low=0.0, high=1.0)
-    guidance_scale: float = option(0.0, "push away from what would be written without a source; 0 = off, 2 is strong", low=0.0, high=100.0)
-    no_repeat: str = option(
-        "adjacent", "no word beside itself (adjacent); also no content word more often than in the source (content)", ("off", "adjacent", "content")
+    guidance_scale: float = option(
+        0.0, "push away from what would be written without a source; 0 = off, 2 is strong", low=0.0, high=100.0
     )
-    margin: bool = option(False, "confidence is the lead of the likeliest word over the next (samplers confidence and remask)")
-    gamma: float = option(0.1, "entropy bound of sampler entropy, in nats: 0 reveals one by one, larger more at once", low=0.0)
-    remask_cap: float = option(0.04, "sampler remask: largest probability per step that a word is masked again", low=0.0, high=1.0)
-    remask_order: str = option("confidence", "sampler remask: which sampler it is built on", ("confidence", "ancestral"))
+    no_repeat: str = option(
+        "adjacent",
+        "no word beside itself (adjacent); also no content word more often than in the source (content)",
+        ("off", "adjacent", "content"),
+    )
+    margin: bool = option(
+        False, "confidence is the lead of the likeliest word over the next (samplers confidence and remask)"
+    )
+    gamma: float = option(
+        0.1, "entropy bound of sampler entropy, in nats: 0 reveals one by one, larger more at once", low=0.0
+    )
+    remask_cap: float = option(
+        0.04, "sampler remask: largest probability per step that a word is masked again", low=0.0, high=1.0
+    )
+    remask_order: str = option(
+        "confidence", "sampler remask: which sampler it is built on", ("confidence", "ancestral")
+    )
     length: str | None = option(
         None,
-        "word pieces of a generated sentence: a number, or beside its source short, same or long; none: the model chooses",
+        "word pieces of a generated sentence: a number, or beside its source short, same or long; none: the model"
+        " chooses",
         LENGTHS,
         or_count=True,
     )
     length_beam: int = option(5, "how many of the likeliest lengths the candidates share", low=1)
-    best_of: int = option(3, "write this many times as many candidates and keep those the model finds likeliest", low=1, high=100)
+    best_of: int = option(
+        3, "write this many times as many candidates and keep those the model finds likeliest", low=1, high=100
+    )
     batch_size: int = option(128, "candidates denoised together", low=1)
     seed: int = option(0, "seed of the draws", low=0, high=2**32 - 1)
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
@@ -166,7 +237,10 @@ class SamplingConfig:
 class DisplayConfig:
     """display"""
 
-    trace: bool = option(False, "show how the first candidate was written, word by word in colours (one line per step where there are none)")
+    trace: bool = option(
+        False,
+        "show how the first candidate was written, word by word in colours (one line per step where there are none)",
+    )
     trace_delay: int = option(60, "milliseconds for which each step is shown", low=0, high=10_000)
 
 
@@ -174,8 +248,8 @@ def check_lambda(word_freq_lambda: float) -> None:
     """Refuse a lambda for which alpha(v, u) (schedule.py) would leave [0, 1] or rise with time."""
     if not 0 <= word_freq_lambda <= MAX_LAMBDA:
         raise UserError(
-            f"word_freq_lambda is {word_freq_lambda:g}: expected 0 (no word-frequency noise) to {math.floor(MAX_LAMBDA * 1000) / 1000} (= 1/pi, "
-            f"the largest for which no word is ever unmasked by noise)"
+            f"word_freq_lambda is {word_freq_lambda:g}: expected 0 (no word-frequency noise) to"
+            f" {math.floor(MAX_LAMBDA * 1000) / 1000} (= 1/pi, the largest for which no word is ever unmasked by noise)"
         )
 
 
@@ -222,48 +296,68 @@ class RunConfig:
         check_lambda(self.diffusion.word_freq_lambda)
         if data.max_target_length + 4 > data.max_length:
             raise UserError(
-                f"max_target_length is {data.max_target_length} but max_length is {data.max_length}: leave at least 4 places for the source"
+                f"max_target_length is {data.max_target_length} but max_length is {data.max_length}: leave at least 4"
+                " places for the source"
             )
         if data.source_dropout + data.continue_share > 1:
             raise UserError(
-                f"source_dropout {data.source_dropout} + continue_share {data.continue_share} is over 1: they are shares of the same examples"
+                f"source_dropout {data.source_dropout} + continue_share {data.continue_share} is over 1: they are"
+                " shares of the same examples"
             )
         longest = data.max_length + (data.noise_draws - 1) * (data.max_target_length + 1)
         if data.tokens_per_batch is not None and data.tokens_per_batch < longest:
             draws = f" with {data.noise_draws} targets beside it (noise_draws)" if data.noise_draws > 1 else ""
             raise UserError(
-                f"tokens_per_batch is {data.tokens_per_batch} but an example may take {longest} places (max_length {data.max_length}{draws}): it "
-                f"would not fit into a batch"
+                f"tokens_per_batch is {data.tokens_per_batch} but an example may take {longest} places (max_length"
+                f" {data.max_length}{draws}): it would not fit into a batch"
             )
         for name, needed in (("attention", "isolated"), ("timestep", "none")):
             if data.noise_draws > 1 and getattr(self.model, name) != needed:
                 raise UserError(
-                    f"noise_draws is {data.noise_draws} with {name} {getattr(self.model, name)}: several noised targets share a source only with "
-                    f"--{name} {needed}; set that, or --noise_draws 1"
+                    f"noise_draws is {data.noise_draws} with {name} {getattr(self.model, name)}: several noised targets"
+                    f" share a source only with --{name} {needed}; set that, or --noise_draws 1"
                 )
         if "," in data.task_name and (data.train_file or data.valid_file or data.test_file or data.dataset_name):
             raise UserError(
-                f"task_name is {data.task_name} with a file or dataset: several tasks take --data_dir DIR with a folder for each, DIR/TASK"
+                f"task_name is {data.task_name} with a file or dataset: several tasks take --data_dir DIR with a folder"
+                " for each, DIR/TASK"
             )
         if data.task_balance != "proportional" and "," not in data.task_name:
-            raise UserError(f"task_balance is {data.task_balance} but there is one task, {data.task_name}: name several with commas, or drop it")
+            raise UserError(
+                f"task_balance is {data.task_balance} but there is one task, {data.task_name}: name several with"
+                " commas, or drop it"
+            )
         if data.data_dir and data.train_file:
             raise UserError("--data_dir and --train_file both given: expected one of them; drop the other")
         if data.dataset_name and (data.data_dir or data.train_file):
-            raise UserError("--dataset_name and --data_dir or --train_file both given: expected one of them; drop the other")
+            raise UserError(
+                "--dataset_name and --data_dir or --train_file both given: expected one of them; drop the other"
+            )
         for name in ("dataset_config", "source_column", "target_column"):
             if getattr(data, name) is not None and not data.dataset_name:
-                raise UserError(f"--{name} without --dataset_name: say which dataset is meant (files have columns src and trg)")
+                raise UserError(
+                    f"--{name} without --dataset_name: say which dataset is meant (files have columns src and trg)"
+                )
         if (data.valid_file or data.test_file) and not (data.train_file or data.data_dir):
-            raise UserError("--valid_file/--test_file without --train_file or --data_dir: say where the training data is")
+            raise UserError(
+                "--valid_file/--test_file without --train_file or --data_dir: say where the training data is"
+            )
         if training.loss == "ce" and training.hybrid_lambda:
             raise UserError(f"hybrid_lambda is {training.hybrid_lambda} with loss ce: it only applies to --loss nelbo")
         if training.loss == "nelbo" and training.teacher:
             raise UserError(f"teacher is {training.teacher} with loss nelbo: a bound has no teacher; use --loss ce")
         for name, off in (("label_smoothing", 0.0), ("loss_weighting", "none")):
             if training.loss == "nelbo" and getattr(training, name) != off:
-                raise UserError(f"{name} is {getattr(training, name)} with loss nelbo: a bound is neither smoothed nor weighted; use --loss ce")
+                raise UserError(
+                    f"{name} is {getattr(training, name)} with loss nelbo: a bound is neither smoothed nor weighted;"
+                    " use --loss ce"
+                )
         if training.ema_decay >= 1:
-            raise UserError(f"ema_decay is {training.ema_decay:g}: expected 0 (off) or a number below 1, for example 0.999")
+            raise UserError(
+                f"ema_decay is {training.ema_decay:g}: expected 0 (off) or a number below 1, for example 0.999"
+            )
         if training.lr * training.lr_factor == 0:
-            raise UserError(f"lr x lr_factor is {training.lr:g} x {training.lr_factor:g}: expected a positive learning rate, for example 5e-4")
+            raise UserError(
+                f"lr x lr_factor is {training.lr:g} x {training.lr_factor:g}: expected a positive learning rate, for"
+                " example 5e-4"
+            )

@@ -16,7 +16,8 @@ from .tokenization import TextTokenizer
 
 
 class Collator:
-    """Sequences -> :class:`Batch`. ``skill`` says whether a prompt and source, an empty source, or a prefix of the target comes first.
+    """Sequences -> :class:`Batch`. ``skill`` says whether a prompt and source, an empty source, or a prefix of the
+    target comes first.
 
     ``prompt`` is that of PAIR, or several: those of the skills of a model in their order (skills.py).
     """
@@ -27,7 +28,9 @@ class Collator:
         self.prompts = {PAIR: tokenizer.encode(first), NO_SOURCE: [], CONTINUE: tokenizer.encode(CONTINUE_PROMPT)}
         self.prompts |= {CONTINUE + number: tokenizer.encode(text) for number, text in enumerate(more, 1)}
         self.prompt_lengths = np.array([len(self.prompts[skill]) for skill in range(len(self.prompts))])
-        self.heads = np.full((len(self.prompts), 1 + self.prompt_lengths.max()), tokenizer.pad_id)  # [CLS] prompt, by skill
+        self.heads = np.full(
+            (len(self.prompts), 1 + self.prompt_lengths.max()), tokenizer.pad_id
+        )  # [CLS] prompt, by skill
         self.heads[:, 0] = tokenizer.cls_id
         for skill, prompt_ids in self.prompts.items():
             self.heads[skill, 1 : 1 + len(prompt_ids)] = prompt_ids
@@ -40,11 +43,13 @@ class Collator:
         skills = np.array([skill for skill, _, _ in examples])
         return self._lay_out(np.concatenate(pieces), offsets[0:-1:2], offsets[1::2], offsets[2::2], skills)
 
-    def gather(self, data: EncodedPairs | EncodedMix, indices: np.ndarray, skills: np.ndarray, cuts: np.ndarray | None = None) -> Batch:
+    def gather(
+        self, data: EncodedPairs | EncodedMix, indices: np.ndarray, skills: np.ndarray, cuts: np.ndarray | None = None
+    ) -> Batch:
         """The examples ``indices`` [B] of the data, each with its skill [B].
 
-        ``cuts`` [B] in [0, 1) place the end of a CONTINUE prefix at one of the word boundaries of the target; where there is none, the
-        example is written without a source.
+        ``cuts`` [B] in [0, 1) place the end of a CONTINUE prefix at one of the word boundaries of the target; where
+        there is none, the example is written without a source.
         """
         ids, begin, middle, end = data.rows(indices)
         begin, skills = np.where(is_pair(skills), begin, middle), skills.copy()
@@ -59,7 +64,9 @@ class Collator:
             middle[rows] += np.where(nth[:, -1] > 0, (nth == chosen[:, None]).argmax(axis=1), 0)
         return self._lay_out(ids, begin, middle, end, skills)
 
-    def _lay_out(self, ids: np.ndarray, begin: np.ndarray, middle: np.ndarray, end: np.ndarray, skills: np.ndarray) -> Batch:
+    def _lay_out(
+        self, ids: np.ndarray, begin: np.ndarray, middle: np.ndarray, end: np.ndarray, skills: np.ndarray
+    ) -> Batch:
         """Row r is [CLS] prompt ids[begin:middle] [SEP] ids[middle:end] [SEP], padded: no loop over rows or words."""
         prompt_length = self.prompt_lengths[skills]
         source_length = 2 + prompt_length + middle - begin
@@ -72,7 +79,9 @@ class Collator:
         every = np.arange(len(rows))
         rows[every, source_length - 1] = rows[every, length - 1] = self.tokenizer.sep_id
         head = column[: self.heads.shape[1]]
-        rows[:, : len(head)] = np.where(head <= prompt_length[:, None], self.heads[skills, : len(head)], rows[:, : len(head)])
+        rows[:, : len(head)] = np.where(
+            head <= prompt_length[:, None], self.heads[skills, : len(head)], rows[:, : len(head)]
+        )
         lengths = (torch.from_numpy(values) for values in (source_length, prompt_length, end - middle))
         return Batch(torch.from_numpy(rows), *lengths, self.tokenizer.pad_id, self.tokenizer.mask_id)
 
@@ -80,13 +89,13 @@ class Collator:
 class EpochBatches(torch.utils.data.Dataset):
     """The batches of one epoch, wholly determined by (seed, epoch): neither workers nor a resume change them.
 
-    Each example gets a skill (pair / no source / continue) and occurs once, or with ``config.task_balance`` at most once. Within a window of
-    ``WINDOW`` batches every skill (the pairs of all tasks together) is sorted by its own length and spread over the batches from short to
-    long, so that every batch holds all skills; but examples without source, which are about half as long, are drawn to the short end by the
-    law ``DRAWN``, for there they need less padding.
-    A batch has ``batch_size`` examples, or as many as ``config.tokens_per_batch`` allows (rows x width, padding included).
-    The share ``config.style_dropout`` of the examples with a style gets the prompt without it. Each target stands ``config.noise_draws`` times in
-    its row (``Batch.repeated``).
+    Each example gets a skill (pair / no source / continue) and occurs once, or with ``config.task_balance`` at most
+    once. Within a window of ``WINDOW`` batches every skill (the pairs of all tasks together) is sorted by its own
+    length and spread over the batches from short to long, so that every batch holds all skills; but examples without
+    source, which are about half as long, are drawn to the short end by the law ``DRAWN``, for there they need less
+    padding. A batch has ``batch_size`` examples, or as many as ``config.tokens_per_batch`` allows (rows x width,
+    padding included). The share ``config.style_dropout`` of the examples with a style gets the prompt without it. Each
+    target stands ``config.noise_draws`` times in its row (``Batch.repeated``).
     """
 
     WINDOW = 64  # batches sorted by length together
@@ -94,7 +103,15 @@ class EpochBatches(torch.utils.data.Dataset):
     PLACES = np.linspace(0.0, 1.0, 1001)
     DRAWN = 0.2 * PLACES + 0.8 * (1 - (1 - PLACES) ** 5)
 
-    def __init__(self, data: EncodedPairs | EncodedMix, collator: Collator, config: DataConfig, batch_size: int, seed: int, epoch: int):
+    def __init__(
+        self,
+        data: EncodedPairs | EncodedMix,
+        collator: Collator,
+        config: DataConfig,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+    ):
         self.data, self.collator = data, collator
         rng = np.random.default_rng([seed, epoch])
         draw, self.cuts = rng.random(len(data), dtype=np.float32), rng.random(len(data), dtype=np.float32)
@@ -103,7 +120,9 @@ class EpochBatches(torch.utils.data.Dataset):
         continued = np.where(data.has_source, config.source_dropout + config.continue_share, 1.0)
         pair = PAIR if data.pair_skills is None else data.pair_skills
         if data.plain_skills is not None:
-            styleless = np.random.default_rng([seed, epoch, 1]).random(len(data), dtype=np.float32) < config.style_dropout
+            styleless = (
+                np.random.default_rng([seed, epoch, 1]).random(len(data), dtype=np.float32) < config.style_dropout
+            )
             pair = np.where(styleless, data.plain_skills, pair)
         self.skills = np.where(draw < no_source, NO_SOURCE, np.where(draw < continued, CONTINUE, pair)).astype(np.int16)
         self.draws = config.noise_draws
@@ -127,7 +146,9 @@ class EpochBatches(torch.utils.data.Dataset):
     def _places(self, skills: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Where on the way from short (0) to long (1) each example of a window stands."""
         places = np.empty(len(skills))
-        skills = np.where(is_pair(skills), PAIR, skills)  # the pairs of all tasks together: like lengths, whatever the task
+        skills = np.where(
+            is_pair(skills), PAIR, skills
+        )  # the pairs of all tasks together: like lengths, whatever the task
         for skill in (PAIR, NO_SOURCE, CONTINUE):
             members = np.flatnonzero(skills == skill)
             members = members[np.argsort(lengths[members], kind="stable")]
@@ -149,7 +170,9 @@ class EpochBatches(torch.utils.data.Dataset):
 
 
 def _cut(lengths: np.ndarray, batch_size: int, tokens: int | None) -> list[int]:
-    """Where batches begin in a row of examples: after ``batch_size`` of them, or before rows x width exceeds ``tokens``."""
+    """Where batches begin in a row of examples: after ``batch_size`` of them, or before rows x width exceeds
+    ``tokens``.
+    """
     if tokens is None:
         return list(range(0, len(lengths), batch_size))
     starts, width = [0], 0
@@ -164,8 +187,9 @@ def _cut(lengths: np.ndarray, batch_size: int, tokens: int | None) -> list[int]:
 def balanced_choice(sizes: Sequence[int], balance: str, seed: int, epoch: int) -> np.ndarray | None:
     """The examples of an epoch when tasks of these sizes n are balanced; None stands for all.
 
-    ``equal`` takes min n of each, ``sqrt`` sqrt(n min n): the whole smallest task and a part of the others. Successive epochs walk through a
-    shuffled task part by part; when what is left no longer makes a part it is shuffled anew, so that nothing occurs twice in an epoch.
+    ``equal`` takes min n of each, ``sqrt`` sqrt(n min n): the whole smallest task and a part of the others. Successive
+    epochs walk through a shuffled task part by part; when what is left no longer makes a part it is shuffled anew, so
+    that nothing occurs twice in an epoch.
     """
     if balance == "proportional" or len(sizes) < 2:
         return None
@@ -191,7 +215,9 @@ def fixed_choice(data: EncodedPairs | EncodedMix, limit: int | None = None) -> l
     return [start + spread_choice(len(part), share) for start, part in zip(starts, data.parts)]
 
 
-def fixed_batches(data: EncodedPairs | EncodedMix, collator: Collator, batch_size: int = 64, limit: int | None = None) -> list[Batch]:
+def fixed_batches(
+    data: EncodedPairs | EncodedMix, collator: Collator, batch_size: int = 64, limit: int | None = None
+) -> list[Batch]:
     """Batches for validation: the same examples (``fixed_choice``) in the same batches every time, sorted by length.
 
     Plain texts are taken without source. Every batch is of one task (``batch_tasks``).
@@ -201,7 +227,9 @@ def fixed_batches(data: EncodedPairs | EncodedMix, collator: Collator, batch_siz
     for chosen in fixed_choice(data, limit):
         chosen = chosen[np.argsort(lengths[chosen], kind="stable")]
         groups = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
-        batches += [collator.gather(data, group, np.where(data.has_source[group], pairs[group], NO_SOURCE)) for group in groups]
+        batches += [
+            collator.gather(data, group, np.where(data.has_source[group], pairs[group], NO_SOURCE)) for group in groups
+        ]
     return batches
 
 

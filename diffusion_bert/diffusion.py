@@ -1,8 +1,11 @@
-"""Absorbing-state diffusion, exactly: forward process, posterior, reverse step and KL, with one schedule per token type.
+"""Absorbing-state diffusion, exactly: forward process, posterior, reverse step and KL, with one schedule per token
+type.
 
-Notation: x_0 clean ids, x_t noised ids, tau_s < tau_t in [0, 1], m_t(v) the probability that type v is masked at t (schedule.py),
-r(v) = (m_t(v) - m_s(v)) / m_t(v), mu = the denoiser's p(x_0 | x_t, source) with no mass on [MASK] and the other specials.
-Shapes: B batch, L length, V vocabulary, N masked places. A word already clean at t is clean at s too; all of this concerns masked places.
+Notation: x_0 clean ids, x_t noised ids, tau_s < tau_t in [0, 1], m_t(v) the probability that type v is masked at t
+(schedule.py), r(v) = (m_t(v) - m_s(v)) / m_t(v), mu = the denoiser's p(x_0 | x_t, source) with no mass on [MASK] and
+the other specials.
+Shapes: B batch, L length, V vocabulary, N masked places. A word already clean at t is clean at s too; all of this
+concerns masked places.
 """
 
 from __future__ import annotations
@@ -34,11 +37,18 @@ class AbsorbingDiffusion:
         self.schedule = schedule
         self.mask_id = mask_id
 
-    def q_sample(self, x_0: Tensor, tau: Tensor, maskable: Tensor, generator: torch.Generator | None = None, uniform: Tensor | None = None) -> Tensor:
+    def q_sample(
+        self,
+        x_0: Tensor,
+        tau: Tensor,
+        maskable: Tensor,
+        generator: torch.Generator | None = None,
+        uniform: Tensor | None = None,
+    ) -> Tensor:
         """x_t ~ q(x_t | x_0): each maskable place becomes [MASK] with probability m_t(x_0).
 
-        x_0 [B, L] ids, tau [B] or [B, L], maskable [B, L] bool -> x_t [B, L]. The uniform numbers are drawn in float64 on the CPU, so that a seed
-        means the same noise on every device; ``uniform`` [B, L] takes the place of the draw.
+        x_0 [B, L] ids, tau [B] or [B, L], maskable [B, L] bool -> x_t [B, L]. The uniform numbers are drawn in float64
+        on the CPU, so that a seed means the same noise on every device; ``uniform`` [B, L] takes the place of the draw.
         """
         m = self.schedule.mask_probability(tau if tau.dim() == 2 else tau[:, None], x_0)  # [B, L]
         if uniform is None:
@@ -46,7 +56,9 @@ class AbsorbingDiffusion:
         return torch.where(maskable & (uniform < m), self.mask_id, x_0)
 
     def posterior(self, x_0: Tensor, x_t: Tensor, tau_s: Tensor, tau_t: Tensor, vocab_size: int) -> Tensor:
-        """q(x_s | x_t, x_0) as a table [..., V]: at a masked place x_0 with r(x_0), else [MASK]; elsewhere x_t for certain."""
+        """q(x_s | x_t, x_0) as a table [..., V]: at a masked place x_0 with r(x_0), else [MASK]; elsewhere x_t for
+        certain.
+        """
         r = self.schedule.reveal_probability(tau_s, tau_t, x_0)
         masked = x_t == self.mask_id
         table = torch.zeros(*x_t.shape, vocab_size, dtype=torch.float64, device=x_t.device)
@@ -68,24 +80,32 @@ class AbsorbingDiffusion:
     def kl(self, log_mu: Tensor, x_0: Tensor, tau_s: Tensor, tau_t: Tensor) -> KlTerms:
         """KL(q(x_s | x_t, x_0) || p(x_s | x_t)) at masked places.
 
-        log_mu [N, V], x_0 [N] the true words, tau_s and tau_t [N]. At s = 0, r = 1 and only ``-log mu_x`` is left. The second term
-        vanishes only when r is the same for all words: without it weighted cross-entropy is no bound for lambda > 0. It is
-        written with log(1 - r), so that the float32 sum over words is damped by r, which is small on a fine grid.
+        log_mu [N, V], x_0 [N] the true words, tau_s and tau_t [N]. At s = 0, r = 1 and only ``-log mu_x`` is left. The
+        second term vanishes only when r is the same for all words: without it weighted cross-entropy is no bound for
+        lambda > 0. It is written with log(1 - r), so that the float32 sum over words is damped by r, which is small on
+        a fine grid.
         """
         log_mu_x = log_mu.gather(-1, x_0[:, None]).squeeze(-1).double()
         r_x = self.schedule.reveal_probability(tau_s, tau_t, x_0)
         reveal_term = -r_x * log_mu_x
         if self.schedule.is_plain:
             return KlTerms(reveal_term, torch.zeros_like(reveal_term))
-        expected_r = (log_mu.exp() * self._by_time(self.schedule.reveal_probability, log_mu.dtype, tau_s, tau_t)).sum(-1).double()
+        expected_r = (
+            (log_mu.exp() * self._by_time(self.schedule.reveal_probability, log_mu.dtype, tau_s, tau_t))
+            .sum(-1)
+            .double()
+        )
         last = r_x >= 1  # s = 0: everything is revealed; keep log 0 out of the gradient
         stay = torch.log1p(-torch.where(last, 0.0, r_x)) - torch.log1p(-torch.where(last, 0.0, expected_r))
         return KlTerms(reveal_term, torch.where(last, 0.0, 1 - r_x) * stay)
 
-    def corrected_kl(self, log_mu_x: Tensor, mean_excess: Tensor, x_0: Tensor, tau_s: Tensor, tau_t: Tensor) -> tuple[KlTerms, Tensor]:
+    def corrected_kl(
+        self, log_mu_x: Tensor, mean_excess: Tensor, x_0: Tensor, tau_s: Tensor, tau_t: Tensor
+    ) -> tuple[KlTerms, Tensor]:
         """``kl`` after ``correct_for_time``, and the corrected log mu*_x, without a table over all words.
 
-        Both need mu only through E_mu[m_t] = sum_v mu_v m_t(v), and m is linear in h_v (``NoiseSchedule.mean_mask_probability``):
+        Both need mu only through E_mu[m_t] = sum_v mu_v m_t(v), and m is linear in h_v
+        (``NoiseSchedule.mean_mask_probability``):
 
             log mu*_x = log mu_x + log m_t(x) - log E_mu[m_t]          1 - sum_v mu*_v r(v) = E_mu[m_s] / E_mu[m_t]
 
@@ -102,14 +122,19 @@ class AbsorbingDiffusion:
         mean_s, mean_t = (self.schedule.mean_mask_probability(tau, mean_excess) for tau in (tau_s, tau_t))
         log_mu_x = log_mu_x + m_t.log() - mean_t.log()
         last = r_x >= 1  # s = 0: everything is revealed; keep log 0 out of the gradient
-        stay = torch.where(last, 1.0, m_s / m_t).log() - torch.where(last, 1.0, mean_s).log() + torch.where(last, 1.0, mean_t).log()
+        stay = (
+            torch.where(last, 1.0, m_s / m_t).log()
+            - torch.where(last, 1.0, mean_s).log()
+            + torch.where(last, 1.0, mean_t).log()
+        )
         return KlTerms(-r_x * log_mu_x, torch.where(last, 0.0, 1 - r_x) * stay), log_mu_x
 
     def correct_for_time(self, log_mu: Tensor, tau_t: Tensor) -> Tensor:
         """mu*(v) proportional to mu(v) m_t(v), renormalised: what a time-free network cannot know.
 
         With lambda > 0 the mere fact that a place is still masked at t speaks for the words that are masked early. The
-        factor p(masked at t | v) = m_t(v) is exact for one masked place and first order for several. log_mu [N, V], tau_t [N].
+        factor p(masked at t | v) = m_t(v) is exact for one masked place and first order for several. log_mu [N, V],
+        tau_t [N].
         """
         if self.schedule.is_plain:
             return log_mu
@@ -118,9 +143,13 @@ class AbsorbingDiffusion:
 
     @staticmethod
     def _by_time(table, dtype: torch.dtype, *taus: Tensor) -> Tensor:
-        """table(*taus) [N, V], or [1, V] for one time: computed in float64 once per run of equal times (as places of one sentence have)."""
+        """table(*taus) [N, V], or [1, V] for one time: computed in float64 once per run of equal times (as places of
+        one sentence have).
+        """
         times = torch.stack(taus)  # [k, N]
         starts = torch.ones(times.shape[1], dtype=torch.bool, device=times.device)
         starts[1:] = (times[:, 1:] != times[:, :-1]).any(0)
         rows = table(*times[:, starts].unbind(0)).to(dtype)
-        return rows if len(rows) == 1 else rows[starts.long().cumsum(0) - 1]  # one time for all, as in most samplers: nothing to copy
+        return (
+            rows if len(rows) == 1 else rows[starts.long().cumsum(0) - 1]
+        )  # one time for all, as in most samplers: nothing to copy

@@ -1,7 +1,8 @@
 """One training by several processes, as ``torchrun`` starts them: who am I, sums over all, one voice for errors.
 
-torchrun tells each process its number by RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR/PORT. Without them, or with one process, everything here
-does nothing. Numbers that decide something (counts, signals, minutes) go over gloo from host to host; only gradients use NCCL on a GPU.
+torchrun tells each process its number by RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR/PORT. Without them, or with one
+process, everything here does nothing. Numbers that decide something (counts, signals, minutes) go over gloo from host
+to host; only gradients use NCCL on a GPU.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Any
 
 from .errors import UserError
 
-PATIENCE = timedelta(hours=24)  # a process that dies is noticed at once, by its closed connection; one that is merely slow is waited for
+PATIENCE = timedelta(
+    hours=24
+)  # a process that dies is noticed at once, by its closed connection; one that is merely slow is waited for
 
 
 def process_rank() -> int:
@@ -92,7 +95,9 @@ class Processes:
 
 
 def flat_gradients(parameters: Iterable):
-    """Make every gradient a view of one flat tensor of zeros, which is returned: one sum over processes is then one call."""
+    """Make every gradient a view of one flat tensor of zeros, which is returned: one sum over processes is then one
+    call.
+    """
     import torch
 
     parameters = list(parameters)
@@ -115,7 +120,10 @@ def join(device: str = "auto") -> Processes:
     import torch
 
     if re.fullmatch(r"cuda:\d+", device):
-        raise UserError(f"device is '{device}' with {process_count()} processes: expected cuda or auto, each process then takes its own GPU")
+        raise UserError(
+            f"device is '{device}' with {process_count()} processes: expected cuda or auto, each process then takes its"
+            " own GPU"
+        )
     if not torch.distributed.is_initialized():
         on_gpu = device != "cpu" and torch.cuda.is_available()
         if on_gpu:
@@ -124,8 +132,9 @@ def join(device: str = "auto") -> Processes:
             torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
         except (RuntimeError, ValueError) as error:
             raise UserError(
-                f"cannot meet the other processes at {os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')} "
-                f"({str(error).splitlines()[0][:120]}); start with torchrun, with the same --rdzv_endpoint on every node"
+                f"cannot meet the other processes at {os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+                f" ({str(error).splitlines()[0][:120]}); start with torchrun, with the same --rdzv_endpoint on every"
+                " node"
             ) from None
     return Processes(torch.distributed.get_rank(), torch.distributed.get_world_size())
 
@@ -147,7 +156,9 @@ def leave() -> None:
 
 
 def may_speak() -> bool:
-    """Whether this process prints an error: of those that fail together only the first one does (before they have met, number 0)."""
+    """Whether this process prints an error: of those that fail together only the first one does (before they have met,
+    number 0).
+    """
     if process_count() == 1:
         return True
     distributed = sys.modules.get("torch.distributed")
@@ -165,4 +176,6 @@ def _peers_may_end():
     try:
         yield
     except RuntimeError as error:
-        raise UserError(f"another process of this training has ended; its message says why ({str(error).splitlines()[0][:100]})") from None
+        raise UserError(
+            f"another process of this training has ended; its message says why ({str(error).splitlines()[0][:100]})"
+        ) from None

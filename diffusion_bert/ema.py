@@ -11,7 +11,8 @@ from .errors import UserError
 
 
 class WeightAverage:
-    """average <- d average + (1 - d) weights after every step, with d = min(decay, (1 + n) / (10 + n)) at the n-th update.
+    """average <- d average + (1 - d) weights after every step, with d = min(decay, (1 + n) / (10 + n)) at the n-th
+    update.
 
     The rising d lets the random start be forgotten in short runs as well. Kept in float32 on the weights' device.
 
@@ -58,7 +59,9 @@ class WeightAverage:
         Raises:
             UserError: it belongs to another network.
         """
-        if {name: value.shape for name, value in state["average"].items()} != {name: value.shape for name, value in self.average.items()}:
+        if {name: value.shape for name, value in state["average"].items()} != {
+            name: value.shape for name, value in self.average.items()
+        }:
             raise UserError("the averaged weights in this checkpoint do not fit the network: use another checkpoint")
         self.updates = state["updates"]
         for name, value in state["average"].items():

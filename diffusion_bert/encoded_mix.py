@@ -18,7 +18,9 @@ from .tokenization import TextTokenizer
 
 
 class EncodedMix:
-    """The encoded pairs of several tasks one after the other, each part in memory or mapped as it is; otherwise like ``EncodedPairs``."""
+    """The encoded pairs of several tasks one after the other, each part in memory or mapped as it is; otherwise like
+    ``EncodedPairs``.
+    """
 
     def __init__(self, parts: dict[str, EncodedPairs], sizes: Sequence[int]):
         """``sizes``: how many pairs each part was made from."""
@@ -48,8 +50,12 @@ class EncodedMix:
             part, chosen = self.parts[number], np.flatnonzero(owner == number)
             own = indices[chosen] - self.starts[number]
             count = lengths[chosen]
-            within = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)  # 0, 1, ... in each example
-            ids[np.repeat(begin[chosen], count) + within] = np.asarray(part.ids)[np.repeat(part.offsets[2 * own], count) + within]
+            within = np.arange(int(count.sum())) - np.repeat(
+                np.cumsum(count) - count, count
+            )  # 0, 1, ... in each example
+            ids[np.repeat(begin[chosen], count) + within] = np.asarray(part.ids)[
+                np.repeat(part.offsets[2 * own], count) + within
+            ]
         return ids, begin, begin + self.source_lengths[indices], end
 
     def target_blocks(self, size: int = BLOCK) -> Iterator[np.ndarray]:
@@ -57,15 +63,24 @@ class EncodedMix:
         return itertools.chain.from_iterable(part.target_blocks(size) for part in self.parts)
 
 
-def encode_tasks(pairs: Sequence[Pair], tokenizer: TextTokenizer, config: DataConfig, skills: Skills, task: str | None = None):
-    """Encoded pairs with the skill of every example: ``EncodedMix`` of mixed pairs, else ``EncodedPairs`` of the pairs of ``task``
-    (default: the model's first)."""
+def encode_tasks(
+    pairs: Sequence[Pair], tokenizer: TextTokenizer, config: DataConfig, skills: Skills, task: str | None = None
+):
+    """Encoded pairs with the skill of every example: ``EncodedMix`` of mixed pairs, else ``EncodedPairs`` of the pairs
+    of ``task`` (default: the model's first).
+    """
     parts = parts_of(pairs, task or skills.first)
     encoded = {name: _encode_task(part, tokenizer, config, skills, name) for name, part in parts.items()}
-    return EncodedMix(encoded, [len(part) for part in parts.values()]) if isinstance(pairs, MixedPairs) else next(iter(encoded.values()))
+    return (
+        EncodedMix(encoded, [len(part) for part in parts.values()])
+        if isinstance(pairs, MixedPairs)
+        else next(iter(encoded.values()))
+    )
 
 
-def _encode_task(pairs: Sequence[Pair], tokenizer: TextTokenizer, config: DataConfig, skills: Skills, task: str) -> EncodedPairs:
+def _encode_task(
+    pairs: Sequence[Pair], tokenizer: TextTokenizer, config: DataConfig, skills: Skills, task: str
+) -> EncodedPairs:
     longest = max(skills.prompts_of(task), key=lambda prompt: len(tokenizer.encode(prompt)))
     data = encode_pairs(pairs, tokenizer, config, longest)
     if len(skills.table) == 1 and len(skills.tasks) == 1:

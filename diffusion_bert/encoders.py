@@ -7,8 +7,8 @@
 | DistilBERT | the same vector | learned | no |
 | ModernBERT | the same vector | rotary; most layers look no further than a window | no |
 
-Every pass gets its mask explicitly, [B, 1, Q, K], True = may look: all four take it as it is, so the source stays isolated in each. The families
-without a cache encode the whole sequence at every step.
+Every pass gets its mask explicitly, [B, 1, Q, K], True = may look: all four take it as it is, so the source stays
+isolated in each. The families without a cache encode the whole sequence at every step.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Family:
     encoder: str  # the encoder, and with a dot the opening of its weights' names
     layers: str
     words: str  # the embedding table
-    # where in a layer the work on each place by itself begins: from here on places can be left out; None: there is no such part
+    # where in a layer the work on each place by itself begins: from here on places can be left out; None: there is no
+    # such part
     place_by_place: str | None = "attention.output"
     caches: bool = True  # whether it can keep keys and values of the source
     token_types: bool = False
@@ -68,7 +69,9 @@ class Family:
     head: tuple[str, ...] = ("lm_head",)  # modules or functions from states to logits
 
     def private_config(self, config):
-        """A copy to change. is_decoder makes BERT and RoBERTa accept a cache. It would also make them silently causal without the explicit mask."""
+        """A copy to change. is_decoder makes BERT and RoBERTa accept a cache. It would also make them silently causal
+        without the explicit mask.
+        """
         flags = {"is_decoder": True, "use_cache": True, "add_cross_attention": False} if self.caches else {}
         return self.config_class.from_dict({**config.to_dict(), **flags, "chunk_size_feed_forward": 0})
 
@@ -85,17 +88,24 @@ class Family:
         return mlm.get_submodule(name)
 
     def logits(self, mlm: nn.Module, states: Tensor, table: Tensor | None = None) -> Tensor:
-        """The vocabulary head: [N, D] -> [N, V]; ``table`` stands in for the embedding table [V, D], which the head shares."""
+        """The vocabulary head: [N, D] -> [N, V]; ``table`` stands in for the embedding table [V, D], which the head
+        shares.
+        """
         for name in self.head:
             part = getattr(mlm, name)
-            own = [] if table is None or not isinstance(part, nn.Module) else shared_names(part, mlm.get_submodule(self.words).weight)
+            own = (
+                []
+                if table is None or not isinstance(part, nn.Module)
+                else shared_names(part, mlm.get_submodule(self.words).weight)
+            )
             states = functional_call(part, dict.fromkeys(own, table), (states,)) if own else part(states)
         return states
 
     @contextlib.contextmanager
     def changed_layers(self, mlm: nn.Module, extra: Tensor | None, read: Tensor | None) -> Iterator[None]:
-        """Let layer l add ``extra[:, l]`` [B, layers, Q, D] to what it receives, and the last one do its work on each place by itself for the flat
-        places ``read`` [M] alone: its result is then [M, D]."""
+        """Let layer l add ``extra[:, l]`` [B, layers, Q, D] to what it receives, and the last one do its work on each
+        place by itself for the flat places ``read`` [M] alone: its result is then [M, D].
+        """
         layers, hooks = mlm.get_submodule(self.layers), []
         if extra is not None:
             hooks += [layer.register_forward_pre_hook(_adds(own)) for layer, own in zip(layers, extra.unbind(1))]
@@ -107,8 +117,12 @@ class Family:
             for hook in hooks:
                 hook.remove()
 
-    def run(self, mlm: nn.Module, embeddings: Tensor, token_types: Tensor, positions: Tensor, allowed: Tensor, cache=None) -> Tensor:
-        """Hidden states [B, Q, D] from word embeddings [B, Q, D]; token_types and positions [B, Q], allowed [B, Q, K] bool."""
+    def run(
+        self, mlm: nn.Module, embeddings: Tensor, token_types: Tensor, positions: Tensor, allowed: Tensor, cache=None
+    ) -> Tensor:
+        """Hidden states [B, Q, D] from word embeddings [B, Q, D]; token_types and positions [B, Q], allowed [B, Q, K]
+        bool.
+        """
         if mlm.config.type_vocab_size < 2 or not self.token_types:
             token_types = torch.zeros_like(token_types)
         return getattr(mlm, self.encoder)(
@@ -131,14 +145,22 @@ class Roberta(Family):
 class DistilBert(Family):
     """Half a BERT: no token types, no cache."""
 
-    def run(self, mlm: nn.Module, embeddings: Tensor, token_types: Tensor, positions: Tensor, allowed: Tensor, cache=None) -> Tensor:
-        return mlm.distilbert(inputs_embeds=embeddings, position_ids=positions, attention_mask=allowed[:, None]).last_hidden_state
+    def run(
+        self, mlm: nn.Module, embeddings: Tensor, token_types: Tensor, positions: Tensor, allowed: Tensor, cache=None
+    ) -> Tensor:
+        return mlm.distilbert(
+            inputs_embeds=embeddings, position_ids=positions, attention_mask=allowed[:, None]
+        ).last_hidden_state
 
 
 class ModernBert(Family):
-    """Rotary positions; its local layers see the places whose positions lie within half a window, in source and target alike."""
+    """Rotary positions; its local layers see the places whose positions lie within half a window, in source and target
+    alike.
+    """
 
-    def run(self, mlm: nn.Module, embeddings: Tensor, token_types: Tensor, positions: Tensor, allowed: Tensor, cache=None) -> Tensor:
+    def run(
+        self, mlm: nn.Module, embeddings: Tensor, token_types: Tensor, positions: Tensor, allowed: Tensor, cache=None
+    ) -> Tensor:
         near = (positions[:, :, None] - positions[:, None, :]).abs() <= mlm.config.sliding_window
         # padding may be far from all it is allowed to see; without anything to see it would become NaN
         near = (allowed & near) | torch.eye(positions.shape[1], dtype=torch.bool, device=positions.device)
@@ -148,22 +170,45 @@ class ModernBert(Family):
 
 FAMILIES = {
     "bert": Family(
-        transformers.BertConfig, transformers.BertForMaskedLM, "bert", "bert.encoder.layer", "bert.embeddings.word_embeddings",
-        token_types=True, head=("cls",),
+        transformers.BertConfig,
+        transformers.BertForMaskedLM,
+        "bert",
+        "bert.encoder.layer",
+        "bert.embeddings.word_embeddings",
+        token_types=True,
+        head=("cls",),
     ),
     "roberta": Roberta(
-        transformers.RobertaConfig, transformers.RobertaForMaskedLM, "roberta", "roberta.encoder.layer", "roberta.embeddings.word_embeddings",
+        transformers.RobertaConfig,
+        transformers.RobertaForMaskedLM,
+        "roberta",
+        "roberta.encoder.layer",
+        "roberta.embeddings.word_embeddings",
     ),
     "distilbert": DistilBert(
-        transformers.DistilBertConfig, transformers.DistilBertForMaskedLM, "distilbert", "distilbert.transformer.layer",
-        "distilbert.embeddings.word_embeddings", place_by_place=None, caches=False, dropout=("dropout", "attention_dropout"), inner_size="hidden_dim",
+        transformers.DistilBertConfig,
+        transformers.DistilBertForMaskedLM,
+        "distilbert",
+        "distilbert.transformer.layer",
+        "distilbert.embeddings.word_embeddings",
+        place_by_place=None,
+        caches=False,
+        dropout=("dropout", "attention_dropout"),
+        inner_size="hidden_dim",
         head=("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),
     ),
     "modernbert": ModernBert(
-        transformers.ModernBertConfig, transformers.ModernBertForMaskedLM, "model", "model.layers", "model.embeddings.tok_embeddings",
-        place_by_place=None, caches=False, dropout=("embedding_dropout", "mlp_dropout", "attention_dropout"), head=("head", "decoder"),
+        transformers.ModernBertConfig,
+        transformers.ModernBertForMaskedLM,
+        "model",
+        "model.layers",
+        "model.embeddings.tok_embeddings",
+        place_by_place=None,
+        caches=False,
+        dropout=("embedding_dropout", "mlp_dropout", "attention_dropout"),
+        head=("head", "decoder"),
     ),
-}  # fmt: skip
+}
 
 
 def family_of(config) -> Family:

@@ -22,7 +22,9 @@ BLOCK = 10_000  # pairs that are worked on together
 
 @dataclass
 class EncodedPairs:
-    """Word pieces of many examples in flat arrays, in memory or mapped from a file: example i is ``source(i)``, ``target(i)``."""
+    """Word pieces of many examples in flat arrays, in memory or mapped from a file: example i is ``source(i)``,
+    ``target(i)``.
+    """
 
     ids: np.ndarray  # int32, all sources and targets one after the other
     offsets: np.ndarray  # int64 [2 n + 1], source i at offsets[2i], target i at offsets[2i + 1]
@@ -40,7 +42,9 @@ class EncodedPairs:
         return [self]
 
     def rows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(ids, begin, middle, end): the source of example indices[r] is ids[begin[r] : middle[r]], its target ids[middle[r] : end[r]]."""
+        """(ids, begin, middle, end): the source of example indices[r] is ids[begin[r] : middle[r]], its target
+        ids[middle[r] : end[r]].
+        """
         return np.asarray(self.ids), *(np.asarray(self.offsets[2 * indices + part]) for part in range(3))
 
     def source(self, index: int) -> np.ndarray:
@@ -86,12 +90,16 @@ class Limits:
             f"pairs longer than max_length {self.max_length}",
             "targets without a single word piece",
         )
-        return [f"{int(count):,} of {rows:,} rows left out: {reason}" for count, reason in zip(left_out, reasons) if count]
+        return [
+            f"{int(count):,} of {rows:,} rows left out: {reason}" for count, reason in zip(left_out, reasons) if count
+        ]
 
 
 @dataclass
 class Block:
-    """Some encoded pairs: flat ids, lengths [n, 2] of source and target, and which rows were kept; ``left_out`` counts the three reasons."""
+    """Some encoded pairs: flat ids, lengths [n, 2] of source and target, and which rows were kept; ``left_out`` counts
+    the three reasons.
+    """
 
     ids: np.ndarray
     lengths: np.ndarray
@@ -126,7 +134,9 @@ def encode_pairs(pairs: Sequence[Pair], tokenizer: TextTokenizer, config: DataCo
             return _encode_mapped(pairs, tokenizer, limits, config)
         except CacheUnwritable as error:
             extra = [f"cannot write to the cache {error}; the word pieces are held in memory"]
-    blocks = [encode_block(pairs[start : start + BLOCK], tokenizer, limits) for start in range(0, max(1, len(pairs)), BLOCK)]
+    blocks = [
+        encode_block(pairs[start : start + BLOCK], tokenizer, limits) for start in range(0, max(1, len(pairs)), BLOCK)
+    ]
     lengths = np.concatenate([block.lengths for block in blocks])
     return EncodedPairs(
         np.concatenate([block.ids for block in blocks]),
@@ -138,7 +148,9 @@ def encode_pairs(pairs: Sequence[Pair], tokenizer: TextTokenizer, config: DataCo
 
 
 def _encode_mapped(pairs: MappedPairs, tokenizer: TextTokenizer, limits: Limits, config: DataConfig) -> EncodedPairs:
-    """The encoded form out of the cache, where it stands under a fingerprint of content, selection, tokenizer and limits."""
+    """The encoded form out of the cache, where it stands under a fingerprint of content, selection, tokenizer and
+    limits.
+    """
 
     def build(writer: EntryWriter) -> dict:
         left_out, end, start = np.zeros(3, dtype=np.int64), 0, 0

@@ -1,4 +1,6 @@
-"""The parts of an evaluation as numbers and examples: reconstruction, conditional generation beside its floors, NELBO terms, score."""
+"""The parts of an evaluation as numbers and examples: reconstruction, conditional generation beside its floors, NELBO
+terms, score.
+"""
 
 from __future__ import annotations
 
@@ -84,12 +86,26 @@ def evaluate(
     if "nelbo" in parts:
         result.nelbo = nelbo_of(generator, pairs, result.notes, progress)
     if "generation" in parts:
-        _generate(result, generator, [pair for pair in pairs if pair.source is not None], mbr, progress, bertscore, "reconstruction" in parts)
+        _generate(
+            result,
+            generator,
+            [pair for pair in pairs if pair.source is not None],
+            mbr,
+            progress,
+            bertscore,
+            "reconstruction" in parts,
+        )
     return result
 
 
 def _generate(
-    result: Evaluation, generator: DiffusionTextGenerator, pairs: list[Pair], mbr: int, progress: Progress, bertscore, with_score: bool
+    result: Evaluation,
+    generator: DiffusionTextGenerator,
+    pairs: list[Pair],
+    mbr: int,
+    progress: Progress,
+    bertscore,
+    with_score: bool,
 ) -> None:
     if not pairs:
         result.notes.append("plain texts: no conditional generation and no score")
@@ -105,11 +121,13 @@ def _generate(
         result.score = score_of(result, pairs, outputs)
 
 
-# ---- 1. reconstruction ------------------------------------------------------------------------------------------------------------------
+# ---- 1. reconstruction ---------------------------------------------------------------------------------------------
 
 
 def reconstruct(generator: DiffusionTextGenerator, texts: Sequence[str], progress: Progress) -> dict[str, dict]:
-    """Accuracy (percent) on the corrupted places only, without a source, beside the floor of always saying the commonest word piece."""
+    """Accuracy (percent) on the corrupted places only, without a source, beside the floor of always saying the
+    commonest word piece.
+    """
     model, tokenizer = generator.model, generator.tokenizer
     encoded = [ids for ids in tokenizer.encode_many(list(texts)) if 0 < len(ids) <= generator.target_limit()]
     if not encoded:
@@ -128,7 +146,9 @@ def reconstruct(generator: DiffusionTextGenerator, texts: Sequence[str], progres
         options = dataclasses.replace(generator.options, temperature=0.0, sampler="confidence")
         outputs = decode(model, canvases, options, generator.collator, generator.options.seed, time_correction=False)
         progress(f"reconstruction at {percent} %", len(canvases), len(canvases))
-        right = sum(output.ids[place] == ids[place] for output, ids, chosen in zip(outputs, encoded, places) for place in chosen)
+        right = sum(
+            output.ids[place] == ids[place] for output, ids, chosen in zip(outputs, encoded, places) for place in chosen
+        )
         common = sum(ids[place] == commonest for ids, chosen in zip(encoded, places) for place in chosen)
         total = sum(map(len, places))
         results[str(percent)] = {
@@ -136,17 +156,23 @@ def reconstruct(generator: DiffusionTextGenerator, texts: Sequence[str], progres
             "floor": 100 * common / total,
             "places": total,
             "examples": [
-                {"original": generator.sentence(ids), "corrupted": tokenizer.with_blanks(canvas.words), "restored": generator.sentence(output.ids)}
+                {
+                    "original": generator.sentence(ids),
+                    "corrupted": tokenizer.with_blanks(canvas.words),
+                    "restored": generator.sentence(output.ids),
+                }
                 for ids, canvas, output in list(zip(encoded, canvases, outputs))[:3]
             ],
         }
     return results
 
 
-# ---- 3. NELBO and 4. score --------------------------------------------------------------------------------------------------------------
+# ---- 3. NELBO and 4. score -----------------------------------------------------------------------------------------
 
 
-def nelbo_of(generator: DiffusionTextGenerator, pairs: Sequence[Pair], notes: list[str], progress: Progress) -> dict[str, float]:
+def nelbo_of(
+    generator: DiffusionTextGenerator, pairs: Sequence[Pair], notes: list[str], progress: Progress
+) -> dict[str, float]:
     """The terms of the bound, per word piece and per word (text.split()), on the fixed yardstick (T = 1000)."""
     model = generator.model
     data = encode_tasks(pairs, generator.tokenizer, model.config.data, model.skills, generator.task)
@@ -154,7 +180,9 @@ def nelbo_of(generator: DiffusionTextGenerator, pairs: Sequence[Pair], notes: li
     if not len(data):
         return {}
     batches = fixed_batches(data, generator.collator)
-    terms = estimate_nelbo(model.denoiser, model.diffusion, batches, model.config.diffusion.time_correction, device=model.device)
+    terms = estimate_nelbo(
+        model.denoiser, model.diffusion, batches, model.config.diffusion.time_correction, device=model.device
+    )
     progress("NELBO", len(data), len(data))
     words = sum(len(pairs[index].target.split()) for index in data.kept)
     values = {f"{name}_per_token": value for name, value in terms.per_token().items() if name != "cross_entropy"}
@@ -175,6 +203,8 @@ def score_of(result: Evaluation, pairs: Sequence[Pair], outputs: Outputs) -> Sco
     by_length = sorted(range(len(pairs)), key=lambda index: len(pairs[index].source.split()))
     best = outputs.best
     longest = by_length[-max(1, len(pairs) // 4) :]
-    rouge = metrics.mean([metrics.rouge_l(metric_text(pairs[index].target), metric_text(best[index])) for index in longest])
+    rouge = metrics.mean(
+        [metrics.rouge_l(metric_text(pairs[index].target), metric_text(best[index])) for index in longest]
+    )
     words = metrics.mean([float(len(pairs[index].source.split())) for index in longest])
     return benchmark_score(result.task, result.rows, result.reconstruction, rouge, words)

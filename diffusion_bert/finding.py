@@ -10,14 +10,19 @@ BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
 
 
 def checkpoint_file(path: str | Path | None, output_dir: str | Path = "runs") -> Path:
-    """The path of an existing file; None stands for the newest best_model.pt below ``output_dir``, or else for the bundled checkpoint.
+    """The path of an existing file; None stands for the newest best_model.pt below ``output_dir``, or else for the
+    bundled checkpoint.
 
     Raises:
         UserError: no such file, or a folder.
     """
     if path is None:
         bundled = bundled_checkpoint()
-        return bundled if bundled is not None and not any(Path(output_dir).glob("*/best_model.pt")) else latest_checkpoint(output_dir)
+        return (
+            bundled
+            if bundled is not None and not any(Path(output_dir).glob("*/best_model.pt"))
+            else latest_checkpoint(output_dir)
+        )
     path = Path(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder: expected a checkpoint file such as {path / 'best_model.pt'}")
@@ -54,5 +59,8 @@ def latest_checkpoint(output_dir: str | Path = "runs", name: str = "best_model.p
     """
     found = sorted(Path(output_dir).glob(f"*/{name}"), key=lambda path: (path.stat().st_mtime_ns, path.parent.name))
     if not found:
-        raise UserError(f"no trained model ({name}) below {output_dir}: train one with run_conditional_training.py, or name one with --checkpoint")
+        raise UserError(
+            f"no trained model ({name}) below {output_dir}: train one with run_conditional_training.py, or name one"
+            " with --checkpoint"
+        )
     return found[-1]

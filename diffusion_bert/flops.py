@@ -1,12 +1,24 @@
-"""How many floating-point operations a training step takes, by counting its matrix products, and what share of a GPU's peak that is."""
+"""How many floating-point operations a training step takes, by counting its matrix products, and what share of a GPU's
+peak that is.
+"""
 
 from __future__ import annotations
 
-# dense bf16 peak in FLOP/s by a part of the device's name, from the makers' data sheets (without sparsity); the first match counts
+# dense bf16 peak in FLOP/s by a part of the device's name, from the makers' data sheets (without sparsity); the first
+# match counts
 PEAKS = (
-    ("H200", 989e12), ("H100 PCIe", 756e12), ("H100 NVL", 835e12), ("H100", 989e12), ("A100", 312e12), ("A10G", 70e12), ("A10", 125e12),
-    ("L40S", 362e12), ("L4", 121e12), ("RTX 4090", 165e12), ("RTX 3090", 71e12),
-)  # fmt: skip
+    ("H200", 989e12),
+    ("H100 PCIe", 756e12),
+    ("H100 NVL", 835e12),
+    ("H100", 989e12),
+    ("A100", 312e12),
+    ("A10G", 70e12),
+    ("A10", 125e12),
+    ("L40S", 362e12),
+    ("L4", 121e12),
+    ("RTX 4090", 165e12),
+    ("RTX 3090", 71e12),
+)
 
 
 def peak_flops(device_name: str) -> float | None:
@@ -18,9 +30,10 @@ def peak_flops(device_name: str) -> float | None:
 def forward_flops(denoiser, batch_size: int, length: int, source_width: int, masked: int) -> float:
     """Of one forward pass of a ``BertDenoiser``: a product of [m, k] and [k, n] counts 2 m k n.
 
-    batch_size x length places go through the encoder, padding included, since it is computed too; the vocabulary head sees the ``masked`` places
-    only; the copy head has a key per source place and scores of all places against it. Time embedding, normalisation and softmax are left out,
-    and so is what the last layer of a training step on a CPU leaves out.
+    batch_size x length places go through the encoder, padding included, since it is computed too; the vocabulary head
+    sees the ``masked`` places only; the copy head has a key per source place and scores of all places against it. Time
+    embedding, normalisation and softmax are left out, and so is what the last layer of a training step on a CPU leaves
+    out.
     """
     config = denoiser.bert_config
     width, inner, layers = config.hidden_size, getattr(config, denoiser.family.inner_size), config.num_hidden_layers
@@ -34,10 +47,16 @@ def forward_flops(denoiser, batch_size: int, length: int, source_width: int, mas
         total += encoder(source_width)  # the length's own pass over the source
     total += masked * (2 * width**2 + 2 * width * config.vocab_size)
     if denoiser.copy_head is not None:
-        total += masked * 2 * (width**2 + width) + batch_size * source_width * 2 * width**2 + batch_size * length * source_width * 2 * width
+        total += (
+            masked * 2 * (width**2 + width)
+            + batch_size * source_width * 2 * width**2
+            + batch_size * length * source_width * 2 * width
+        )
     return total + batch_size * 2 * width * denoiser.max_target_length
 
 
 def training_flops(denoiser, batch_size: int, length: int, source_width: int, masked: int) -> float:
-    """Of a forward and a backward pass, which has two products for each of the forward's. (A first pass of self-conditioning is not counted.)"""
+    """Of a forward and a backward pass, which has two products for each of the forward's. (A first pass of
+    self-conditioning is not counted.)
+    """
     return 3 * forward_flops(denoiser, batch_size, length, source_width, masked)

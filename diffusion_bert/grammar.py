@@ -1,9 +1,11 @@
-"""The bundled corpus `sample`: paraphrase pairs made by a grammar of frames x fillers, and the exact check of a paraphrase.
+"""The bundled corpus `sample`: paraphrase pairs made by a grammar of frames x fillers, and the exact check of a
+paraphrase.
 
-A *frame* is a sentence with named slots ("How can I learn to {skill} in {duration}?"). The frames of one *group* say the same thing with
-the same slots, so two of them filled alike are paraphrases. A sentence of the grammar has one reading only; its *meaning* is the group and
-the fillers. The splits are by meaning: a combination of fillers met in `test` was never seen in `train` in any frame, although every frame
-and every filler was. A model that has learned to paraphrase gets it right, a lookup in the training pairs cannot.
+A *frame* is a sentence with named slots ("How can I learn to {skill} in {duration}?"). The frames of one *group* say
+the same thing with the same slots, so two of them filled alike are paraphrases. A sentence of the grammar has one
+reading only; its *meaning* is the group and the fillers. The splits are by meaning: a combination of fillers met in
+`test` was never seen in `train` in any frame, although every frame and every filler was. A model that has learned to
+paraphrase gets it right, a lookup in the training pairs cannot.
 
     grammar = Grammar.load()
     source, target = grammar.pairs("test")[0]
@@ -38,13 +40,17 @@ Fillers = tuple[tuple[str, str], ...]  # ((slot, filler), ...)
 
 
 def tokens(text: str) -> list[str]:
-    """Return the lower-case words and punctuation marks of `text`: "Don't!", "don ' t !" and a curly apostrophe are the same."""
+    """Return the lower-case words and punctuation marks of `text`: "Don't!", "don ' t !" and a curly apostrophe are the
+    same.
+    """
     return _WORD_OR_MARK.findall(text.lower().replace("\u2019", "'"))
 
 
 @dataclass(frozen=True)
 class Parse:
-    """The one reading of a sentence: its group, the index of its frame in the group, its fillers in canonical slot order."""
+    """The one reading of a sentence: its group, the index of its frame in the group, its fillers in canonical slot
+    order.
+    """
 
     group: str
     frame: int
@@ -59,10 +65,13 @@ class Parse:
 class Group:
     """The frames of one topic, with the fillers of their slots.
 
-    Attributes: `name`; `slots`, slot -> fillers, in canonical order; `lists`, slot -> name of its list; `frames`, the sentences with slots.
+    Attributes: `name`; `slots`, slot -> fillers, in canonical order; `lists`, slot -> name of its list; `frames`, the
+    sentences with slots.
     """
 
-    def __init__(self, name: str, lists: Mapping[str, str], frames: Sequence[str], fillers: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, name: str, lists: Mapping[str, str], frames: Sequence[str], fillers: Mapping[str, Sequence[str]]
+    ) -> None:
         """Raises ValueError for a frame that does not use every slot exactly once: it could not keep the meaning."""
         self.name = name
         self.lists = dict(lists)
@@ -70,8 +79,12 @@ class Group:
         self.frames = tuple(frames)
         for frame in frames:
             if sorted(_SLOT.findall(frame)) != sorted(self.slots):
-                raise ValueError(f"group {name!r}: the frame {frame!r} must use each of the slots {list(self.slots)} exactly once")
-        self._filler_of = {slot: {" ".join(tokens(filler)): filler for filler in words} for slot, words in self.slots.items()}
+                raise ValueError(
+                    f"group {name!r}: the frame {frame!r} must use each of the slots {list(self.slots)} exactly once"
+                )
+        self._filler_of = {
+            slot: {" ".join(tokens(filler)): filler for filler in words} for slot, words in self.slots.items()
+        }
         self._patterns = [re.compile(self._pattern(frame)) for frame in frames]
 
     def _pattern(self, frame: str) -> str:
@@ -126,10 +139,11 @@ class Grammar:
         return _load()
 
     def parse(self, text: str) -> Parse | None:
-        """Return the reading of `text`, or None if it is not, from its first word to its last mark, a sentence of the grammar.
+        """Return the reading of `text`, or None if it is not, from its first word to its last mark, a sentence of the
+        grammar.
 
-        Case and the spacing around punctuation do not matter. Slots sharing a list may hold the same filler here, although `pairs` never
-        writes such a sentence.
+        Case and the spacing around punctuation do not matter. Slots sharing a list may hold the same filler here,
+        although `pairs` never writes such a sentence.
         """
         joined = " ".join(tokens(text))
         return next((parse for group in self.groups.values() for parse in group.matches(joined)), None)
@@ -152,9 +166,10 @@ class Grammar:
     def pairs(self, split: str, size: int | None = None, seed: int = 0) -> list[tuple[str, str]]:
         """Return distinct (source, target) paraphrase pairs of one split, the groups taking turns.
 
-        `size` defaults to `DEFAULT_SIZES`; a smaller list is the beginning of a longer one. `seed` picks other pairs from the same split: no
-        seed moves a meaning to another split. The result depends on the arguments alone, not on the machine or the Python version.
-        Raises ValueError for an unknown split, or for more pairs than the split of a group can give.
+        `size` defaults to `DEFAULT_SIZES`; a smaller list is the beginning of a longer one. `seed` picks other pairs
+        from the same split: no seed moves a meaning to another split. The result depends on the arguments alone, not on
+        the machine or the Python version. Raises ValueError for an unknown split, or for more pairs than the split of a
+        group can give.
         """
         if split not in DEFAULT_SIZES:
             raise ValueError(f"unknown split {split!r}: expected one of {', '.join(DEFAULT_SIZES)}")
@@ -170,7 +185,8 @@ class Grammar:
 class NearestPair:
     """The lookup baseline: answers with the target of the training pair whose source shares the most words.
 
-    It reads as a fluent paraphrase and is wrong in at least one filler by construction of the splits; a model has to beat it by far.
+    It reads as a fluent paraphrase and is wrong in at least one filler by construction of the splits; a model has to
+    beat it by far.
     """
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
@@ -188,15 +204,21 @@ class NearestPair:
             raise ValueError("NearestPair needs at least one pair, got none")
 
     def paraphrase(self, source: str) -> str:
-        """Return the target of the pair whose source has the highest Jaccard overlap of words with `source`; the first of equals."""
+        """Return the target of the pair whose source has the highest Jaccard overlap of words with `source`; the first
+        of equals.
+        """
         words = _words(source)
         shared = Counter(chain.from_iterable(self._rows_with.get(word, ()) for word in words))
-        best = max(shared, key=lambda row: (shared[row] / (len(words) + self._sizes[row] - shared[row]), -row), default=0)
+        best = max(
+            shared, key=lambda row: (shared[row] / (len(words) + self._sizes[row] - shared[row]), -row), default=0
+        )
         return self._targets[best]
 
 
 def split_of(meaning: tuple[str, Fillers]) -> str:
-    """Return "train", "valid" or "test": a fixed function of the meaning (Python's own hash differs from run to run)."""
+    """Return "train", "valid" or "test": a fixed function of the meaning (Python's own hash differs from run to
+    run).
+    """
     group, fillers = meaning
     key = "\x1f".join([group, *(filler for _, filler in fillers)])
     place = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") / 2**64  # uniform in [0, 1)
@@ -216,11 +238,16 @@ def _new_pair(group: Group, split: str, rng: random.Random, made: Mapping[tuple[
         pair = group.render(first, fillers), group.render(second, fillers)
         if pair not in made:
             return pair
-    raise ValueError(f"the {split} split has no more than {len(made):,} balanced pairs: group {group.name!r} is used up, ask for fewer")
+    raise ValueError(
+        f"the {split} split has no more than {len(made):,} balanced pairs: group {group.name!r} is used up, ask for"
+        " fewer"
+    )
 
 
 def _below(rng: random.Random, n: int) -> int:
-    """Return a whole number in [0, n). Python promises the same `random()` in every version, but not the same `choice` or `randrange`."""
+    """Return a whole number in [0, n). Python promises the same `random()` in every version, but not the same `choice`
+    or `randrange`.
+    """
     return int(rng.random() * n)
 
 
@@ -232,4 +259,6 @@ def _words(text: str) -> set[str]:
 @lru_cache(maxsize=1)
 def _load() -> Grammar:
     data = yaml.safe_load(GRAMMAR_FILE.read_text(encoding="utf-8"))
-    return Grammar(Group(name, entry["slots"], entry["frames"], data["lists"]) for name, entry in data["groups"].items())
+    return Grammar(
+        Group(name, entry["slots"], entry["frames"], data["lists"]) for name, entry in data["groups"].items()
+    )

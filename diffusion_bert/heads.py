@@ -15,7 +15,8 @@ class CopyHead(nn.Module):
         mu = (1 - g) softmax(vocabulary) + g sum_j a_j [source_j = v]
         a = softmax_j <q(h), k(source_j)> / sqrt(D),  g = sigmoid(w.h + b)
 
-    After the pointer network of See et al. 2017 (arXiv 1704.04368). mu stays a proper distribution, so all of diffusion.py holds as it is.
+    After the pointer network of See et al. 2017 (arXiv 1704.04368). mu stays a proper distribution, so all of
+    diffusion.py holds as it is.
     """
 
     INITIAL_GATE = -1.0  # g = 0.27 at the start: both ways of writing a word get a gradient
@@ -26,8 +27,11 @@ class CopyHead(nn.Module):
         self.key = nn.Linear(width, width)
         self.gate = nn.Linear(width, 1)
 
-    def attend(self, states: Tensor, places: tuple[Tensor, Tensor], source_states: Tensor, copyable: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pointer weights a [N, S] (0 where nothing may be copied), log g [N] and log(1 - g) [N]; g = 0 without a source.
+    def attend(
+        self, states: Tensor, places: tuple[Tensor, Tensor], source_states: Tensor, copyable: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Pointer weights a [N, S] (0 where nothing may be copied), log g [N] and log(1 - g) [N]; g = 0 without a
+        source.
 
         states [B, T, D], places = rows and columns [N] into them, source_states [B, S, D], copyable [B, S].
         """
@@ -37,7 +41,9 @@ class CopyHead(nn.Module):
         queries = self.query(here)
         # scores of all T columns, most of them 0 and never read: still cheaper than the keys of every place, [N, S, D]
         spread = queries.new_zeros(states.shape[0] * states.shape[1], queries.shape[-1]).index_copy(0, flat, queries)
-        scores = spread.view(*states.shape[:2], -1) @ self.key(source_states).transpose(1, 2) / math.sqrt(queries.shape[-1])  # [B, T, S]
+        scores = (
+            spread.view(*states.shape[:2], -1) @ self.key(source_states).transpose(1, 2) / math.sqrt(queries.shape[-1])
+        )  # [B, T, S]
         scores = at_least_float32(scores.flatten(0, 1).index_select(0, flat))
         allowed = copyable[rows]
         weights = torch.softmax(scores.masked_fill(~allowed, -1e9), dim=-1) * allowed
@@ -49,14 +55,22 @@ class CopyHead(nn.Module):
 
     @staticmethod
     def mix(log_p: Tensor, log_g: Tensor, log_not_g: Tensor, copied: Tensor) -> Tensor:
-        """log[(1 - g) p + g copied], element by element, also where ``copied`` (or g) is 0; its gradient stays finite."""
+        """log[(1 - g) p + g copied], element by element, also where ``copied`` (or g) is 0; its gradient stays
+        finite.
+        """
         own = log_p + log_not_g
         counts = (copied > 0) & (log_g > float("-inf"))
         log_copy = torch.where(counts, copied, 1.0).log() + torch.where(counts, log_g, 0.0)
         return torch.where(counts, torch.logaddexp(torch.where(counts, own, 0.0), log_copy), own)
 
     def forward(
-        self, logits: Tensor, states: Tensor, places: tuple[Tensor, Tensor], source_states: Tensor, source_ids: Tensor, copyable: Tensor
+        self,
+        logits: Tensor,
+        states: Tensor,
+        places: tuple[Tensor, Tensor],
+        source_states: Tensor,
+        source_ids: Tensor,
+        copyable: Tensor,
     ) -> Tensor:
         """log mu [N, V] from the vocabulary's logits [N, V]; source_ids [B, S], the other arguments as in ``attend``.
 
@@ -65,7 +79,9 @@ class CopyHead(nn.Module):
         weights, log_g, log_not_g = self.attend(states, places, source_states, copyable)
         rows = places[0]
         first = first_occurrence(source_ids, copyable)[rows]  # [N, S]
-        share = torch.zeros_like(weights).scatter_add(-1, first, weights)  # equal words share their weight, at the first of them
+        share = torch.zeros_like(weights).scatter_add(
+            -1, first, weights
+        )  # equal words share their weight, at the first of them
         ids = source_ids[rows]
         log_vocabulary = torch.log_softmax(logits, dim=-1) + log_not_g[:, None]
         own = log_vocabulary.gather(-1, ids)
@@ -76,13 +92,17 @@ class CopyHead(nn.Module):
 
 
 def first_occurrence(source_ids: Tensor, copyable: Tensor) -> Tensor:
-    """For each place of the source the first copyable place with the same word, [B, S]; a place that may not be copied names itself."""
+    """For each place of the source the first copyable place with the same word, [B, S]; a place that may not be copied
+    names itself.
+    """
     same = (source_ids[:, :, None] == source_ids[:, None, :]) & copyable[:, None, :]
     return torch.where(copyable, same.int().argmax(-1), torch.arange(source_ids.shape[1], device=source_ids.device))
 
 
 def at_places(states: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
-    """states [B, T, D] at N places, [N, D] (index_select: its backward pass is several times faster than that of states[places])."""
+    """states [B, T, D] at N places, [N, D] (index_select: its backward pass is several times faster than that of
+    states[places]).
+    """
     return states.flatten(0, 1).index_select(0, places[0] * states.shape[1] + places[1])
 
 
@@ -104,7 +124,9 @@ class TimeEmbedding(nn.Module):
         self.outputs = outputs
         self.hidden = nn.Linear(2 * self.FREQUENCIES, width)
         self.out = nn.Linear(width, width * outputs)
-        self.register_buffer("frequencies", torch.exp(torch.linspace(0.0, math.log(1000.0), self.FREQUENCIES)), persistent=False)
+        self.register_buffer(
+            "frequencies", torch.exp(torch.linspace(0.0, math.log(1000.0), self.FREQUENCIES)), persistent=False
+        )
 
     def forward(self, tau: Tensor) -> Tensor:
         angles = tau.to(self.frequencies.dtype)[:, None] * self.frequencies

@@ -1,4 +1,6 @@
-"""The Hugging Face hub: is it there, what its cache holds, and the rows of its datasets (or of a local folder), through ``datasets``."""
+"""The Hugging Face hub: is it there, what its cache holds, and the rows of its datasets (or of a local folder), through
+``datasets``.
+"""
 
 from __future__ import annotations
 
@@ -49,15 +51,27 @@ class HubRows:
     Args:
         split: a ``datasets.Dataset``.
         name: what messages call it.
-        source_column, target_column: None looks for src or source, trg or target; without any such source column the rows are plain texts.
+        source_column, target_column: None looks for src or source, trg or target; without any such source column the
+            rows are plain texts.
     """
 
     def __init__(self, split, name: str, source_column: str | None, target_column: str | None):
         self.name = name
-        self.source = _find(split.column_names, source_column, SOURCE_NAMES, name, "source_column", target_column is not None)
+        self.source = _find(
+            split.column_names, source_column, SOURCE_NAMES, name, "source_column", target_column is not None
+        )
         self.target = _find(split.column_names, target_column, TARGET_NAMES, name, "target_column")
-        self.style = next((column for column in STYLE_NAMES if column in split.column_names and column not in (self.source, self.target)), None)
-        self.split = split.select_columns([column for column in dict.fromkeys((self.source, self.target, self.style)) if column])
+        self.style = next(
+            (
+                column
+                for column in STYLE_NAMES
+                if column in split.column_names and column not in (self.source, self.target)
+            ),
+            None,
+        )
+        self.split = split.select_columns(
+            [column for column in dict.fromkeys((self.source, self.target, self.style)) if column]
+        )
 
     @property
     def size(self) -> int:
@@ -66,7 +80,9 @@ class HubRows:
 
     @property
     def fingerprint(self) -> str:
-        """Of columns and content; the library's own is not asked, since it may stay the same when the content changes."""
+        """Of columns and content; the library's own is not asked, since it may stay the same when the content
+        changes.
+        """
         digest = hashlib.sha256()
         for table in self.split.with_format("arrow").iter(batch_size=10_000):
             for batch in table.to_batches():
@@ -90,20 +106,28 @@ class HubRows:
             raise UserError(f"{self.name} holds no usable row{hint}: expected at least one")
 
 
-def _find(columns: list[str], wanted: str | None, usual: tuple[str, ...], name: str, option: str, may_lack: bool = False) -> str | None:
+def _find(
+    columns: list[str], wanted: str | None, usual: tuple[str, ...], name: str, option: str, may_lack: bool = False
+) -> str | None:
     found = wanted if wanted is not None else next((column for column in usual if column in columns), None)
     if found is None and may_lack:
         return None
     if found not in columns:
-        what = f"no column '{wanted}'{nearest(wanted, columns)}" if wanted is not None else f"no column {' or '.join(usual)}"
+        what = (
+            f"no column '{wanted}'{nearest(wanted, columns)}"
+            if wanted is not None
+            else f"no column {' or '.join(usual)}"
+        )
         raise UserError(f"{name} has {what}: its columns are {', '.join(columns)[:200]}; name one with --{option}")
     return found
 
 
 def from_cache_or_hub(load: Callable[..., Loaded], what: str, advice: str) -> Loaded:
-    """What ``load(local_files_only=True)`` finds in the cache of the hub, or else ``load()`` from the hub, if that can be reached.
+    """What ``load(local_files_only=True)`` finds in the cache of the hub, or else ``load()`` from the hub, if that can
+    be reached.
 
-    The cache is asked first and used as it is: left alone, the libraries ask the hub for news of what they hold, and without a network wait for it.
+    The cache is asked first and used as it is: left alone, the libraries ask the hub for news of what they hold, and
+    without a network wait for it.
     """
     with contextlib.suppress(OSError, ValueError):
         return load(local_files_only=True)

@@ -1,4 +1,6 @@
-"""Texts with holes: find or make the places to be written, and splice what was written back into what the user typed."""
+"""Texts with holes: find or make the places to be written, and splice what was written back into what the user
+typed.
+"""
 
 from __future__ import annotations
 
@@ -82,11 +84,15 @@ def _words(text: str, ids: list[int], spans: list[tuple[int, int]], tokenizer: T
     return [word for word in words if word] or [list(range(len(ids)))]
 
 
-def splice(masked: MaskedText, ids: list[int], tokenizer: TextTokenizer, cased: Callable[[str, str], str]) -> list[tuple[str, int | None]]:
-    """The typed text with only the masked places replaced by the tokens ``ids``, in pieces: (text, its place, or None for what was typed).
+def splice(
+    masked: MaskedText, ids: list[int], tokenizer: TextTokenizer, cased: Callable[[str, str], str]
+) -> list[tuple[str, int | None]]:
+    """The typed text with only the masked places replaced by the tokens ``ids``, in pieces: (text, its place, or None
+    for what was typed).
 
-    A sign written in the place of a word takes the space before it along, unless the place was typed as [MASK]. ``cased(whole, typed)`` chooses
-    capitals with the whole sentence in view; they are taken over for the new words only.
+    A sign written in the place of a word takes the space before it along, unless the place was typed as [MASK].
+    ``cased(whole, typed)`` chooses capitals with the whole sentence in view; they are taken over for the new words
+    only.
     """
     text, spans, words = masked.text, masked.spans, masked.canvas.words
     pieces: list[tuple[str, int | None]] = []
@@ -97,10 +103,17 @@ def splice(masked: MaskedText, ids: list[int], tokenizer: TextTokenizer, cased: 
         token = tokenizer.tokens[ids[place]]
         between = text[position:start]
         # a further piece of the same masked word: a new word needs a space of its own
-        if place and start == spans[place - 1][1] and words[place - 1] == tokenizer.mask_id and tokenizer.pieces.has_space(token):
+        if (
+            place
+            and start == spans[place - 1][1]
+            and words[place - 1] == tokenizer.mask_id
+            and tokenizer.pieces.has_space(token)
+        ):
             between += " "
         written = tokenizer.pieces.surface(token)
-        if MASK not in text and CLOSING.fullmatch(written):  # a sign in the place of a word that nobody asked for stands at the word before
+        if MASK not in text and CLOSING.fullmatch(
+            written
+        ):  # a sign in the place of a word that nobody asked for stands at the word before
             between = between.removesuffix(" ")
         pieces += [(between, None), (written, place)]
         position = end

@@ -1,4 +1,6 @@
-"""The layout of one batch of sequences ``[CLS] prompt source [SEP] target [SEP]``: what is source, what may be noised, what may be copied."""
+"""The layout of one batch of sequences ``[CLS] prompt source [SEP] target [SEP]``: what is source, what may be noised,
+what may be copied.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ class Batch:
     prompt_length [B]: word pieces of the prompt after [CLS].
     target_length [B]: words of the target, its closing [SEP] not counted.
     source_width: the longest source segment, S.
-    draws: how many times the target with its [SEP] stands in a row, one after the other (``repeated``); each has its own noise.
+    draws: how many times the target with its [SEP] stands in a row, one after the other (``repeated``); each has its
+    own noise.
     """
 
     input_ids: Tensor
@@ -31,7 +34,9 @@ class Batch:
     draws: int = 1
 
     def __post_init__(self):
-        if not self.source_width:  # read once, where the batch is made: later it may be on a GPU, which would have to be waited for
+        if (
+            not self.source_width
+        ):  # read once, where the batch is made: later it may be on a GPU, which would have to be waited for
             self.source_width = int(self.source_length.max()) if len(self.source_length) else 0
 
     def __len__(self) -> int:
@@ -50,8 +55,10 @@ class Batch:
         return replace(self, **{name: change(getattr(self, name)) for name in tensors})
 
     def repeated(self, draws: int) -> Batch:
-        """Rows ``[CLS] prompt source [SEP] target [SEP] target [SEP] ...`` with ``draws`` targets, which see the source but not each other: for
-        training with isolated attention, where one pass over the source then serves several noised targets."""
+        """Rows ``[CLS] prompt source [SEP] target [SEP] target [SEP] ...`` with ``draws`` targets, which see the source
+        but not each other: for training with isolated attention, where one pass over the source then serves several
+        noised targets.
+        """
         if draws == 1:
             return self
         segment = (self.target_length + 1)[:, None]
@@ -78,13 +85,19 @@ class Batch:
     @property
     def draw(self) -> Tensor:
         """[B, L] which of the row's targets a place belongs to, from 0; -1 in the source."""
-        number = torch.div(self.columns - self.source_length[:, None], (self.target_length + 1)[:, None], rounding_mode="floor")
+        number = torch.div(
+            self.columns - self.source_length[:, None], (self.target_length + 1)[:, None], rounding_mode="floor"
+        )
         return number.clamp(-1, self.draws - 1)
 
     @property
     def positions(self) -> Tensor:
         """[B, L] position ids: the source counts from 0, and so does every target."""
-        return torch.where(self.is_target_segment, (self.columns - self.source_length[:, None]) % (self.target_length + 1)[:, None], self.columns)
+        return torch.where(
+            self.is_target_segment,
+            (self.columns - self.source_length[:, None]) % (self.target_length + 1)[:, None],
+            self.columns,
+        )
 
     @property
     def target_mask(self) -> Tensor:

@@ -1,4 +1,6 @@
-"""The writing of a text shown on a terminal: one line that is drawn anew at every step, or plain lines where a terminal cannot do that."""
+"""The writing of a text shown on a terminal: one line that is drawn anew at every step, or plain lines where a terminal
+cannot do that.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,11 @@ def plain_lines(trace: Trace) -> list[str]:
     return [f"  step {step:>3}  {printable(''.join(cell.text for cell in cells))}" for step, cells in trace.frames()]
 
 
-def animate(trace: Trace, label: str, stream, size: tuple[int, int], delay: float, sleep: Callable[[float], None] = time.sleep) -> bool:
-    """Draw all frames behind ``label``, each with a single write; the last one stays. False, and nothing is drawn, where it would not fit.
+def animate(
+    trace: Trace, label: str, stream, size: tuple[int, int], delay: float, sleep: Callable[[float], None] = time.sleep
+) -> bool:
+    """Draw all frames behind ``label``, each with a single write; the last one stays. False, and nothing is drawn,
+    where it would not fit.
 
     size: (columns, lines) of the terminal. delay: seconds per frame.
     """

@@ -17,8 +17,9 @@ BLOCK = 10_000  # pairs that are written or read together
 class MappedPairs(Sequence):
     """Some rows of a cache entry, in any order; row ``~r`` (negative) is row r the other way round.
 
-    The entry holds the UTF-8 bytes of all texts one after the other (``text``, source i from offsets[2i], target i from offsets[2i + 1]),
-    ``has_source``, a 64-bit ``hashes`` and the number of its ``style`` (-1: none; the names are in the meta data) of each row.
+    The entry holds the UTF-8 bytes of all texts one after the other (``text``, source i from offsets[2i], target i from
+    offsets[2i + 1]), ``has_source``, a 64-bit ``hashes`` and the number of its ``style`` (-1: none; the names are in
+    the meta data) of each row.
     """
 
     def __init__(self, entry: Entry, rows: np.ndarray | None = None):
@@ -27,7 +28,9 @@ class MappedPairs(Sequence):
 
     @classmethod
     def write(cls, cache: Cache, name: str, pairs: Iterable[Pair], meta) -> MappedPairs:
-        """Write pairs to the cache, or open what is there under this name; ``meta()`` gives plain values once all pairs are read."""
+        """Write pairs to the cache, or open what is there under this name; ``meta()`` gives plain values once all pairs
+        are read.
+        """
 
         def build(writer: EntryWriter) -> dict:
             stream, end, styles = iter(pairs), 0, {}
@@ -42,7 +45,10 @@ class MappedPairs(Sequence):
                 writer.append("text", np.frombuffer(b"".join(texts), dtype=np.uint8))
                 writer.append("has_source", np.array([source is not None for source, _ in block]))
                 writer.append("hashes", np.array([row_hash(pair) for pair in block], dtype=np.uint64))
-                numbers = [-1 if pair.style is None else min(styles.setdefault(pair.style, len(styles)), 2**15 - 1) for pair in block]
+                numbers = [
+                    -1 if pair.style is None else min(styles.setdefault(pair.style, len(styles)), 2**15 - 1)
+                    for pair in block
+                ]
                 writer.append("style", np.array(numbers, dtype=np.int16))
             return {**meta(), "styles": list(styles)[: 2**15]}
 
@@ -82,8 +88,12 @@ class MappedPairs(Sequence):
 
     @property
     def styles(self) -> tuple[list[str], np.ndarray]:
-        """(names, the number of each row's style [n], -1 for none). A style is that of the target, so a turned pair has none."""
-        return self.entry.meta["styles"], np.where(self.rows < 0, -1, self.entry.arrays["style"][np.where(self.rows < 0, ~self.rows, self.rows)])
+        """(names, the number of each row's style [n], -1 for none). A style is that of the target, so a turned pair has
+        none.
+        """
+        return self.entry.meta["styles"], np.where(
+            self.rows < 0, -1, self.entry.arrays["style"][np.where(self.rows < 0, ~self.rows, self.rows)]
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -99,7 +109,13 @@ class MappedPairs(Sequence):
             rows.tolist(), arrays["has_source"][number].tolist(), arrays["style"][number].tolist(), begin, middle, end
         ):
             source, target = str(text[a:b], "utf-8") if has_source else None, str(text[b:c], "utf-8")
-            pairs.append(Pair(target, source) if row < 0 else Pair(source, target) if style < 0 else StyledPair(source, target, names[style]))
+            pairs.append(
+                Pair(target, source)
+                if row < 0
+                else Pair(source, target)
+                if style < 0
+                else StyledPair(source, target, names[style])
+            )
         return pairs
 
 
@@ -108,6 +124,8 @@ def _reopen(folder, rows) -> MappedPairs:
 
 
 def row_hash(pair: Pair) -> int:
-    """64 bits of a pair. No text holds a zero byte, so it can divide source and target; where there is no source, there is none."""
+    """64 bits of a pair. No text holds a zero byte, so it can divide source and target; where there is no source, there
+    is none.
+    """
     text = pair.target if pair.source is None else f"{pair.source}\0{pair.target}"
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

@@ -1,5 +1,7 @@
-"""A habit of the C library that costs time: blocks of more than 32 MiB go back to the system when they are freed, and every page of the next one
-has to be cleared again. A training step or a denoiser call makes and frees several such blocks (logits, gradients of the word table)."""
+"""A habit of the C library that costs time: blocks of more than 32 MiB go back to the system when they are freed, and
+every page of the next one has to be cleared again. A training step or a denoiser call makes and frees several such
+blocks (logits, gradients of the word table).
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,12 @@ NO_LIMIT = 2**30
 
 
 def keep_freed_memory(keep: bool = True) -> bool:
-    """Let this process keep freed blocks for its next step (``keep`` False: give them back, now and later). Returns whether it can.
+    """Let this process keep freed blocks for its next step (``keep`` False: give them back, now and later). Returns
+    whether it can.
 
-    Saves some 5 % of a training step (docs/performance.md). Memory once used is given back at the end of the process, or by
-    ``give_back_freed_memory``: blocks of ever new sizes leave gaps, and without that the process would grow. A user's own
-    MALLOC_MMAP_THRESHOLD_ or MALLOC_TRIM_THRESHOLD_ is left alone.
+    Saves some 5 % of a training step (docs/performance.md). Memory once used is given back at the end of the process,
+    or by ``give_back_freed_memory``: blocks of ever new sizes leave gaps, and without that the process would grow. A
+    user's own MALLOC_MMAP_THRESHOLD_ or MALLOC_TRIM_THRESHOLD_ is left alone.
     """
     if (library := _glibc()) is None:
         return False

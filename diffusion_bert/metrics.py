@@ -1,11 +1,12 @@
 """Scores of generated text: pure functions on strings, no torch.
 
-Text convention: every function takes strings as `text.metric_text` returns them (the text DiffuSeq's evaluation script sees) and splits words on
-white space. Units: every score is a percentage, 0..100, except `length_ratio` (1.0 = equally long). Arguments come in the order
-(reference, hypothesis): BLEU is not symmetric, and swapping them changes the numbers.
+Text convention: every function takes strings as `text.metric_text` returns them (the text DiffuSeq's evaluation script
+sees) and splits words on white space. Units: every score is a percentage, 0..100, except `length_ratio` (1.0 = equally
+long). Arguments come in the order (reference, hypothesis): BLEU is not symmetric, and swapping them changes the
+numbers.
 
-"DiffuSeq's script" is scripts/eval_seq2seq.py of Shark-NLP/DiffuSeq as of February 2023 (arXiv 2210.08933). Its first version (November 2022)
-passed BLEU's arguments the other way round.
+"DiffuSeq's script" is scripts/eval_seq2seq.py of Shark-NLP/DiffuSeq as of February 2023 (arXiv 2210.08933). Its first
+version (November 2022) passed BLEU's arguments the other way round.
 """
 
 import math
@@ -17,18 +18,25 @@ from itertools import pairwise
 # ---- against a reference
 @lru_cache(maxsize=1)
 def _word_bleu() -> Callable[[list[str], list[str]], float]:
-    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu  # imported on first use: `--help` must be instant
+    from nltk.translate.bleu_score import (
+        SmoothingFunction,
+        sentence_bleu,
+    )  # imported on first use: `--help` must be instant
 
     smoothing = SmoothingFunction().method4
-    return lambda reference, hypothesis: 100.0 * sentence_bleu([reference], hypothesis, smoothing_function=smoothing) if hypothesis else 0.0
+    return lambda reference, hypothesis: (
+        100.0 * sentence_bleu([reference], hypothesis, smoothing_function=smoothing) if hypothesis else 0.0
+    )
 
 
 def sentence_bleu(reference: str, hypothesis: str) -> float:
-    """BLEU-4 of one sentence, in percent: 100 BP (p_1 p_2 p_3 p_4)^(1/4), BP = min(1, exp(1 - |reference| / |hypothesis|)).
+    """BLEU-4 of one sentence, in percent: 100 BP (p_1 p_2 p_3 p_4)^(1/4), BP = min(1, exp(1 - |reference| /
+    |hypothesis|)).
 
-    p_n is the clipped n-gram precision of the hypothesis (Papineni et al. 2002), smoothed by method 4 of Chen and Cherry (2014) in NLTK's form:
-    the k-th zero count becomes ln|hypothesis| / (5 * 2^k). No common word: 0; empty hypothesis: 0. Because of the smoothing an exact copy of fewer
-    than four words scores below 100 (two words: 22.1); of a one-word hypothesis NLTK counts p_1 alone. As in DiffuSeq's script.
+    p_n is the clipped n-gram precision of the hypothesis (Papineni et al. 2002), smoothed by method 4 of Chen and
+    Cherry (2014) in NLTK's form: the k-th zero count becomes ln|hypothesis| / (5 * 2^k). No common word: 0; empty
+    hypothesis: 0. Because of the smoothing an exact copy of fewer than four words scores below 100 (two words: 22.1);
+    of a one-word hypothesis NLTK counts p_1 alone. As in DiffuSeq's script.
     """
     return _word_bleu()(reference.split(), hypothesis.split())
 
@@ -41,27 +49,33 @@ def _rouge_scorer():
 
 
 def rouge_l(reference: str, hypothesis: str) -> float:
-    """ROUGE-L F-measure of one sentence, in percent: 100 * 2PR/(P+R), P = LCS/|hypothesis|, R = LCS/|reference| (Lin 2004), no stemming.
+    """ROUGE-L F-measure of one sentence, in percent: 100 * 2PR/(P+R), P = LCS/|hypothesis|, R = LCS/|reference| (Lin
+    2004), no stemming.
 
-    LCS = length of the longest common subsequence of tokens. rouge-score lower-cases and takes runs of [a-z0-9] as tokens, as torchmetrics does, so
-    punctuation and the clean-up of spaces make no difference.
+    LCS = length of the longest common subsequence of tokens. rouge-score lower-cases and takes runs of [a-z0-9] as
+    tokens, as torchmetrics does, so punctuation and the clean-up of spaces make no difference.
     """
     return 100.0 * _rouge_scorer().score(reference, hypothesis)["rougeL"].fmeasure
 
 
 def overlap(source: str, output: str) -> float:
-    """How much of the output is copied from the source: BLEU in percent with the source as reference and the output as hypothesis."""
+    """How much of the output is copied from the source: BLEU in percent with the source as reference and the output as
+    hypothesis.
+    """
     return sentence_bleu(source, output)
 
 
 def ibleu(reference: str, source: str, hypothesis: str, alpha: float = 0.8) -> float:
-    """alpha * BLEU(reference, hypothesis) - (1 - alpha) * BLEU(source, hypothesis), in percent (Sun and Zhou 2012): copying the source is
-    punished. Lies in -100 (1 - alpha) .. 100 alpha."""
+    """alpha * BLEU(reference, hypothesis) - (1 - alpha) * BLEU(source, hypothesis), in percent (Sun and Zhou 2012):
+    copying the source is punished. Lies in -100 (1 - alpha) .. 100 alpha.
+    """
     return alpha * sentence_bleu(reference, hypothesis) - (1.0 - alpha) * overlap(source, hypothesis)
 
 
 def length_ratio(reference: str, hypothesis: str) -> float:
-    """Words of the hypothesis per word of the reference; a plain ratio, 1.0 = equally long. An empty reference counts as one word."""
+    """Words of the hypothesis per word of the reference; a plain ratio, 1.0 = equally long. An empty reference counts
+    as one word.
+    """
     return len(hypothesis.split()) / max(1, len(reference.split()))
 
 
@@ -75,28 +89,36 @@ def _distinct(ngrams: list[tuple[str, ...]]) -> float:
 
 
 def distinct_n(text: str, n: int = 1) -> float:
-    """Different n-grams / all n-grams of one sentence, in percent; 0 when it is shorter than n words. n = 1: dist-1 of DiffuSeq's script."""
+    """Different n-grams / all n-grams of one sentence, in percent; 0 when it is shorter than n words. n = 1: dist-1 of
+    DiffuSeq's script.
+    """
     return _distinct(_ngrams(text.split(), n))
 
 
 def self_bleu(samples: Sequence[str]) -> float:
-    """How alike the samples of one source are, in percent (lower = more diverse): the mean over pairs i < j of BLEU with sample j as reference
-    and sample i as hypothesis; 0 for fewer than two samples. DiffuSeq's script, over 3 samples chosen without MBR."""
+    """How alike the samples of one source are, in percent (lower = more diverse): the mean over pairs i < j of BLEU
+    with sample j as reference and sample i as hypothesis; 0 for fewer than two samples. DiffuSeq's script, over 3
+    samples chosen without MBR.
+    """
     table = bleu_table(samples)
     pairs = [table[j][i] for i in range(len(samples)) for j in range(i + 1, len(samples))]
     return mean(pairs) if pairs else 0.0
 
 
 def diverse_4(samples: Sequence[str]) -> float:
-    """div-4, in percent: different 4-grams / all 4-grams, counted over all samples of one source together (n-grams do not cross from one sample
-    into the next); 0 when no sample has four words. DiffuSeq's script, over 3 samples chosen without MBR."""
+    """div-4, in percent: different 4-grams / all 4-grams, counted over all samples of one source together (n-grams do
+    not cross from one sample into the next); 0 when no sample has four words. DiffuSeq's script, over 3 samples chosen
+    without MBR.
+    """
     return _distinct([ngram for sample in samples for ngram in _ngrams(sample.split(), 4)])
 
 
 def repetition_rate(text: str) -> float:
-    """Adjacent repeats: the share of words equal to the word immediately before ("someone someone"), in percent of all words, case ignored.
+    """Adjacent repeats: the share of words equal to the word immediately before ("someone someone"), in percent of all
+    words, case ignored.
 
-    Punctuation stuck to the end of the second word does not hide a repeat ("india india?"), but stuck to the first it separates ("no, no").
+    Punctuation stuck to the end of the second word does not hide a repeat ("india india?"), but stuck to the first it
+    separates ("no, no").
     """
     words = text.lower().split()
     repeats = sum(before in (word, word.rstrip(".,?!;:")) for before, word in pairwise(words))
@@ -105,10 +127,11 @@ def repetition_rate(text: str) -> float:
 
 # ---- choosing among candidates
 def bleu_table(texts: Sequence[str]) -> list[list[float]]:
-    """[j][i] = ``sentence_bleu(reference = texts[j], hypothesis = texts[i])``, for all pairs at once and about a hundred times faster.
+    """[j][i] = ``sentence_bleu(reference = texts[j], hypothesis = texts[i])``, for all pairs at once and about a
+    hundred times faster.
 
-    Each text's n-grams are counted once, as columns of one table of all n-grams; a clipped count is then a sum of minima. Equal texts get
-    equal numbers to the last bit.
+    Each text's n-grams are counted once, as columns of one table of all n-grams; a clipped count is then a sum of
+    minima. Equal texts get equal numbers to the last bit.
     """
     import numpy as np
 
@@ -124,7 +147,10 @@ def bleu_table(texts: Sequence[str]) -> list[list[float]]:
             np.add.at(counts[row], columns_of_row, 1)
         precisions.append((np.minimum(counts[:, None], counts[None]).sum(-1), np.maximum(lengths - n + 1, 1)))
     scores = [
-        [_bleu(lengths[j], lengths[i], [(hits[j, i], total[i]) for hits, total in precisions]) for i in range(len(distinct))]
+        [
+            _bleu(lengths[j], lengths[i], [(hits[j, i], total[i]) for hits, total in precisions])
+            for i in range(len(distinct))
+        ]
         for j in range(len(distinct))
     ]
     number = {text: index for index, text in enumerate(distinct)}
@@ -132,7 +158,9 @@ def bleu_table(texts: Sequence[str]) -> list[list[float]]:
 
 
 def _bleu(reference: int, hypothesis: int, precisions: Sequence[tuple[int, int]]) -> float:
-    """BLEU in percent from the lengths and (clipped count, number of n-grams) for n = 1..4: what NLTK computes with method 4."""
+    """BLEU in percent from the lengths and (clipped count, number of n-grams) for n = 1..4: what NLTK computes with
+    method 4.
+    """
     if hypothesis == 0 or precisions[0][0] == 0:
         return 0.0
     logs, zeros = [], 0
@@ -147,10 +175,11 @@ def _bleu(reference: int, hypothesis: int, precisions: Sequence[tuple[int, int]]
 
 
 def mbr_select(candidates: Sequence[str]) -> int:
-    """Minimum Bayes risk under BLEU: the index i with the largest sum over j != i of BLEU(reference = candidate j, hypothesis = candidate i).
+    """Minimum Bayes risk under BLEU: the index i with the largest sum over j != i of BLEU(reference = candidate j,
+    hypothesis = candidate i).
 
-    Ties go to the first; a blank candidate never wins while there is another. DiffuSeq's script, where 10 candidates are usual (90 scores).
-    Sums are exact (`math.fsum`), so equal candidates tie exactly.
+    Ties go to the first; a blank candidate never wins while there is another. DiffuSeq's script, where 10 candidates
+    are usual (90 scores). Sums are exact (`math.fsum`), so equal candidates tie exactly.
     """
     if not candidates:
         raise ValueError("mbr_select got no candidates; it needs at least one")
@@ -168,16 +197,25 @@ def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def bootstrap_interval(values: Sequence[float], seed: int = 0, resamples: int = 1000, level: float = 0.95) -> tuple[float, float]:
-    """(low, high): percentile bootstrap interval of the mean, in the unit of the values (Efron 1979; for evaluation scores Koehn 2004).
+def bootstrap_interval(
+    values: Sequence[float], seed: int = 0, resamples: int = 1000, level: float = 0.95
+) -> tuple[float, float]:
+    """(low, high): percentile bootstrap interval of the mean, in the unit of the values (Efron 1979; for evaluation
+    scores Koehn 2004).
 
-    `resamples` times draw len(values) of them with replacement and take the mean; low and high cut off (1 - level)/2 of those means on either side.
+    `resamples` times draw len(values) of them with replacement and take the mean; low and high cut off (1 - level)/2 of
+    those means on either side.
     """
     import numpy as np
 
     if len(values) == 0 or resamples < 1 or not 0.0 < level < 1.0:
-        raise ValueError(f"bootstrap_interval needs values, resamples >= 1 and 0 < level < 1; got {len(values)} values, {resamples=}, {level=}")
+        raise ValueError(
+            f"bootstrap_interval needs values, resamples >= 1 and 0 < level < 1; got {len(values)} values,"
+            f" {resamples=}, {level=}"
+        )
     array, rng = np.asarray(values, dtype=np.float64), np.random.default_rng(seed)
-    means = [array[rng.integers(0, len(array), len(array))].mean() for _ in range(resamples)]  # one at a time: little memory for long lists
+    means = [
+        array[rng.integers(0, len(array), len(array))].mean() for _ in range(resamples)
+    ]  # one at a time: little memory for long lists
     low, high = np.quantile(means, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return float(low), float(high)

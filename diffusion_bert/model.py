@@ -35,7 +35,9 @@ class DiffusionModel:
     tokenizer: TextTokenizer
     schedule: NoiseSchedule
     config: RunConfig
-    token_counts: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))  # [V], over the training targets
+    token_counts: Tensor = field(
+        default_factory=lambda: torch.zeros(0, dtype=torch.int64)
+    )  # [V], over the training targets
     metrics: dict = field(default_factory=dict)
     parent: str | None = None
     knows_pairs: bool = True  # False when it has only ever seen plain texts: it fills and continues, but cannot rewrite
@@ -71,7 +73,8 @@ class DiffusionModel:
 def pick_device(name: str) -> torch.device:
     """``auto`` -> CUDA if there is a GPU, else the CPU; anything else must exist on this machine.
 
-    (Apple's mps knows no float64, in which the schedule is computed.) On a CPU, freed memory is kept from here on (memory.py).
+    (Apple's mps knows no float64, in which the schedule is computed.) On a CPU, freed memory is kept from here on
+    (memory.py).
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -81,7 +84,10 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count <= (device.index or 0):
-            raise UserError(f"device is '{name}' but this machine has {count or 'no'} CUDA GPU{'s' if count > 1 else ''}: use --device cpu or auto")
+            raise UserError(
+                f"device is '{name}' but this machine has {count or 'no'} CUDA GPU{'s' if count > 1 else ''}: use"
+                " --device cpu or auto"
+            )
     else:
         keep_freed_memory()
     return device
@@ -101,10 +107,15 @@ def choose_autocast(precision: str, device: torch.device) -> Callable[[], contex
 
 
 def build_model(
-    config: RunConfig, texts: Iterable[str], seed: int, tokenizer: TextTokenizer | None = None, skills: Skills | None = None
+    config: RunConfig,
+    texts: Iterable[str],
+    seed: int,
+    tokenizer: TextTokenizer | None = None,
+    skills: Skills | None = None,
 ) -> DiffusionModel:
-    """A fresh model for a config: pretrained, or built-in size with a vocabulary learned from ``texts`` (or that of ``tokenizer``). The schedule
-    is still plain (``fit_schedule`` adds the word frequencies once the targets are encoded). ``skills``: with styles, if there are some.
+    """A fresh model for a config: pretrained, or built-in size with a vocabulary learned from ``texts`` (or that of
+    ``tokenizer``). The schedule is still plain (``fit_schedule`` adds the word frequencies once the targets are
+    encoded). ``skills``: with styles, if there are some.
 
     Raises:
         UserError: no such model, not a BERT, or too short for max_length.
@@ -146,8 +157,8 @@ def build_model(
 def start_from_sinusoids(positions: Tensor, scale: float) -> None:
     """Fill learned position embeddings [P, D] with sinusoids of root mean square ``scale``, as a starting point.
 
-    "The word before" is then one and the same rotation everywhere (arXiv 1706.03762, section 3.5), where random vectors would have to be
-    learned place by place.
+    "The word before" is then one and the same rotation everywhere (arXiv 1706.03762, section 3.5), where random vectors
+    would have to be learned place by place.
     """
     count, width = positions.shape
     frequency = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
@@ -162,15 +173,21 @@ def assemble(config: RunConfig, bert_config, tokenizer: TextTokenizer) -> BertDe
     check_positions(config, bert_config)
     if tokenizer.vocab_size > bert_config.vocab_size:
         raise UserError(
-            f"the tokenizer has {tokenizer.vocab_size} word pieces but the model only {bert_config.vocab_size}: they do not belong together"
+            f"the tokenizer has {tokenizer.vocab_size} word pieces but the model only {bert_config.vocab_size}: they do"
+            " not belong together"
         )
     # a vocabulary padded to a round number has entries that no text can produce
     forbidden = [*tokenizer.forbidden_ids, *range(tokenizer.vocab_size, bert_config.vocab_size)]
     with quiet_transformers():
         return BertDenoiser(
-            bert_config, forbidden, config.data.max_target_length, config.model.attention, config.model.copy_head, config.model.timestep,
+            bert_config,
+            forbidden,
+            config.data.max_target_length,
+            config.model.attention,
+            config.model.copy_head,
+            config.model.timestep,
             config.model.self_conditioning,
-        )  # fmt: skip
+        )
 
 
 def check_positions(config: RunConfig, bert_config) -> None:
@@ -178,7 +195,8 @@ def check_positions(config: RunConfig, bert_config) -> None:
     limit = family_of(bert_config).max_positions(bert_config)
     if config.data.max_length > limit:
         raise UserError(
-            f"max_length is {config.data.max_length} but {config.model.model_name_or_path} has only {limit} positions: lower --max_length"
+            f"max_length is {config.data.max_length} but {config.model.model_name_or_path} has only {limit} positions:"
+            " lower --max_length"
         )
 
 

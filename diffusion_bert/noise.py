@@ -1,4 +1,6 @@
-"""Random numbers by place instead of by order: the same noise however a batch is cut into micro-batches or spread over processes."""
+"""Random numbers by place instead of by order: the same noise however a batch is cut into micro-batches or spread over
+processes.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ LARGEST = 1 - 2.0**-53  # of the numbers that are drawn: LARGEST - u is distribu
 
 
 def _mix(z: Tensor) -> Tensor:
-    """The finaliser of splitmix64 (Steele, Lea and Flood 2014): a bijection of 64 bits that leaves no visible pattern. int64 wraps around."""
+    """The finaliser of splitmix64 (Steele, Lea and Flood 2014): a bijection of 64 bits that leaves no visible pattern.
+    int64 wraps around.
+    """
     for shift, factor in ((30, _FIRST), (27, _SECOND), (31, None)):
         z = z ^ ((z >> shift) & ((1 << (64 - shift)) - 1))  # >> copies the sign: the mask makes it a logical shift
         z = z if factor is None else z * factor
@@ -26,7 +30,8 @@ def _mix(z: Tensor) -> Tensor:
 
 
 def keyed_uniform(key: int, rows: Tensor, places: Tensor) -> Tensor:
-    """Uniform numbers in [0, 1), float64 [B, L]: each a fixed function of (key, its row, its place), alike on every device.
+    """Uniform numbers in [0, 1), float64 [B, L]: each a fixed function of (key, its row, its place), alike on every
+    device.
 
     rows [B] or [B, L] int64, places [B, L] int64.
     """

@@ -1,6 +1,7 @@
 """What training minimises and validation reports: times, losses and the terms of the NELBO, named and apart.
 
--log p(x_0 | source) <= -log p(length | source) + sum_t KL_t                       (the prior term is 0: at t = T all is masked)
+-log p(x_0 | source) <= -log p(length | source) + sum_t KL_t                       (the prior term is 0: at t = T all is
+masked)
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ T_EVAL = 1000  # validation always uses this grid, whatever --num_steps is, so t
 
 @dataclass
 class NelboTerms:
-    """Sums over a batch, in nats; add two with ``+``. ``reveal`` and ``stay`` are the two parts of the KL, already times T."""
+    """Sums over a batch, in nats; add two with ``+``. ``reveal`` and ``stay`` are the two parts of the KL, already
+    times T.
+    """
 
     reveal: Tensor
     stay: Tensor
@@ -30,7 +33,9 @@ class NelboTerms:
     cross_entropy: Tensor  # unweighted, over masked places
     masked: Tensor  # number of masked places
     tokens: Tensor  # number of target word pieces
-    surrogate: Tensor | None = None  # cross-entropy with label smoothing and weights: for the loss ``ce`` alone, no part of any bound
+    surrogate: Tensor | None = (
+        None  # cross-entropy with label smoothing and weights: for the loss ``ce`` alone, no part of any bound
+    )
 
     def __post_init__(self):
         if self.surrogate is None:
@@ -42,7 +47,9 @@ class NelboTerms:
         return cls(*torch.zeros(len(fields(cls)), dtype=torch.float64, device=device))
 
     def stacked(self) -> Tensor:
-        """All terms as one tensor without a gradient, in the order of the fields, float64; ``NelboTerms(*stacked)`` undoes it."""
+        """All terms as one tensor without a gradient, in the order of the fields, float64; ``NelboTerms(*stacked)``
+        undoes it.
+        """
         return torch.stack([getattr(self, f.name).detach().double() for f in fields(self)])
 
     def __add__(self, other: NelboTerms) -> NelboTerms:
@@ -87,12 +94,14 @@ def nelbo_terms(
     places: tuple[Tensor, Tensor] | None = None,
     teacher=None,
 ) -> NelboTerms:
-    """All terms for one batch noised to x_t at steps t of T = num_steps, summed over its noised targets. x_t [B, L], t [B] or [B, draws].
+    """All terms for one batch noised to x_t at steps t of T = num_steps, summed over its noised targets. x_t [B, L], t
+    [B] or [B, draws].
 
-    The sums are differentiable; without ``kl_gradient`` the KL is only reported (cross-entropy training has no use for its gradient).
-    ``label_smoothing``, ``loss_weighting`` and ``teacher`` (a distillation.Teacher) concern the surrogate only; all that is reported stays as it is.
-    ``two_pass`` is for self-conditioning: a first pass makes the guess of the second, so mu is a function of x_t as ever and the bound a bound.
-    ``places`` are ``batch.masked_places(x_t)`` where the caller knows them.
+    The sums are differentiable; without ``kl_gradient`` the KL is only reported (cross-entropy training has no use for
+    its gradient). ``label_smoothing``, ``loss_weighting`` and ``teacher`` (a distillation.Teacher) concern the
+    surrogate only; all that is reported stays as it is. ``two_pass`` is for self-conditioning: a first pass makes the
+    guess of the second, so mu is a function of x_t as ever and the bound a bound. ``places`` are
+    ``batch.masked_places(x_t)`` where the caller knows them.
     """
     places = batch.masked_places(x_t) if places is None else places
     t = t.reshape(len(batch), batch.draws)
@@ -115,12 +124,16 @@ def nelbo_terms(
         smoothed = smoothed_cross_entropy(log_mu, x_0, label_smoothing)
         if teacher is not None:
             expected = teacher.log_mu(batch, x_t, tau, log_mu.shape[1], places)
-            smoothed = teacher.mixed(smoothed, diffusion.correct_for_time(expected, tau_t) if time_correction else expected, log_mu)
+            smoothed = teacher.mixed(
+                smoothed, diffusion.correct_for_time(expected, tau_t) if time_correction else expected, log_mu
+            )
     if not kl_gradient:
         kl = KlTerms(*(term.detach() for term in kl))
     surrogate = None
     if label_smoothing or loss_weighting != "none" or teacher is not None:
-        surrogate = (loss_weight(t_places, num_steps, loss_weighting) * (-log_mu_x if smoothed is None else smoothed)).sum()
+        surrogate = (
+            loss_weight(t_places, num_steps, loss_weighting) * (-log_mu_x if smoothed is None else smoothed)
+        ).sum()
     return NelboTerms(
         reveal=num_steps * kl.reveal.sum(),
         stay=num_steps * kl.stay.sum(),
@@ -133,7 +146,8 @@ def nelbo_terms(
 
 
 def smoothed_cross_entropy(log_mu: Tensor, x_0: Tensor, label_smoothing: float) -> Tensor:
-    """(1 - e) (-log mu_x) + e mean over allowed words v of (-log mu_v), [N] float64; after Szegedy et al. 2016 (arXiv 1512.00567).
+    """(1 - e) (-log mu_x) + e mean over allowed words v of (-log mu_v), [N] float64; after Szegedy et al. 2016 (arXiv
+    1512.00567).
 
     Forbidden words (log mu = -inf) get no share of e, or the loss would be infinite. log_mu [N, V], x_0 [N].
     """
@@ -146,18 +160,22 @@ def smoothed_cross_entropy(log_mu: Tensor, x_0: Tensor, label_smoothing: float) 
 
 
 def loss_weight(t: Tensor, num_steps: int, loss_weighting: str) -> Tensor:
-    """The weight of a masked place at step t of T = num_steps, [N] float64: ``none`` 1; ``linear`` 1 - (t - 1) / T, which trusts the
-    little-noised examples more (RDM, arXiv 2302.05737). t [N] in 1..T."""
+    """The weight of a masked place at step t of T = num_steps, [N] float64: ``none`` 1; ``linear`` 1 - (t - 1) / T,
+    which trusts the little-noised examples more (RDM, arXiv 2302.05737). t [N] in 1..T.
+    """
     if loss_weighting == "none":
         return torch.ones_like(t, dtype=torch.float64)
     return 1 - (t.double() - 1) / num_steps
 
 
-def training_loss(terms: NelboTerms, loss: str, hybrid_lambda: float, masked: Tensor | float, tokens: Tensor | float) -> Tensor:
-    """The scalar to minimise; ``masked`` and ``tokens`` are counts of the whole global batch, so that micro-batches just add up.
+def training_loss(
+    terms: NelboTerms, loss: str, hybrid_lambda: float, masked: Tensor | float, tokens: Tensor | float
+) -> Tensor:
+    """The scalar to minimise; ``masked`` and ``tokens`` are counts of the whole global batch, so that micro-batches
+    just add up.
 
-    ``ce``: cross-entropy per masked place, smoothed and weighted if so chosen. ``nelbo``: the bound per target token, plus
-    hybrid_lambda x cross-entropy.
+    ``ce``: cross-entropy per masked place, smoothed and weighted if so chosen. ``nelbo``: the bound per target token,
+    plus hybrid_lambda x cross-entropy.
     Both carry the length term per target token. A batch without a masked place gives a finite loss.
     """
     cross_entropy = terms.cross_entropy / max(float(masked), 1.0)
@@ -179,10 +197,13 @@ def estimate_nelbo(
 ) -> NelboTerms:
     """The one yardstick: T = 1000, fixed noise, the same for every run on the same examples and batches.
 
-    A self-conditioned network is measured with two passes, the nearest thing to a sampler's step that needs no step before it.
-    ``share`` (k, n) takes every n-th batch from the k-th on, with the noise it has among all of them: the n shares add up to the whole.
+    A self-conditioned network is measured with two passes, the nearest thing to a sampler's step that needs no step
+    before it. ``share`` (k, n) takes every n-th batch from the k-th on, with the noise it has among all of them: the n
+    shares add up to the whole.
     """
-    return estimate_nelbo_by_group(denoiser, diffusion, batches, itertools.repeat(0), 1, time_correction, seed, device, share)[0]
+    return estimate_nelbo_by_group(
+        denoiser, diffusion, batches, itertools.repeat(0), 1, time_correction, seed, device, share
+    )[0]
 
 
 @torch.no_grad()
@@ -210,6 +231,8 @@ def estimate_nelbo_by_group(
             continue
         batch, t, uniform = batch.to(device), t.to(device), uniform.to(device)
         x_t = diffusion.q_sample(batch.input_ids, t.double() / T_EVAL, batch.target_mask, uniform=uniform)
-        totals[group] = totals[group] + nelbo_terms(denoiser, diffusion, batch, x_t, t, T_EVAL, time_correction, two_pass=two_pass)
+        totals[group] = totals[group] + nelbo_terms(
+            denoiser, diffusion, batch, x_t, t, T_EVAL, time_correction, two_pass=two_pass
+        )
     denoiser.train(was_training)
     return totals

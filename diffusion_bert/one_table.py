@@ -1,7 +1,7 @@
 """A word table that is read by the embedding and shared by the vocabulary head, as one node of the graph.
 
-The head's gradient is as large as the table. Autograd would make a second one, of mostly zeros, for the embedding and add the two (or, with
-sparse gradients, copy the first); here the few rows that were read are added to the head's.
+The head's gradient is as large as the table. Autograd would make a second one, of mostly zeros, for the embedding and
+add the two (or, with sparse gradients, copy the first); here the few rows that were read are added to the head's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""How the pieces of a vocabulary are spelt: WordPiece marks what continues a word (``##ing``), byte-level BPE what follows a space (``Ġthe``)."""
+"""How the pieces of a vocabulary are spelt: WordPiece marks what continues a word (``##ing``), byte-level BPE what
+follows a space (``Ġthe``).
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ class WordPieces:
 
 
 class BytePieces:
-    """The pieces of RoBERTa and ModernBERT: every one is a string of bytes, each byte shown as a character of its own, the space as Ġ."""
+    """The pieces of RoBERTa and ModernBERT: every one is a string of bytes, each byte shown as a character of its own,
+    the space as Ġ.
+    """
 
     SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
     KIND = "byte-level BPE"
@@ -59,7 +63,9 @@ class BytePieces:
         self.bytes = {chr(byte): byte for byte in shown} | {chr(256 + place): byte for place, byte in enumerate(hidden)}
 
     def _decode(self, tokens: Sequence[str], errors: str = "replace") -> str:
-        return bytes(self.bytes[character] for token in tokens for character in token if character in self.bytes).decode(errors=errors)
+        return bytes(
+            self.bytes[character] for token in tokens for character in token if character in self.bytes
+        ).decode(errors=errors)
 
     def surface(self, token: str) -> str:
         return self._decode([token]).removeprefix(" ")
@@ -85,8 +91,9 @@ class BytePieces:
 
 
 def evenly_spaced(json_text: str, space_before: bool = True) -> str:
-    """A byte-level tokenizer, as JSON, that reads any white space as one space and gives the first word one too: so a word has the same pieces
-    wherever it stands. Applied again it changes nothing. Without ``space_before`` the first word gets none: for the rest of a word.
+    """A byte-level tokenizer, as JSON, that reads any white space as one space and gives the first word one too: so a
+    word has the same pieces wherever it stands. Applied again it changes nothing. Without ``space_before`` the first
+    word gets none: for the rest of a word.
     """
     tokenizer = json.loads(json_text)
     spacing = [
@@ -94,8 +101,13 @@ def evenly_spaced(json_text: str, space_before: bool = True) -> str:
         {"type": "Replace", "pattern": {"Regex": "\\s+"}, "content": " "},
     ]
     normalizer = tokenizer["normalizer"]
-    steps = [] if normalizer is None else normalizer["normalizers"] if normalizer["type"] == "Sequence" else [normalizer]
-    tokenizer["normalizer"] = {"type": "Sequence", "normalizers": [*(step for step in steps if step not in spacing), *spacing]}
+    steps = (
+        [] if normalizer is None else normalizer["normalizers"] if normalizer["type"] == "Sequence" else [normalizer]
+    )
+    tokenizer["normalizer"] = {
+        "type": "Sequence",
+        "normalizers": [*(step for step in steps if step not in spacing), *spacing],
+    }
     for splitter in _splitters(tokenizer):
         if splitter["type"] == "ByteLevel":
             splitter["add_prefix_space"] = space_before
@@ -105,7 +117,9 @@ def evenly_spaced(json_text: str, space_before: bool = True) -> str:
 def is_byte_level(json_text: str) -> bool:
     """Whether a tokenizer, as JSON, is byte-level BPE."""
     tokenizer = json.loads(json_text)
-    return tokenizer["model"]["type"] == "BPE" and any(splitter["type"] == "ByteLevel" for splitter in _splitters(tokenizer))
+    return tokenizer["model"]["type"] == "BPE" and any(
+        splitter["type"] == "ByteLevel" for splitter in _splitters(tokenizer)
+    )
 
 
 def _splitters(tokenizer: dict) -> list[dict]:

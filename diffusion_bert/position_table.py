@@ -1,7 +1,8 @@
 """Position tables for readers that count from 0 without a break, as transformers does.
 
-The denoiser counts source and target from 0 each, and without a source the sequence is ``[CLS] [SEP] text [SEP]``: positions 0, 1 | 0, 1, 2 ...
-With its first two rows repeated in front, a table serves running positions: row 0, 1 are [CLS] and [SEP], row 2 + j is place j of the text.
+The denoiser counts source and target from 0 each, and without a source the sequence is ``[CLS] [SEP] text [SEP]``:
+positions 0, 1 | 0, 1, 2 ... With its first two rows repeated in front, a table serves running positions: row 0, 1 are
+[CLS] and [SEP], row 2 + j is place j of the text.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ CONFIG_DIR = Path(__file__).resolve().parent.parent / "configs"
 
 
 def load_preset(name_or_path: str) -> dict[str, Any]:
-    """The settings of ``configs/NAME.yaml`` or of a YAML file, as a flat dictionary (types are checked when the config is built).
+    """The settings of ``configs/NAME.yaml`` or of a YAML file, as a flat dictionary (types are checked when the config
+    is built).
 
     Raises:
         UserError: no such preset, not readable, not YAML, or not one flat table of settings.
@@ -21,7 +22,9 @@ def load_preset(name_or_path: str) -> dict[str, Any]:
         path = CONFIG_DIR / f"{name_or_path}.yaml"
         if not path.is_file():
             names = sorted(p.stem for p in CONFIG_DIR.glob("*.yaml"))
-            raise UserError(f"no preset '{name_or_path}': expected one of {', '.join(names)}{nearest(name_or_path, names)}")
+            raise UserError(
+                f"no preset '{name_or_path}': expected one of {', '.join(names)}{nearest(name_or_path, names)}"
+            )
     return load_settings(path)
 
 
@@ -32,15 +35,20 @@ def load_settings(path: Path) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; --config takes a YAML file, --preset a name from configs/") from None
+        raise UserError(
+            f"cannot read {path}: {error.strerror}; --config takes a YAML file, --preset a name from configs/"
+        ) from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text: save the preset as UTF-8") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-45
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise UserError(
-            f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'}); write one 'key: value' per line, no tabs"
+            f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'}); write one 'key: value'"
+            " per line, no tabs"
         ) from None
     if not isinstance(settings, dict) or not settings:
-        raise UserError(f"{path} holds {'nothing' if not settings else type(settings).__name__}: expected 'key: value' lines")
+        raise UserError(
+            f"{path} holds {'nothing' if not settings else type(settings).__name__}: expected 'key: value' lines"
+        )
     return settings

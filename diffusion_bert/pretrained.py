@@ -1,4 +1,6 @@
-"""A pretrained BERT, RoBERTa, DistilBERT or ModernBERT from a directory or the hub: its tokenizer, architecture and weights."""
+"""A pretrained BERT, RoBERTa, DistilBERT or ModernBERT from a directory or the hub: its tokenizer, architecture and
+weights.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ def load_pretrained(name: str, weights: bool = True) -> tuple[TextTokenizer, obj
     looks_local = Path(name).is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1
     if looks_local and not (Path(name) / "config.json").is_file():
         raise UserError(
-            f"model_name_or_path is '{name}': no such BERT directory (config.json is missing); give a directory, a hub id, tiny, mini or small"
+            f"model_name_or_path is '{name}': no such BERT directory (config.json is missing); give a directory, a hub"
+            " id, tiny, mini or small"
         )
     with quiet_transformers():
         try:
@@ -38,7 +41,8 @@ def load_pretrained(name: str, weights: bool = True) -> tuple[TextTokenizer, obj
         except Exception as error:  # broken files surface as errors of several libraries
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UserError(
-                f"cannot load '{name}': {first[:160]}; give a BERT directory, a hub id, or a built-in size ({', '.join(BUILT_IN_SIZES)})"
+                f"cannot load '{name}': {first[:160]}; give a BERT directory, a hub id, or a built-in size"
+                f" ({', '.join(BUILT_IN_SIZES)})"
             ) from None
 
 
@@ -48,20 +52,30 @@ def _load(name: str, weights: bool, **where) -> tuple[TextTokenizer, object, dic
 
     bert_config = transformers.AutoConfig.from_pretrained(name, **where)
     if bert_config.model_type not in FAMILIES:
-        raise UserError(f"{name} is a {bert_config.model_type} model: expected a BERT ({', '.join(FAMILIES)}), such as bert-base-uncased")
+        raise UserError(
+            f"{name} is a {bert_config.model_type} model: expected a BERT ({', '.join(FAMILIES)}), such as"
+            " bert-base-uncased"
+        )
     family = FAMILIES[bert_config.model_type]
     tokenizer = TextTokenizer.from_pretrained(name, **where)
     if not weights:
         return tokenizer, bert_config, _own_positions(bert_config, None)
-    model, info = family.model_class.from_pretrained(name, config=bert_config, dtype=torch.float32, output_loading_info=True, **where)
+    model, info = family.model_class.from_pretrained(
+        name, config=bert_config, dtype=torch.float32, output_loading_info=True, **where
+    )
     # the library would fill them with random numbers
     if missing := sorted(key for key in info["missing_keys"] if key.startswith(f"{family.encoder}.")):
-        raise UserError(f"{name} lacks weights ({missing[0]} and {len(missing) - 1} more): not a whole BERT; choose another or --from_scratch true")
+        raise UserError(
+            f"{name} lacks weights ({missing[0]} and {len(missing) - 1} more): not a whole BERT; choose another or"
+            " --from_scratch true"
+        )
     return tokenizer, bert_config, _own_positions(bert_config, model.state_dict())
 
 
 def _own_positions(bert_config, weights: dict[str, Tensor] | None) -> dict[str, Tensor] | None:
-    """What export.py did to the position table for other readers, undone: the weights are then those of the checkpoint it exported."""
+    """What export.py did to the position table for other readers, undone: the weights are then those of the checkpoint
+    it exported.
+    """
     if bert_config.to_dict().get(CONFIG_KEY) == OFFSET:
         delattr(bert_config, CONFIG_KEY)
         bert_config.max_position_embeddings -= OFFSET
@@ -72,7 +86,9 @@ def _own_positions(bert_config, weights: dict[str, Tensor] | None) -> dict[str, 
 
 @contextlib.contextmanager
 def quiet_transformers():
-    """Without the library's loading bars and its warnings about a decoder flag and a fresh head, both of which are meant here."""
+    """Without the library's loading bars and its warnings about a decoder flag and a fresh head, both of which are
+    meant here.
+    """
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -19,15 +19,24 @@ class Answer(NamedTuple):
 
 
 class Ranking:
-    """Collects texts for ``size`` requests until each has ``wanted`` different ones; what is only the input again comes last, and before it what
-    is only the input with words left out, where that counts as ``shortened``."""
+    """Collects texts for ``size`` requests until each has ``wanted`` different ones; what is only the input again comes
+    last, and before it what is only the input with words left out, where that counts as ``shortened``.
+    """
 
     def __init__(self, size: int, wanted: int):
         self.wanted = wanted
         self.scores: list[dict[str, float]] = [{} for _ in range(size)]
         self.traces: list[dict[str, Callable[[], Trace]]] = [{} for _ in range(size)]
 
-    def add(self, index: int, text: str, score: float, is_input: bool, trace: Callable[[], Trace] | None = None, shortened: bool = False) -> None:
+    def add(
+        self,
+        index: int,
+        text: str,
+        score: float,
+        is_input: bool,
+        trace: Callable[[], Trace] | None = None,
+        shortened: bool = False,
+    ) -> None:
         """A text for request ``index``; of equal texts the first counts."""
         if text not in self.scores[index]:
             self.scores[index][text] = -math.inf if is_input else score - LESS * shortened
@@ -36,7 +45,9 @@ class Ranking:
 
     def missing(self) -> list[int]:
         """Requests that still want a text."""
-        return [index for index, scores in enumerate(self.scores) if sum(map(math.isfinite, scores.values())) < self.wanted]
+        return [
+            index for index, scores in enumerate(self.scores) if sum(map(math.isfinite, scores.values())) < self.wanted
+        ]
 
     def answers(self) -> list[Answer]:
         """The best of each request."""

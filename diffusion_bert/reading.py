@@ -1,6 +1,7 @@
 """Rows of text from files: .jsonl, .csv, .tsv and .txt, read line by line, with every malformed row counted and named.
 
-Our own reader on purpose: the ``datasets`` library reads the text "None" or "NA" in a CSV as missing, and one bad JSON row stops a whole file.
+Our own reader on purpose: the ``datasets`` library reads the text "None" or "NA" in a CSV as missing, and one bad JSON
+row stops a whole file.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ class ReadReport:
         self.bad_rows.append(f"{self.path}, {self.unit} {line}: {reason}")
         if len(self.bad_rows) > self.max_bad_rows:
             raise UserError(
-                f"{self.bad_rows[0]} - and {len(self.bad_rows) - 1} more malformed rows, over --max_bad_rows {self.max_bad_rows}; "
-                "mend the file or raise the limit"
+                f"{self.bad_rows[0]} - and {len(self.bad_rows) - 1} more malformed rows, over --max_bad_rows"
+                f" {self.max_bad_rows}; mend the file or raise the limit"
             )
 
 
@@ -66,7 +67,8 @@ def stream_file(report: ReadReport) -> Iterator[Pair]:
     """The rows of ``report.path`` one after the other; malformed ones are left out and told to the report.
 
     Raises:
-        UserError: not there, unknown ending, not UTF-8, no usable row, missing columns, or more than ``max_bad_rows`` malformed rows.
+        UserError: not there, unknown ending, not UTF-8, no usable row, missing columns, or more than ``max_bad_rows``
+            malformed rows.
     """
     path = report.path
     if path.is_dir():
@@ -86,7 +88,9 @@ def stream_file(report: ReadReport) -> Iterator[Pair]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check its permissions") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte 0x{error.object[error.start]:02x}); save it as UTF-8") from None
+        raise UserError(
+            f"{path} is not UTF-8 text (byte 0x{error.object[error.start]:02x}); save it as UTF-8"
+        ) from None
     if not usable:
         hint = f"; first problem: {report.bad_rows[0]}" if report.bad_rows else ""
         raise UserError(f"{path} holds no usable row{hint}: expected at least one")
@@ -117,7 +121,9 @@ def _read_jsonl(lines, report: ReadReport) -> Iterator[Pair]:
         if not isinstance(row, dict):
             report.complain(number, f"expected an object with src and trg, got {type(row).__name__}")
             continue
-        source, target = (next((row[name] for name in names if name in row), None) for names in (SOURCE_NAMES, TARGET_NAMES))
+        source, target = (
+            next((row[name] for name in names if name in row), None) for names in (SOURCE_NAMES, TARGET_NAMES)
+        )
         style = next((row[name] for name in STYLE_NAMES if name in row), None)
         if (pair := checked_pair(source, target, report, number, style)) is not None:
             yield pair
@@ -130,17 +136,27 @@ def _read_table(lines, report: ReadReport) -> Iterator[Pair]:
     try:
         header = [name.strip().lower() for name in next(rows, [])]
     except csv.Error as error:
-        raise UserError(f"{report.path}, line 1: not a readable table ({error}); save it as UTF-8 with a header line src,trg") from None
-    columns = [next((header.index(name) for name in names if name in header), None) for names in (SOURCE_NAMES, TARGET_NAMES)]
+        raise UserError(
+            f"{report.path}, line 1: not a readable table ({error}); save it as UTF-8 with a header line src,trg"
+        ) from None
+    columns = [
+        next((header.index(name) for name in names if name in header), None) for names in (SOURCE_NAMES, TARGET_NAMES)
+    ]
     if None in columns:
-        raise UserError(f"{report.path}, line 1: columns are {', '.join(header)[:80] or 'missing'}: expected src and trg (or source and target)")
+        raise UserError(
+            f"{report.path}, line 1: columns are {', '.join(header)[:80] or 'missing'}: expected src and trg (or source"
+            " and target)"
+        )
     style = next((header.index(name) for name in STYLE_NAMES if name in header), None)
     while True:
         first = rows.line_num + 1
         try:
             row = next(rows, None)
         except csv.Error as error:
-            report.complain(first, f"quotes that do not match up to line {rows.line_num} ({error}); write a quote inside quotes twice")
+            report.complain(
+                first,
+                f"quotes that do not match up to line {rows.line_num} ({error}); write a quote inside quotes twice",
+            )
             continue
         if row is None:
             return
@@ -149,12 +165,16 @@ def _read_table(lines, report: ReadReport) -> Iterator[Pair]:
         if len(row) != len(header):
             report.complain(first, f"{len(row)} fields where the header has {len(header)}")
             continue
-        if (pair := checked_pair(row[columns[0]], row[columns[1]], report, first, None if style is None else row[style])) is not None:
+        if (
+            pair := checked_pair(row[columns[0]], row[columns[1]], report, first, None if style is None else row[style])
+        ) is not None:
             yield pair
 
 
 def unencodable(text: str) -> str:
-    """Why a text is none, or an empty string: zero bytes (binary, UTF-16) and halves of surrogate pairs (an emoji cut in two) cannot be encoded."""
+    """Why a text is none, or an empty string: zero bytes (binary, UTF-16) and halves of surrogate pairs (an emoji cut
+    in two) cannot be encoded.
+    """
     if "\0" in text:
         return "holds a zero byte: expected UTF-8 text"
     try:
@@ -165,7 +185,8 @@ def unencodable(text: str) -> str:
 
 
 def checked_pair(source, target, report: ReadReport, number: int, style=None) -> Pair | None:
-    """A pair of stripped strings, or None with the reason on record. An empty source is legal, an empty target teaches nothing.
+    """A pair of stripped strings, or None with the reason on record. An empty source is legal, an empty target teaches
+    nothing.
 
     An empty style is none; others are small letters, digits, spaces, - and '.
     """
@@ -186,6 +207,10 @@ def checked_pair(source, target, report: ReadReport, number: int, style=None) ->
         return None
     name = " ".join(style.lower().split())
     if len(name) > LONGEST_STYLE or not all(letter.isalnum() or letter in " -'" for letter in name):
-        report.complain(number, f"style is '{name[:LONGEST_STYLE]}': expected a name of at most {LONGEST_STYLE} letters, digits, spaces, - and '")
+        report.complain(
+            number,
+            f"style is '{name[:LONGEST_STYLE]}': expected a name of at most {LONGEST_STYLE} letters, digits, spaces, -"
+            " and '",
+        )
         return None
     return StyledPair(source.strip(), target.strip(), name)

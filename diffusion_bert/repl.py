@@ -1,4 +1,6 @@
-"""The command loop: one line in, a few candidates out. It reads and writes strings only, so that any input and output will do."""
+"""The command loop: one line in, a few candidates out. It reads and writes strings only, so that any input and output
+will do.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,12 @@ from .tracing import Trace
 
 PROMPT = "Enter command: "
 # option -> (the settings it belongs to, its field)
-OPTIONS = {f.name: (section, f) for section in (SamplingConfig, DisplayConfig) for f in dataclasses.fields(section) if f.name != "device"}
+OPTIONS = {
+    f.name: (section, f)
+    for section in (SamplingConfig, DisplayConfig)
+    for f in dataclasses.fields(section)
+    if f.name != "device"
+}
 SETTABLE = tuple(OPTIONS)
 ALL_SKILLS = tuple(dict.fromkeys(task.command for task in TASKS.values()))
 HELP = """Commands
@@ -31,7 +38,8 @@ HELP = """Commands
   show                  the options and the model
   help                  this text
   quit, exit, Ctrl-D    leave
-A word of advice: repetition or nonsense - lower the temperature or top_p; dull - raise them; slow - lower num_steps or best_of."""
+A word of advice: repetition or nonsense - lower the temperature or top_p; dull - raise them; slow - lower num_steps or
+best_of."""
 
 
 class Repl:
@@ -68,7 +76,9 @@ class Repl:
         self.draws = 0  # every request gets a seed of its own, so that asking twice gives something new
 
     def run(self, read: Callable[[], str]) -> None:
-        """Until quit or the end of input. ``read`` gives the next line or raises EOFError; Ctrl-C gives up the current line only."""
+        """Until quit or the end of input. ``read`` gives the next line or raises EOFError; Ctrl-C gives up the current
+        line only.
+        """
         while True:
             try:
                 line = read()
@@ -95,10 +105,14 @@ class Repl:
         if command not in self.commands:
             if command in ALL_SKILLS:
                 self.write(
-                    f"this checkpoint (task {', '.join(self.generator.model.skills.tasks)}) has not learned to {command}; help lists what it can"
+                    f"this checkpoint (task {', '.join(self.generator.model.skills.tasks)}) has not learned to"
+                    f" {command}; help lists what it can"
                 )
             else:
-                self.write(f"unknown command '{command[:40]}'{nearest(command[:40], [*self.commands, 'quit'])}; help lists the commands")
+                self.write(
+                    f"unknown command '{command[:40]}'{nearest(command[:40], [*self.commands, 'quit'])}; help lists the"
+                    " commands"
+                )
             return True
         try:
             self.commands[command](rest.strip())
@@ -111,14 +125,20 @@ class Repl:
         words = line.split()
         if words[:1] == ["set"] and (len(words) == 2 if start else len(words) == 1):
             return [f"{name} " for name in SETTABLE if name.startswith(start)]
-        return [f"{name} " for name in [*self.commands, "quit"] if name.startswith(start)] if line.lstrip() == start else []
+        return (
+            [f"{name} " for name in [*self.commands, "quit"] if name.startswith(start)]
+            if line.lstrip() == start
+            else []
+        )
 
-    # ---- commands -------------------------------------------------------------------------------------------------------------------
+    # ---- commands ---------------------------------------------------------------------------------------------------
 
     def _para(self, rest: str) -> None:
         task = TASKS[self.skills["para"]]
         if not self.generator.model.knows_pairs:
-            self.write("(this checkpoint was trained on plain texts: it has not learned to rewrite; try fill or complete)")
+            self.write(
+                "(this checkpoint was trained on plain texts: it has not learned to rewrite; try fill or complete)"
+            )
         elif task.prompt != "paraphrase:":
             self.write(f"(this checkpoint was trained on {task.name}: para writes {task.product})")
         self._own("para", rest)
@@ -167,10 +187,14 @@ class Repl:
         if not name:
             for known, (_, f) in OPTIONS.items():
                 choices = f" ({', '.join(f.metadata['choices'])})" if f.metadata["choices"] else ""
-                self.write(f"  {f'{known} = {shown(getattr(self._values(known), known))}':<26} {f.metadata['help']}{choices}")
+                self.write(
+                    f"  {f'{known} = {shown(getattr(self._values(known), known))}':<26} {f.metadata['help']}{choices}"
+                )
             return
         if name not in OPTIONS:
-            raise UserError(f"unknown option '{name[:40]}'{nearest(name[:40], OPTIONS)}; expected one of {', '.join(OPTIONS)}")
+            raise UserError(
+                f"unknown option '{name[:40]}'{nearest(name[:40], OPTIONS)}; expected one of {', '.join(OPTIONS)}"
+            )
         section, f = OPTIONS[name]
         if not value.strip():
             raise UserError(f"set {name} needs a value; now it is {shown(getattr(self._values(name), name))}")
@@ -201,7 +225,8 @@ class Repl:
         task = self.skills["para"]
         product = TASKS[task].product
         skills = [
-            f"  {'para <text>':<21} say it anew: {product}" + ("" if self.generator.model.knows_pairs else " (not learned: it saw plain texts only)")
+            f"  {'para <text>':<21} say it anew: {product}"
+            + ("" if self.generator.model.knows_pairs else " (not learned: it saw plain texts only)")
         ]
         for command, other in self.skills.items():
             if command != "para":

@@ -9,23 +9,36 @@ from .evaluation import Evaluation
 from .storage import write_atomically
 
 COLUMNS = (
-    ("bleu", "BLEU"), ("rouge_l", "ROUGE-L"), ("bertscore", "BERTScore"),
-    ("dist1", "dist-1"), ("self_bleu", "self-BLEU"), ("div4", "div-4"), ("overlap", "overlap"),
-    ("ibleu", "iBLEU"), ("repetition", "repeats"), ("length_ratio", "length"), ("nfe", "calls"), ("seconds", "s/text"), ("valid", "valid %"),
-)  # fmt: skip
+    ("bleu", "BLEU"),
+    ("rouge_l", "ROUGE-L"),
+    ("bertscore", "BERTScore"),
+    ("dist1", "dist-1"),
+    ("self_bleu", "self-BLEU"),
+    ("div4", "div-4"),
+    ("overlap", "overlap"),
+    ("ibleu", "iBLEU"),
+    ("repetition", "repeats"),
+    ("length_ratio", "length"),
+    ("nfe", "calls"),
+    ("seconds", "s/text"),
+    ("valid", "valid %"),
+)
 CONVENTION = (
-    "DiffuSeq protocol: lower-cased BERT text with full clean-up, mean NLTK sentence BLEU (method 4), ROUGE-L F, in percent, with 95 % bootstrap "
-    "intervals; overlap: BLEU of the output against the source; iBLEU: 0.8 BLEU - 0.2 overlap; self-BLEU and div-4: over three independent samples; "
-    "repeats: words equal to their left neighbour; length: output / reference; calls: denoiser calls per text. Rows - "
-    "model: temperature 0 at each length of the beam, the likeliest kept; likeliest length: temperature 0, one length; one sample: length (of "
-    "the beam) and words drawn at the temperature of the settings; copy, unigram: floors."
+    "DiffuSeq protocol: lower-cased BERT text with full clean-up, mean NLTK sentence BLEU (method 4), ROUGE-L F, in"
+    " percent, with 95 % bootstrap intervals; overlap: BLEU of the output against the source; iBLEU: 0.8 BLEU - 0.2"
+    " overlap; self-BLEU and div-4: over three independent samples; repeats: words equal to their left neighbour;"
+    " length: output / reference; calls: denoiser calls per text. Rows - model: temperature 0 at each length of the"
+    " beam, the likeliest kept; likeliest length: temperature 0, one length; one sample: length (of the beam) and words"
+    " drawn at the temperature of the settings; copy, unigram: floors."
 )
 # dark on opaque white: legible on paper and on a dark screen
 INK, MAIN, SECOND, QUIET = "#2b3440", "#2f7fd3", "#e08a1e", "#9a9a9a"
 
 
 def table(rows: dict[str, dict], intervals: Sequence[str] | None = None) -> str:
-    """A Markdown table of metric rows; empty columns are left out. ``intervals``: the columns that show theirs (default: all)."""
+    """A Markdown table of metric rows; empty columns are left out. ``intervals``: the columns that show theirs
+    (default: all).
+    """
     used = [(key, title) for key, title in COLUMNS if any(key in row for row in rows.values())]
     lines = ["| | " + " | ".join(title for _, title in used) + " |", "|---" * (len(used) + 1) + "|"]
     for name, row in rows.items():
@@ -50,9 +63,15 @@ def markdown(result: Evaluation, heading: str) -> str:
     parts += ["Settings: " + settings_line(result)]
     parts += [f"- {note}" for note in result.notes]
     if result.reconstruction:
-        parts.append("## Reconstruction\nAccuracy on the corrupted places only, without a source; floor: always the commonest word piece.")
+        parts.append(
+            "## Reconstruction\nAccuracy on the corrupted places only, without a source; floor: always the commonest"
+            " word piece."
+        )
         lines = ["| corruption | accuracy | floor | places |", "|---|---|---|---|"]
-        lines += [f"| {key} % | {row['accuracy']:.1f} % | {row['floor']:.1f} % | {row['places']:,} |" for key, row in result.reconstruction.items()]
+        lines += [
+            f"| {key} % | {row['accuracy']:.1f} % | {row['floor']:.1f} % | {row['places']:,} |"
+            for key, row in result.reconstruction.items()
+        ]
         parts.append("\n".join(lines))
         for key, row in result.reconstruction.items():
             for example in row["examples"]:
@@ -60,7 +79,11 @@ def markdown(result: Evaluation, heading: str) -> str:
     if result.rows:
         parts.append(f"## Conditional generation\n{CONVENTION}\n\n{table(result.rows)}")
         for example in result.examples[:10]:
-            lines = [f"- source: {example['source']}", f"  - reference: {example['reference']}", f"  - model: {example['output']}"]
+            lines = [
+                f"- source: {example['source']}",
+                f"  - reference: {example['reference']}",
+                f"  - model: {example['output']}",
+            ]
             parts.append("\n".join(lines + [f"  - sample: {sample}" for sample in example["samples"]]))
     if result.nelbo:
         parts.append(f"## NELBO\n{nelbo_lines(result.nelbo)}")
@@ -92,7 +115,7 @@ def score_lines(result: Evaluation) -> str:
     return "\n".join(lines)
 
 
-# ---- pictures ---------------------------------------------------------------------------------------------------------------------------
+# ---- pictures ------------------------------------------------------------------------------------------------------
 
 
 def new_figure(rows: int, columns: int, size: tuple[float, float]):
@@ -102,7 +125,9 @@ def new_figure(rows: int, columns: int, size: tuple[float, float]):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    with plt.rc_context({"axes.edgecolor": INK, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}):
+    with plt.rc_context(
+        {"axes.edgecolor": INK, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
+    ):
         figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
@@ -111,7 +136,9 @@ def new_figure(rows: int, columns: int, size: tuple[float, float]):
 
 
 def save_figure(figure, path: Path) -> None:
-    """Write it on white, as an SVG (the same bytes every time) if the name ends so and otherwise as a PNG, and close the figure."""
+    """Write it on white, as an SVG (the same bytes every time) if the name ends so and otherwise as a PNG, and close
+    the figure.
+    """
     import matplotlib.pyplot as plt
 
     vector = path.suffix.lower() == ".svg"
@@ -131,8 +158,12 @@ def plot_curves(records: Sequence[dict], path: Path) -> None:
     steps = [record["step"] for record in train]
     axes[0, 0].plot(steps, [record["cross_entropy"] for record in train], color=MAIN, lw=1)
     axes[0, 0].set(title="Training: cross-entropy on masked places", xlabel="step", ylabel="nats per place")
-    terms = (("valid_nelbo", "NELBO", MAIN, "o-"), ("valid_reveal", "reveal", SECOND, "s--"), ("valid_stay", "stay", "#4ba36b", "D-."),
-             ("valid_length", "length", QUIET, "^:"))  # fmt: skip
+    terms = (
+        ("valid_nelbo", "NELBO", MAIN, "o-"),
+        ("valid_reveal", "reveal", SECOND, "s--"),
+        ("valid_stay", "stay", "#4ba36b", "D-."),
+        ("valid_length", "length", QUIET, "^:"),
+    )
     for name, label, color, style in terms:
         points = [(record["step"], record[name]) for record in valid if name in record]
         if points:
@@ -153,7 +184,13 @@ def plot_evaluation(result: Evaluation, path: Path) -> None:
     figure, axes = new_figure(1, 2, (11, 4))
     left, right = axes[0]
     keys = list(result.reconstruction)
-    left.bar([index - 0.2 for index in range(len(keys))], [result.reconstruction[key]["accuracy"] for key in keys], 0.4, color=MAIN, label="model")
+    left.bar(
+        [index - 0.2 for index in range(len(keys))],
+        [result.reconstruction[key]["accuracy"] for key in keys],
+        0.4,
+        color=MAIN,
+        label="model",
+    )
     left.bar(
         [index + 0.2 for index in range(len(keys))],
         [result.reconstruction[key]["floor"] for key in keys],

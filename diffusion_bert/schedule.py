@@ -1,12 +1,13 @@
 """Noise schedules: how likely is a token of type v still clean at time t?
 
 Time runs from tau = 0 (clean) to tau = 1 (all masked); on a grid of T steps tau = t / T. A base schedule gives the
-average masked share u(tau), and the word-frequency (spindle) warp of DiffusionBERT (arXiv 2211.15029, section 4.2) bends it per token type:
+average masked share u(tau), and the word-frequency (spindle) warp of DiffusionBERT (arXiv 2211.15029, section 4.2)
+bends it per token type:
 
     alpha(v, u) = 1 - u - lambda sin(pi u) h_v          h_v in [-1, 1], rare words positive (see word_frequency.py)
 
-so rare, informative words are masked first and generated last. h is a fixed table per token type, not re-centred per sentence as in
-the paper: only so can the reverse process be computed while the words are still unknown.
+so rare, informative words are masked first and generated last. h is a fixed table per token type, not re-centred per
+sentence as in the paper: only so can the reverse process be computed while the words are still unknown.
 
 Everything is float64: near u = 1 and u = 0 the ratios below are wrong or NaN in float32.
 """
@@ -35,7 +36,9 @@ class NoiseSchedule:
 
     def __init__(self, name: str = "mutual", word_freq_lambda: float = 0.0, informativeness: Tensor | None = None):
         if name not in SCHEDULES:
-            raise UserError(f"unknown schedule '{name}': expected one of {', '.join(SCHEDULES)}{nearest(name, SCHEDULES)}")
+            raise UserError(
+                f"unknown schedule '{name}': expected one of {', '.join(SCHEDULES)}{nearest(name, SCHEDULES)}"
+            )
         check_lambda(word_freq_lambda)
         if informativeness is not None and not bool((informativeness.abs() <= 1).all()):
             raise ValueError("informativeness must lie in [-1, 1]")
@@ -71,7 +74,8 @@ class NoiseSchedule:
     def mask_probability(self, tau: Tensor, ids: Tensor | None = None) -> Tensor:
         """m(v) = 1 - alpha(v) = u + lambda sin(pi u) h_v.
 
-        With ``ids`` (shaped like, or broadcasting with, tau) the value for these token ids; without, all types: tau.shape + [V].
+        With ``ids`` (shaped like, or broadcasting with, tau) the value for these token ids; without, all types:
+        tau.shape + [V].
         """
         u, warp = self._aligned(self.u(tau), ids)
         m = _warped(u, warp)
@@ -80,7 +84,9 @@ class NoiseSchedule:
 
     @property
     def excess(self) -> Tensor:
-        """1 + h_v per token id, [V] float64: what ``mean_mask_probability`` asks the mean of. Not negative, so that a mean loses no digits."""
+        """1 + h_v per token id, [V] float64: what ``mean_mask_probability`` asks the mean of. Not negative, so that a
+        mean loses no digits.
+        """
         return 1 + self.informativeness
 
     def mean_mask_probability(self, tau: Tensor, mean_excess: Tensor) -> Tensor:
@@ -89,11 +95,16 @@ class NoiseSchedule:
         m = u (1 - pi lambda) + lambda (pi u - sin(pi u)) + lambda sin(pi u) (1 + h): a sum without a negative term.
         """
         u = self.u(tau)
-        mean = _warped(u, torch.full_like(u, -self.word_freq_lambda)) + self.word_freq_lambda * torch.sin(math.pi * u) * mean_excess.double()
+        mean = (
+            _warped(u, torch.full_like(u, -self.word_freq_lambda))
+            + self.word_freq_lambda * torch.sin(math.pi * u) * mean_excess.double()
+        )
         return torch.where(u >= 1, 1.0, torch.where(u <= 0, 0.0, mean.clamp(0.0, 1.0)))
 
     def stay_probability(self, tau_s: Tensor, tau_t: Tensor, ids: Tensor | None = None) -> Tensor:
-        """1 - r(v) = m_s(v) / m_t(v): a word masked at t is still masked at the earlier time s. Shapes as in mask_probability."""
+        """1 - r(v) = m_s(v) / m_t(v): a word masked at t is still masked at the earlier time s. Shapes as in
+        mask_probability.
+        """
         return self.mask_probability(tau_s, ids) / self.mask_probability(tau_t, ids)
 
     def reveal_probability(self, tau_s: Tensor, tau_t: Tensor, ids: Tensor | None = None) -> Tensor:
@@ -102,8 +113,9 @@ class NoiseSchedule:
         return (m_t - m_s) / m_t
 
     def commonest(self, like: Tensor) -> Tensor:
-        """Ids shaped like ``like`` of the type with the smallest h, which is revealed fastest at all times: rate_v falls as h_v rises, since
-        x cos x < sin x on (0, pi). So its r is the largest of all."""
+        """Ids shaped like ``like`` of the type with the smallest h, which is revealed fastest at all times: rate_v
+        falls as h_v rises, since x cos x < sin x on (0, pi). So its r is the largest of all.
+        """
         index = 0 if self.informativeness is None else int(self.informativeness.argmin())
         return torch.full_like(like, index, dtype=torch.long)
 
@@ -112,7 +124,9 @@ class NoiseSchedule:
         return self.reveal_probability(tau_s, tau_t, self.commonest(tau_t))
 
     def reveal_rate(self, u: Tensor, ids: Tensor | None = None) -> Tensor:
-        """rate_v = m'(v) / m(v) per unit of u, the limit of r(v) / (u_t - u_s); u in (0, 1]. Shapes as in mask_probability."""
+        """rate_v = m'(v) / m(v) per unit of u, the limit of r(v) / (u_t - u_s); u in (0, 1]. Shapes as in
+        mask_probability.
+        """
         u, warp = self._aligned(u.to(torch.float64), ids)
         # 1 + pi warp cos(pi u), without cancellation near u = 0
         slope = (1 + math.pi * warp) - 2 * math.pi * warp * torch.sin(math.pi / 2 * u) ** 2
@@ -132,7 +146,8 @@ class NoiseSchedule:
 def _warped(u: Tensor, warp: Tensor) -> Tensor:
     """u + warp sin(pi u), as u (1 + pi warp) - warp (pi u - sin(pi u)).
 
-    At lambda = 1/pi the commonest word (pi warp = -1) has only the second, third-order part near u = 0: the plain formula loses it to cancellation.
+    At lambda = 1/pi the commonest word (pi warp = -1) has only the second, third-order part near u = 0: the plain
+    formula loses it to cancellation.
     """
     x = math.pi * u
     rest = torch.where(x < 0.1, x**3 / 6 * (1 - x**2 / 20 * (1 - x**2 / 42 * (1 - x**2 / 72))), x - torch.sin(x))

@@ -1,9 +1,9 @@
 """Self-conditioning: the network sees what it expected at the masked places a moment ago.
 
-After Chen et al. 2022 (arXiv 2208.04202), for masked diffusion: the expected embedding sum_v mu_v E[v], through a projection that starts at
-zero, is added to the input embedding of a masked place. In training half of the steps have a first pass without gradient, whose mu it is; a
-sampler uses the mu of its previous call, so it costs no extra call. Only masked places of the target get it: what the source is encoded to
-does not change.
+After Chen et al. 2022 (arXiv 2208.04202), for masked diffusion: the expected embedding sum_v mu_v E[v], through a
+projection that starts at zero, is added to the input embedding of a masked place. In training half of the steps have a
+first pass without gradient, whose mu it is; a sampler uses the mu of its previous call, so it costs no extra call. Only
+masked places of the target get it: what the source is encoded to does not change.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ SHARE = 0.5  # of the training steps have a first pass
 
 
 class Guess(NamedTuple):
-    """Expected embeddings ``vectors`` [N, D] at the places (``rows``, ``columns``) [N] of the embeddings; zeros stand for "not known"."""
+    """Expected embeddings ``vectors`` [N, D] at the places (``rows``, ``columns``) [N] of the embeddings; zeros stand
+    for "not known".
+    """
 
     rows: Tensor
     columns: Tensor

@@ -21,21 +21,32 @@ def option(
 ):
     """A field with its help line, allowed values and inclusive bounds.
 
-    ``or_count``: besides its choices a whole number from 1 on, kept as text; ``several``: also several of its choices, with commas.
+    ``or_count``: besides its choices a whole number from 1 on, kept as text; ``several``: also several of its choices,
+    with commas.
     """
-    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high, "or_count": or_count, "several": several})
+    return field(
+        default=default,
+        metadata={"help": help, "choices": choices, "low": low, "high": high, "or_count": or_count, "several": several},
+    )
 
 
 def build(section: type, settings: dict[str, Any], origin: str = "settings"):
     """One dataclass from the keys of ``settings`` that are its fields, each checked."""
     hints = get_type_hints(section)
-    return section(**{f.name: check_value(f, hints[f.name], settings[f.name], origin) for f in dataclasses.fields(section) if f.name in settings})
+    return section(
+        **{
+            f.name: check_value(f, hints[f.name], settings[f.name], origin)
+            for f in dataclasses.fields(section)
+            if f.name in settings
+        }
+    )
 
 
 def check_value(f: dataclasses.Field, hint: Any, value: Any, origin: str = "settings") -> Any:
     """The value in the field's type, or a UserError that names what came and what is expected.
 
-    "3" and 3.0 are no whole numbers here; 1 is a number. ``origin`` tells where the value came from; "--" makes it a flag.
+    "3" and 3.0 are no whole numbers here; 1 is a number. ``origin`` tells where the value came from; "--" makes it a
+    flag.
     """
     where = f"--{f.name}" if origin == "--" else f"{origin}: {f.name}" if origin else f.name
     optional = type(None) in get_args(hint)
@@ -61,7 +72,10 @@ def check_value(f: dataclasses.Field, hint: Any, value: Any, origin: str = "sett
         parts = [part.strip() for part in value.split(",")]
         for part in parts:
             if part not in meta["choices"]:
-                raise UserError(f"{where} names '{part}': expected some of {', '.join(meta['choices'])}{nearest(part, meta['choices'])}")
+                raise UserError(
+                    f"{where} names '{part}': expected some of"
+                    f" {', '.join(meta['choices'])}{nearest(part, meta['choices'])}"
+                )
         if len(set(parts)) < len(parts):
             raise UserError(f"{where} is '{value}': expected every name once")
         return ",".join(parts)
@@ -69,7 +83,9 @@ def check_value(f: dataclasses.Field, hint: Any, value: Any, origin: str = "sett
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
         raise UserError(f"{where} is {value!r}: expected {names[kind]}")
     if meta["choices"] and value not in meta["choices"]:
-        raise UserError(f"{where} is '{value}': expected one of {', '.join(meta['choices'])}{nearest(value, meta['choices'])}")
+        raise UserError(
+            f"{where} is '{value}': expected one of {', '.join(meta['choices'])}{nearest(value, meta['choices'])}"
+        )
     if kind is float and not math.isfinite(value):
         raise UserError(f"{where} is {value}: expected a finite number")
     if meta["low"] is not None and value < meta["low"]:

@@ -1,4 +1,6 @@
-"""``python -m diffusion_bert.share``: a checkpoint to pass on, in half precision and without paths of the machine it was trained on."""
+"""``python -m diffusion_bert.share``: a checkpoint to pass on, in half precision and without paths of the machine it
+was trained on.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,25 @@ OF_A_DATASET = ("dataset_name", "dataset_config", "source_column", "target_colum
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and write."""
-    parser = Parser("Write a checkpoint to pass on: one file in half precision, without training state and without paths of this machine.")
+    parser = Parser(
+        "Write a checkpoint to pass on: one file in half precision, without training state and without paths of this"
+        " machine."
+    )
     parser.prog = "python -m diffusion_bert.share"
-    parser.add_argument("checkpoint", metavar="RUN_OR_CHECKPOINT", help="a run directory (its best_model.pt is taken) or a checkpoint file")
+    parser.add_argument(
+        "checkpoint",
+        metavar="RUN_OR_CHECKPOINT",
+        help="a run directory (its best_model.pt is taken) or a checkpoint file",
+    )
     parser.add_argument("file", metavar="OUT.pt", help="file to write; nothing is overwritten")
-    parser.add_argument("--started_from", metavar="NAME", help="what training began with, such as a hub id, where the checkpoint knows a folder")
-    parser.add_argument("--license_note", metavar="TEXT", help="remark on the licence of the data, shown when the model is used")
+    parser.add_argument(
+        "--started_from",
+        metavar="NAME",
+        help="what training began with, such as a hub id, where the checkpoint knows a folder",
+    )
+    parser.add_argument(
+        "--license_note", metavar="TEXT", help="remark on the licence of the data, shown when the model is used"
+    )
     given = parser.parse(sys.argv[1:] if argv is None else argv)
     path, out = Path(given["checkpoint"]), Path(given["file"])
     path = checkpoint_file(path / "best_model.pt" if (path / "best_model.pt").is_file() else path)
@@ -40,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     model = shared(load_checkpoint(path), given.get("started_from"), given.get("license_note"))
     save_checkpoint(out, model)
-    print(f"{out}: {model.parameter_count / 1e6:.1f}M parameters in half precision, {out.stat().st_size / 2**20:.1f} MiB")
+    print(
+        f"{out}: {model.parameter_count / 1e6:.1f}M parameters in half precision, {out.stat().st_size / 2**20:.1f} MiB"
+    )
     return 0
 
 
@@ -50,14 +67,17 @@ def is_path(name: str) -> bool:
 
 
 def shared(model, started_from: str | None = None, license_note: str | None = None):
-    """The ``DiffusionModel``, its own network turned to float16, with settings that name no path. What reads the file computes in float32 again.
+    """The ``DiffusionModel``, its own network turned to float16, with settings that name no path. What reads the file
+    computes in float32 again.
 
     Raises:
         UserError: a weight is too large for half precision, or NaN.
     """
     for name, tensor in model.denoiser.state_dict().items():
         if tensor.is_floating_point() and not bool((tensor.abs() <= LARGEST_HALF).all()):
-            raise UserError(f"weight {name} goes beyond {LARGEST_HALF:g} or is no number: it does not fit half precision")
+            raise UserError(
+                f"weight {name} goes beyond {LARGEST_HALF:g} or is no number: it does not fit half precision"
+            )
     config = dataclasses.replace(model.config)
     base = config.model.model_name_or_path
     base = (started_from or "").strip() or (Path(base).name if is_path(base) else base)

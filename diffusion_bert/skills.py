@@ -1,6 +1,7 @@
 """What a model can be asked to write: the tasks with their prompts, and the styles of a prompt.
 
-A skill is a number that every example carries: NO_SOURCE and CONTINUE belong to every model, PAIR and all after CONTINUE are prompts of its own.
+A skill is a number that every example carries: NO_SOURCE and CONTINUE belong to every model, PAIR and all after
+CONTINUE are prompts of its own.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ MOST_STYLES = 100
 
 @dataclass(frozen=True)
 class Task:
-    """One task. ``prompt`` chooses the skill, T5 style; ``product`` is what the REPL says it writes, by the command ``command``.
+    """One task. ``prompt`` chooses the skill, T5 style; ``product`` is what the REPL says it writes, by the command
+    ``command``.
 
     ``hub`` is (dataset, configuration, source column, target column) on the Hugging Face hub, where it can be had
-    without a loading script. ``reversible``: the source is as good a target. A task without a prompt has plain texts instead of pairs.
+    without a loading script. ``reversible``: the source is as good a target. A task without a prompt has plain texts
+    instead of pairs.
     """
 
     name: str
@@ -39,7 +42,9 @@ TASKS = {
     task.name: task
     for task in (
         Task("sample", "paraphrase:", "a paraphrase", reversible=True),
-        Task("qqp", "paraphrase:", "a paraphrase", hub=("nyu-mll/glue", "qqp", "question1", "question2"), reversible=True),
+        Task(
+            "qqp", "paraphrase:", "a paraphrase", hub=("nyu-mll/glue", "qqp", "question1", "question2"), reversible=True
+        ),
         Task("QT", "question:", "a question about it", command="question"),
         Task("wiki_alignment", "simplify:", "a simpler version", command="simplify"),
         Task("CC", "reply:", "a reply to it", command="reply"),
@@ -47,7 +52,8 @@ TASKS = {
         Task("text", "", "nothing: it has only seen plain texts"),
     )
 }
-# what can be done to a whole file of texts: the commands of the tasks, of which a checkpoint has some, and those that every one has
+# what can be done to a whole file of texts: the commands of the tasks, of which a checkpoint has some, and those that
+# every one has
 FILE_COMMANDS = (*dict.fromkeys(task.command for task in TASKS.values()), "fill", "mask", "complete")
 PROMPTS = tuple(dict.fromkeys([task.prompt for task in TASKS.values() if task.prompt] + [CONTINUE_PROMPT]))
 
@@ -78,7 +84,9 @@ class Skill:
 
 @dataclass(frozen=True)
 class Skills:
-    """All prompts of a model, in the order of their numbers; ``tasks`` are its tasks in order, those of plain texts included."""
+    """All prompts of a model, in the order of their numbers; ``tasks`` are its tasks in order, those of plain texts
+    included.
+    """
 
     tasks: tuple[str, ...]
     table: tuple[Skill, ...]
@@ -96,7 +104,10 @@ class Skills:
         for name in with_pairs:
             known = list((styles or {}).get(name, ()))
             if len(known) > MOST_STYLES:
-                raise UserError(f"column style of task {name} has {len(known):,} different values: expected at most {MOST_STYLES} names of styles")
+                raise UserError(
+                    f"column style of task {name} has {len(known):,} different values: expected at most {MOST_STYLES}"
+                    " names of styles"
+                )
             table += [Skill(name, style, styled_prompt(TASKS[name].prompt, style)) for style in known]
         return cls(tasks, tuple(table))
 
@@ -111,7 +122,9 @@ class Skills:
             return cls.of(task_name)
         rows = tuple(Skill(*row) for row in table)
         tasks = tuple(task_names(task_name))
-        sound = all(isinstance(row.prompt, str) and row.task in tasks and isinstance(row.style, str | None) for row in rows)
+        sound = all(
+            isinstance(row.prompt, str) and row.task in tasks and isinstance(row.style, str | None) for row in rows
+        )
         if not rows or not sound:
             raise ValueError("no table of skills")
         return cls(tasks, rows)
@@ -153,15 +166,22 @@ class Skills:
                 return index if index == 0 else CONTINUE + index
         styles = self.styles(task)
         if not styles:
-            raise UserError(f"style is '{style}' but this checkpoint knows no styles for {task}: leave it out, or train with a column style")
-        raise UserError(f"style is '{style}': for {task} this checkpoint knows {', '.join(styles)}{nearest(style, styles)}")
+            raise UserError(
+                f"style is '{style}' but this checkpoint knows no styles for {task}: leave it out, or train with a"
+                " column style"
+            )
+        raise UserError(
+            f"style is '{style}': for {task} this checkpoint knows {', '.join(styles)}{nearest(style, styles)}"
+        )
 
     def prompts_of(self, task: str) -> list[str]:
         """The prompts of a task and its styles; the empty one for plain texts."""
         return [skill.prompt for skill in self.table if skill.task == task] or [""]
 
     def row_skills(self, task: str, names: Sequence[str], styles: np.ndarray) -> np.ndarray:
-        """The skill of each row [n] from the number of its style in ``names`` [n], -1 for none; styles that the model does not know count as none."""
+        """The skill of each row [n] from the number of its style in ``names`` [n], -1 for none; styles that the model
+        does not know count as none.
+        """
         import numpy as np  # --help lists the tasks, and must be instant
 
         known = self.styles(task)

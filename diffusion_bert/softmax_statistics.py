@@ -1,8 +1,9 @@
-"""Two numbers of a softmax over a large vocabulary, without ever writing the softmax down: log p of one word and the mean of a table.
+"""Two numbers of a softmax over a large vocabulary, without ever writing the softmax down: log p of one word and the
+mean of a table.
 
-Training needs of every mu no more than these (objective.py). They come from one pass over the logits, in pieces that stay in the
-processor's cache; the gradient takes one more. A log-softmax, its correction for time, the exponential and their gradients would each
-read and write all N x V numbers.
+Training needs of every mu no more than these (objective.py). They come from one pass over the logits, in pieces that
+stay in the processor's cache; the gradient takes one more. A log-softmax, its correction for time, the exponential and
+their gradients would each read and write all N x V numbers.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class _SoftmaxStatistics(torch.autograd.Function):
         table = table if grad_mean is not None else None  # a loss without the bound's terms does not ask for the mean
         constant = grad_log_p if table is None else grad_log_p + grad_mean * mean
         for rows in _pieces(logits):
-            p = grad[rows] if grad.dtype == log_sum.dtype else torch.empty_like(grad[rows], dtype=log_sum.dtype)  # made where it is to stay
+            p = (
+                grad[rows] if grad.dtype == log_sum.dtype else torch.empty_like(grad[rows], dtype=log_sum.dtype)
+            )  # made where it is to stay
             torch.add(logits[rows], bias, out=p).sub_(log_sum[rows, None]).exp_()
             slope = -constant[rows, None]
             p.mul_(slope if table is None else torch.addcmul(slope, grad_mean[rows, None], table))
@@ -57,8 +60,11 @@ def _pieces(logits: Tensor) -> list[slice]:
     return [slice(start, start + step) for start in range(0, len(logits), step)]
 
 
-def softmax_statistics(logits: Tensor, bias: Tensor, index: Tensor, table: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """log p_index and sum_v p_v table_v of p = softmax(logits + bias), both [N] in float32 or better, differentiable in the logits.
+def softmax_statistics(
+    logits: Tensor, bias: Tensor, index: Tensor, table: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """log p_index and sum_v p_v table_v of p = softmax(logits + bias), both [N] in float32 or better, differentiable in
+    the logits.
 
     Args:
         logits: [N, V] of any floating type.

@@ -1,4 +1,5 @@
-"""What stands between the network and a sampler: remembered answers, guidance, the time correction, words that may not be written.
+"""What stands between the network and a sampler: remembered answers, guidance, the time correction, words that may not
+be written.
 
 Shapes: B rows of a group, A rows sent in one call, T places, N masked places, V vocabulary.
 """
@@ -14,20 +15,24 @@ from .model import DiffusionModel
 from .samplers import Repeats, guide
 
 FREE, NEW_WORD, CONTINUATION = 0, 1, 2  # what may stand at a place: anything, no ##piece, only a ##piece
-# (canvas [A, T], tau [A], active [A], rows [N], columns [N]) -> log mu [N, V] of the network alone; rows count within the call
+# (canvas [A, T], tau [A], active [A], rows [N], columns [N]) -> log mu [N, V] of the network alone; rows count within
+# the call
 Network = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class Denoise:
-    """The ``denoise`` of one group of canvases (samplers.common.Denoise): network -> specials -> guidance -> time correction -> constraints.
+    """The ``denoise`` of one group of canvases (samplers.common.Denoise): network -> specials -> guidance -> time
+    correction -> constraints.
 
     Args:
         model: for its diffusion, tokenizer and settings.
-        network: log mu of the network alone. With guidance it knows 2 B rows, the second half being the first without source.
+        network: log mu of the network alone. With guidance it knows 2 B rows, the second half being the first without
+            source.
         constraints: [B, T] of FREE / NEW_WORD / CONTINUATION.
         time_correction: whether mu is corrected for the time (diffusion.py).
         guidance_scale: w of samplers.guide, used for the rows ``guided`` [B].
-        remember: keep the network's answer for each row; while nothing is revealed there, it is only corrected for the new time.
+        remember: keep the network's answer for each row; while nothing is revealed there, it is only corrected for the
+            new time.
 
     ``nfe`` [B] counts the passes of the network each row took part in; guidance counts two.
     """
@@ -44,7 +49,9 @@ class Denoise:
     ):
         self.model, self.network, self.constraints, self.time_correction = model, network, constraints, time_correction
         self.scale = guidance_scale
-        self.guided = torch.zeros(len(constraints), dtype=torch.bool, device=constraints.device) if guided is None else guided
+        self.guided = (
+            torch.zeros(len(constraints), dtype=torch.bool, device=constraints.device) if guided is None else guided
+        )
         self.nfe = torch.zeros(len(constraints), dtype=torch.long, device=constraints.device)
         # a network that is told the time, or what it said before, gives another answer at every call
         constant = model.denoiser.timestep == "none" and model.denoiser.self_conditioning is None
@@ -54,7 +61,11 @@ class Denoise:
 
     def __call__(self, canvas: Tensor, tau: Tensor, active: Tensor) -> Tensor:
         rows, columns = (canvas == self.model.tokenizer.mask_id).nonzero(as_tuple=True)
-        log_mu = self._ask(canvas, tau, active, rows, columns) if self.memory is None else self._remembered(canvas, tau, active, rows, columns)
+        log_mu = (
+            self._ask(canvas, tau, active, rows, columns)
+            if self.memory is None
+            else self._remembered(canvas, tau, active, rows, columns)
+        )
         if self.time_correction:
             log_mu = self.model.diffusion.correct_for_time(log_mu, tau[rows])
         log_mu[:, self.unwritable] = float("-inf")
@@ -74,9 +85,12 @@ class Denoise:
         number = twice.long().cumsum(0) - 1 + len(active)  # rows of the second half, within the call
         also = twice[rows]
         log_mu = self.network(
-            torch.cat([canvas, canvas[twice]]), torch.cat([tau, tau[twice]]), torch.cat([active, active[twice] + len(self.guided)]),
-            torch.cat([rows, number[rows[also]]]), torch.cat([columns, columns[also]]),
-        )  # fmt: skip
+            torch.cat([canvas, canvas[twice]]),
+            torch.cat([tau, tau[twice]]),
+            torch.cat([active, active[twice] + len(self.guided)]),
+            torch.cat([rows, number[rows[also]]]),
+            torch.cat([columns, columns[also]]),
+        )
         log_mu[:, self.unwritable] = float("-inf")
         with_source, without = log_mu.split([len(rows), int(also.sum())])
         if bool(also.all()):
@@ -87,7 +101,10 @@ class Denoise:
     def _remembered(self, canvas: Tensor, tau: Tensor, active: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """The network's log mu; asked only for rows that have changed since their last call."""
         numbers = active.tolist()
-        new = torch.tensor([n not in self.memory or not torch.equal(self.memory[n][0], row) for n, row in zip(numbers, canvas)], device=canvas.device)
+        new = torch.tensor(
+            [n not in self.memory or not torch.equal(self.memory[n][0], row) for n, row in zip(numbers, canvas)],
+            device=canvas.device,
+        )
         if bool(new.any()):
             asked = new[rows]
             local = new.long().cumsum(0) - 1
@@ -99,17 +116,21 @@ class Denoise:
 
 
 def vocabulary_flags(model: DiffusionModel, flags: Tensor) -> Tensor:
-    """A flag per piece of the tokenizer as one per entry of the embedding table, which may be larger: False beyond, [V]."""
+    """A flag per piece of the tokenizer as one per entry of the embedding table, which may be larger: False beyond,
+    [V].
+    """
     table = torch.zeros(model.denoiser.bert_config.vocab_size, dtype=torch.bool, device=model.device)
     table[: len(flags)] = flags.to(model.device)
     return table
 
 
-def repetition_rules(model: DiffusionModel, mode: str, sources: Sequence[Sequence[int]], counted: Sequence[bool], before: Sequence[int]):
+def repetition_rules(
+    model: DiffusionModel, mode: str, sources: Sequence[Sequence[int]], counted: Sequence[bool], before: Sequence[int]
+):
     """``Repeats`` for rows with these sources, or None when ``mode`` is off.
 
-    counted: rows whose content words are counted too when ``mode`` is content: pieces that begin a word and are rarer than average
-    (informativeness above 0). before: the word piece before the first place, or -1.
+    counted: rows whose content words are counted too when ``mode`` is content: pieces that begin a word and are rarer
+    than average (informativeness above 0). before: the word piece before the first place, or -1.
     """
     if mode == "off":
         return None

@@ -35,7 +35,9 @@ def to_plain(value: Any) -> Any:
 
 
 def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes. It reveals damage; against an attacker it proves nothing, since he can write a new one."""
+    """SHA-256 over names, types, shapes and bytes. It reveals damage; against an attacker it proves nothing, since he
+    can write a new one.
+    """
     digest = hashlib.sha256()
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()
@@ -59,7 +61,8 @@ def versions() -> dict[str, str]:
 
 
 def write_atomically(path: Path, write) -> None:
-    """Call ``write`` on a temporary file beside ``path``, flush it to the disk, then rename: the path never holds half a file.
+    """Call ``write`` on a temporary file beside ``path``, flush it to the disk, then rename: the path never holds half
+    a file.
 
     A process that is killed in here leaves its temporary file behind; ``remove_leftovers`` clears it away.
     """
@@ -75,7 +78,8 @@ def write_atomically(path: Path, write) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise UserError(
-            f"cannot write {path}: {_reason(error)}; free some space or choose another place (the previous file, if any, is intact)"
+            f"cannot write {path}: {_reason(error)}; free some space or choose another place (the previous file, if"
+            " any, is intact)"
         ) from None
     except BaseException:
         temporary.unlink(missing_ok=True)

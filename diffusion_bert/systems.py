@@ -1,4 +1,6 @@
-"""Conditional generation, measured: what the model writes for every source, and one row of metrics per system beside its floors."""
+"""Conditional generation, measured: what the model writes for every source, and one row of metrics per system beside
+its floors.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,9 @@ Progress = Callable[[str, int, int], None]  # (what, done, total)
 
 @dataclass
 class Written:
-    """What one way of sampling wrote: ``texts[i]`` for source i, with the model's own ``scores`` and the denoiser ``calls`` of each;
-    mean ``seconds`` per text."""
+    """What one way of sampling wrote: ``texts[i]`` for source i, with the model's own ``scores`` and the denoiser
+    ``calls`` of each; mean ``seconds`` per text.
+    """
 
     texts: list[list[str]]
     scores: list[list[float]]
@@ -49,8 +52,9 @@ class Written:
 
 @dataclass
 class Outputs:
-    """``greedy``: temperature 0, one text per length of the beam. ``samples``: length and words drawn at the chosen temperature, independently.
-    ``choices``: by MBR, or None."""
+    """``greedy``: temperature 0, one text per length of the beam. ``samples``: length and words drawn at the chosen
+    temperature, independently. ``choices``: by MBR, or None.
+    """
 
     greedy: Written
     samples: Written
@@ -63,21 +67,32 @@ class Outputs:
     @property
     def chosen(self) -> list[str] | None:
         """The texts that MBR chose."""
-        return None if self.choices is None else [texts[choice] for texts, choice in zip(self.samples.texts, self.choices)]
+        return (
+            None if self.choices is None else [texts[choice] for texts, choice in zip(self.samples.texts, self.choices)]
+        )
 
     def records(self, pairs: Sequence[Pair]) -> list[dict]:
         """One plain record per source, in order: all that was written for it."""
         greedy, samples, chosen = self.greedy, self.samples, self.chosen
         return [
-            {"source": pair.source, "reference": pair.target, "output": best, "by_length": greedy.texts[index],
-             "by_length_calls": greedy.calls[index],
-             "candidates": samples.texts[index], "calls": samples.calls[index], "choice": None if chosen is None else self.choices[index],
-             "chosen": None if chosen is None else chosen[index]}
+            {
+                "source": pair.source,
+                "reference": pair.target,
+                "output": best,
+                "by_length": greedy.texts[index],
+                "by_length_calls": greedy.calls[index],
+                "candidates": samples.texts[index],
+                "calls": samples.calls[index],
+                "choice": None if chosen is None else self.choices[index],
+                "chosen": None if chosen is None else chosen[index],
+            }
             for index, (pair, best) in enumerate(zip(pairs, self.best))
-        ]  # fmt: skip
+        ]
 
 
-def generate_outputs(generator: DiffusionTextGenerator, pairs: Sequence[Pair], mbr: int, notes: list[str], progress: Progress) -> Outputs:
+def generate_outputs(
+    generator: DiffusionTextGenerator, pairs: Sequence[Pair], mbr: int, notes: list[str], progress: Progress
+) -> Outputs:
     """Greedy texts of the likeliest lengths and max(3, mbr) samples for every source, in order.
 
     A source the model cannot take gets an empty output, and a note.
@@ -85,8 +100,14 @@ def generate_outputs(generator: DiffusionTextGenerator, pairs: Sequence[Pair], m
     tokenizer, options = generator.tokenizer, generator.options
     encoded = tokenizer.encode_many([pair.source for pair in pairs])
     skills = [generator.skill_of(pair, options.style) for pair in pairs]
-    # the hard limit, with a few places left for a target: the protocol scores whole sources, it does not split them into sentences
-    room = generator.model.config.data.max_length - 3 - max(len(generator.collator.prompts[skill]) for skill in {*skills, PAIR}) - 8
+    # the hard limit, with a few places left for a target: the protocol scores whole sources, it does not split them
+    # into sentences
+    room = (
+        generator.model.config.data.max_length
+        - 3
+        - max(len(generator.collator.prompts[skill]) for skill in {*skills, PAIR})
+        - 8
+    )
     fitting = [index for index, ids in enumerate(encoded) if len(ids) <= room]
     if len(fitting) < len(pairs):
         notes.append(f"{len(pairs) - len(fitting)} sources are longer than {room} word pieces: scored as empty output")
@@ -102,7 +123,11 @@ def generate_outputs(generator: DiffusionTextGenerator, pairs: Sequence[Pair], m
 
         start = time.monotonic()
         counts = [count] * len(examples)
-        decoded = generator.generate_ids(examples, options, counts, options.seed, advance, independent=independent) if examples else []
+        decoded = (
+            generator.generate_ids(examples, options, counts, options.seed, advance, independent=independent)
+            if examples
+            else []
+        )
         seconds = time.monotonic() - start
         texts: list[list[str]] = [[""] * count for _ in pairs]
         scores, calls = [[0.0] * count for _ in pairs], [[0] * count for _ in pairs]
@@ -113,14 +138,25 @@ def generate_outputs(generator: DiffusionTextGenerator, pairs: Sequence[Pair], m
 
     greedy = write(dataclasses.replace(options, temperature=0.0), options.length_beam, "generation, temperature 0")
     samples = write(options, max(SAMPLES, mbr), "generation, samples", independent=True)
-    choices = None if mbr < 2 else [metrics.mbr_select([metric_text(text) for text in texts[:mbr]]) for texts in samples.texts]
+    choices = (
+        None
+        if mbr < 2
+        else [metrics.mbr_select([metric_text(text) for text in texts[:mbr]]) for texts in samples.texts]
+    )
     return Outputs(greedy, samples, choices)
 
 
 def metric_rows(
-    generator: DiffusionTextGenerator, pairs: Sequence[Pair], outputs: Outputs, mbr: int, by_grammar: bool, bertscore: BertScorer | None = None
+    generator: DiffusionTextGenerator,
+    pairs: Sequence[Pair],
+    outputs: Outputs,
+    mbr: int,
+    by_grammar: bool,
+    bertscore: BertScorer | None = None,
 ) -> dict[str, dict]:
-    """One row of metrics per system: the model's, and the floors on the same rows; ``by_grammar`` adds what the bundled grammar says."""
+    """One row of metrics per system: the model's, and the floors on the same rows; ``by_grammar`` adds what the bundled
+    grammar says.
+    """
     sources, references = [pair.source for pair in pairs], [pair.target for pair in pairs]
     greedy, samples, beam = outputs.greedy, outputs.samples, generator.options.length_beam
 
@@ -131,7 +167,10 @@ def metric_rows(
         return values if written is None else values | {"nfe": count * written.nfe, "seconds": count * written.seconds}
 
     triples = [[metric_text(text) for text in texts[:SAMPLES]] for texts in samples.texts]
-    diversity = {"self_bleu": [metrics.self_bleu(texts) for texts in triples], "div4": [metrics.diverse_4(texts) for texts in triples]}
+    diversity = {
+        "self_bleu": [metrics.self_bleu(texts) for texts in triples],
+        "div4": [metrics.diverse_4(texts) for texts in triples],
+    }
     rows = {
         "model": row(outputs.best, greedy, beam),
         "likeliest length": row([texts[0] for texts in greedy.texts], greedy.first()),
@@ -146,10 +185,15 @@ def metric_rows(
     return rows
 
 
-def measure(sources: Sequence[str], references: Sequence[str], hypotheses: Sequence[str], bertscore: BertScorer | None = None) -> dict:
-    """The DiffuSeq metrics of one output per source, in percent (``length_ratio``: a plain ratio), each mean with its 95 % bootstrap
-    interval as ``<name>_interval``."""
-    sources, references, hypotheses = ([metric_text(text) for text in texts] for texts in (sources, references, hypotheses))
+def measure(
+    sources: Sequence[str], references: Sequence[str], hypotheses: Sequence[str], bertscore: BertScorer | None = None
+) -> dict:
+    """The DiffuSeq metrics of one output per source, in percent (``length_ratio``: a plain ratio), each mean with its
+    95 % bootstrap interval as ``<name>_interval``.
+    """
+    sources, references, hypotheses = (
+        [metric_text(text) for text in texts] for texts in (sources, references, hypotheses)
+    )
     bleu = [metrics.sentence_bleu(reference, output) for reference, output in zip(references, hypotheses)]
     overlap = [metrics.overlap(source, output) for source, output in zip(sources, hypotheses)]
     numbers = {
@@ -175,7 +219,9 @@ def with_interval(name: str, numbers: Sequence[float]) -> dict:
 
 
 def unigram_texts(generator: DiffusionTextGenerator, sources: Sequence[str]) -> list[str]:
-    """The floor that knows only lengths and word frequencies: as many word pieces as the source has, drawn by their training counts."""
+    """The floor that knows only lengths and word frequencies: as many word pieces as the source has, drawn by their
+    training counts.
+    """
     counts = generator.model.token_counts.double().clone()
     counts[generator.tokenizer.unwritable_ids] = 0
     if not float(counts.sum()):
@@ -183,11 +229,18 @@ def unigram_texts(generator: DiffusionTextGenerator, sources: Sequence[str]) -> 
     weights = counts / counts.sum()
     draw = torch.Generator().manual_seed(generator.options.seed)
     lengths = [max(1, len(ids)) for ids in generator.tokenizer.encode_many(list(sources))]
-    return [generator.sentence(torch.multinomial(weights, length, replacement=True, generator=draw).tolist()) for length in lengths]
+    return [
+        generator.sentence(torch.multinomial(weights, length, replacement=True, generator=draw).tolist())
+        for length in lengths
+    ]
 
 
-def add_grammar_rows(rows: dict[str, dict], pairs: Sequence[Pair], outputs: Outputs, bertscore: BertScorer | None = None) -> None:
-    """For the bundled task the grammar itself says what is a valid paraphrase: same meaning, every filler kept, another frame."""
+def add_grammar_rows(
+    rows: dict[str, dict], pairs: Sequence[Pair], outputs: Outputs, bertscore: BertScorer | None = None
+) -> None:
+    """For the bundled task the grammar itself says what is a valid paraphrase: same meaning, every filler kept, another
+    frame.
+    """
     from .grammar import Grammar, NearestPair
 
     grammar = Grammar.load()
@@ -199,7 +252,9 @@ def add_grammar_rows(rows: dict[str, dict], pairs: Sequence[Pair], outputs: Outp
     nearest = NearestPair(grammar.pairs("train"))
     looked_up = [nearest.paraphrase(source) for source in sources]
     rows["nearest training pair"] = measure(sources, [pair.target for pair in pairs], looked_up, bertscore)
-    frames = [{parsed.frame for text in texts[:SAMPLES] if (parsed := grammar.parse(text))} for texts in outputs.samples.texts]
+    frames = [
+        {parsed.frame for text in texts[:SAMPLES] if (parsed := grammar.parse(text))} for texts in outputs.samples.texts
+    ]
     rows["model"]["valid"] = share(outputs.best)
     rows["likeliest length"]["valid"] = share([texts[0] for texts in outputs.greedy.texts])
     two_frames = 100 * float(np.mean([len(seen) >= 2 for seen in frames]))

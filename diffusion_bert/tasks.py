@@ -26,7 +26,9 @@ HOLD_OUT_SEED = 42
 
 @dataclass
 class Splits:
-    """Pairs of the three splits, in memory or mapped from a file, and lines that tell what was left out or substituted."""
+    """Pairs of the three splits, in memory or mapped from a file, and lines that tell what was left out or
+    substituted.
+    """
 
     train: Sequence[Pair]
     valid: Sequence[Pair]
@@ -35,8 +37,8 @@ class Splits:
 
 
 def load_pairs(config: DataConfig, seed: int = 0) -> Splits:
-    """The data of a run: own files, a folder, the bundled sample or the hub; then the seeded ``max_samples`` of the training split,
-    in both directions if ``symmetric``. Several tasks give mixed pairs, with ``max_samples`` of each.
+    """The data of a run: own files, a folder, the bundled sample or the hub; then the seeded ``max_samples`` of the
+    training split, in both directions if ``symmetric``. Several tasks give mixed pairs, with ``max_samples`` of each.
 
     Raises:
         UserError: anything missing, unreadable or too broken, or a task that only goes one way.
@@ -44,7 +46,9 @@ def load_pairs(config: DataConfig, seed: int = 0) -> Splits:
     if "," in config.task_name:
         return _from_tasks(config, seed)
     if config.symmetric and not TASKS[config.task_name].reversible:
-        raise UserError(f"symmetric is true but {config.task_name} goes one way only: drop it, or take a paraphrase task")
+        raise UserError(
+            f"symmetric is true but {config.task_name} goes one way only: drop it, or take a paraphrase task"
+        )
     if config.train_file:
         splits = _from_files(config, seed)
     elif config.data_dir:
@@ -55,14 +59,22 @@ def load_pairs(config: DataConfig, seed: int = 0) -> Splits:
         splits = _from_grammar()
     else:
         splits = _from_hub(TASKS[config.task_name])
-    if config.task_name == "text" and any(pair.source is not None for part in (splits.train, splits.valid, splits.test) for pair in part[:1]):
+    if config.task_name == "text" and any(
+        pair.source is not None for part in (splits.train, splits.valid, splits.test) for pair in part[:1]
+    ):
         raise UserError("task text takes plain texts but its data has sources: give a .txt file, or take another task")
     if config.max_samples is not None and config.max_samples < len(splits.train):
-        splits.notes.append(f"max_samples: {config.max_samples:,} of {len(splits.train):,} training rows, drawn with seed {seed}")
+        splits.notes.append(
+            f"max_samples: {config.max_samples:,} of {len(splits.train):,} training rows, drawn with seed {seed}"
+        )
         splits.train = take_sample(splits.train, config.max_samples, seed)
     if config.symmetric:
         mapped = isinstance(splits.train, MappedPairs)
-        turned = splits.train.turned() if mapped else [Pair(pair.target, pair.source) for pair in splits.train if pair.source]
+        turned = (
+            splits.train.turned()
+            if mapped
+            else [Pair(pair.target, pair.source) for pair in splits.train if pair.source]
+        )
         splits.notes.append(f"symmetric: {len(turned):,} pairs are trained in the other direction as well")
         splits.train = splits.train + turned
     return splits
@@ -74,15 +86,22 @@ def _from_tasks(config: DataConfig, seed: int) -> Splits:
     folder = None if config.data_dir is None else Path(config.data_dir)
     if folder is not None and not folder.is_dir():
         several = " (not several)" if "," in config.data_dir else ""
-        raise UserError(f"{folder}: no such folder; several tasks expect one folder{several} that holds one per task: {', '.join(names)}")
+        raise UserError(
+            f"{folder}: no such folder; several tasks expect one folder{several} that holds one per task:"
+            f" {', '.join(names)}"
+        )
     if config.symmetric and not any(TASKS[name].reversible for name in names):
-        raise UserError(f"symmetric is true but {config.task_name} all go one way only: drop it, or add a paraphrase task")
+        raise UserError(
+            f"symmetric is true but {config.task_name} all go one way only: drop it, or add a paraphrase task"
+        )
     notes: list[str] = []
     parts: dict[str, Splits] = {}
     for name in names:
         parts[name] = load_pairs(one_task(config, name), seed)
         notes += [f"{name}: {note}" for note in parts[name].notes]
-    mixed = (MixedPairs({name: getattr(part, split) for name, part in parts.items()}) for split in ("train", "valid", "test"))
+    mixed = (
+        MixedPairs({name: getattr(part, split) for name, part in parts.items()}) for split in ("train", "valid", "test")
+    )
     return Splits(*mixed, notes)
 
 
@@ -91,7 +110,9 @@ def one_task(config: DataConfig, task: str) -> DataConfig:
     own = None if config.data_dir is None else Path(config.data_dir) / task
     if own is not None and task == "sample" and not own.is_dir():
         own = None
-    return replace(config, task_name=task, data_dir=own and str(own), symmetric=config.symmetric and TASKS[task].reversible)
+    return replace(
+        config, task_name=task, data_dir=own and str(own), symmetric=config.symmetric and TASKS[task].reversible
+    )
 
 
 def take_sample(pairs: Sequence[Pair], size: int | None, seed: int) -> Sequence[Pair]:
@@ -107,11 +128,15 @@ def take(pairs: Sequence[Pair], places: Iterable[int]) -> Sequence[Pair]:
 
 
 def read_pairs(path: str | Path, config: DataConfig, notes: list[str]) -> Sequence[Pair]:
-    """The pairs of one file; malformed rows are left out and counted in ``notes``. A large file is read into the cache and mapped."""
+    """The pairs of one file; malformed rows are left out and counted in ``notes``. A large file is read into the cache
+    and mapped.
+    """
     path = Path(path)
     report = ReadReport(path, config.max_bad_rows)
     large = path.is_file() and path.stat().st_size > config.cache_above_mb * 1e6
-    return _read(stream_file, report, config, notes, (lambda: (path.suffix.lower(), file_digest(path))) if large else None)
+    return _read(
+        stream_file, report, config, notes, (lambda: (path.suffix.lower(), file_digest(path))) if large else None
+    )
 
 
 def _read(stream, report: ReadReport, config: DataConfig, notes: list[str], content) -> Sequence[Pair]:
@@ -120,7 +145,12 @@ def _read(stream, report: ReadReport, config: DataConfig, notes: list[str], cont
     if content is not None:
         try:
             name = f"rows-{fingerprint(config.max_bad_rows, *content())}"
-            pairs = MappedPairs.write(Cache(config.cache_dir), name, stream(report), lambda: {"bad_rows": report.bad_rows, "path": str(report.path)})
+            pairs = MappedPairs.write(
+                Cache(config.cache_dir),
+                name,
+                stream(report),
+                lambda: {"bad_rows": report.bad_rows, "path": str(report.path)},
+            )
             meta = pairs.entry.meta  # the same content may have lain elsewhere
             report.bad_rows = [str(report.path) + row.removeprefix(meta["path"]) for row in meta["bad_rows"]]
         except CacheUnwritable as error:
@@ -144,7 +174,9 @@ def _from_files(config: DataConfig, seed: int) -> Splits:
 
 
 def _complete(train, valid, test, name: str, seed: int, notes: list[str]) -> Splits:
-    """The three splits, with held-out rows for a missing validation split and the validation split for a missing test split."""
+    """The three splits, with held-out rows for a missing validation split and the validation split for a missing test
+    split.
+    """
     if not valid:
         train, valid = _hold_out(train)
         notes.append(f"{len(valid):,} rows of {name} held out for validation")
@@ -152,8 +184,10 @@ def _complete(train, valid, test, name: str, seed: int, notes: list[str]) -> Spl
 
 
 def _hold_out(pairs: Sequence[Pair]) -> tuple[Sequence[Pair], list[Pair]]:
-    """5 % (1 to 1,000 rows) for validation, the same whatever the seed of the training: a child with another one, or a student, must not be
-    validated on what its parent or teacher learned. Identical rows stay on one side. A single distinct row has to serve for both."""
+    """5 % (1 to 1,000 rows) for validation, the same whatever the seed of the training: a child with another one, or a
+    student, must not be validated on what its parent or teacher learned. Identical rows stay on one side. A single
+    distinct row has to serve for both.
+    """
     if isinstance(pairs, MappedPairs):
         hashes = pairs.hashes
         first = np.sort(np.unique(hashes, return_index=True)[1])  # where each distinct row stands first
@@ -182,11 +216,22 @@ def _from_folder(config: DataConfig, seed: int) -> Splits:
     folder = Path(config.data_dir)
     text = config.task_name == "text"
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; --data_dir expects one with {'train.txt' if text else 'train.jsonl and valid.jsonl'}")
+        raise UserError(
+            f"{folder}: no such folder; --data_dir expects one with"
+            f" {'train.txt' if text else 'train.jsonl and valid.jsonl'}"
+        )
     if text:
-        found = {split: config_file or path for split, config_file in (("valid", config.valid_file), ("test", config.test_file))
-                 if (path := folder / f"{split}.txt").is_file() or config_file}  # fmt: skip
-        return _from_files(replace(config, train_file=str(folder / "train.txt"), valid_file=found.get("valid"), test_file=found.get("test")), seed)
+        found = {
+            split: config_file or path
+            for split, config_file in (("valid", config.valid_file), ("test", config.test_file))
+            if (path := folder / f"{split}.txt").is_file() or config_file
+        }
+        return _from_files(
+            replace(
+                config, train_file=str(folder / "train.txt"), valid_file=found.get("valid"), test_file=found.get("test")
+            ),
+            seed,
+        )
     notes: list[str] = []
     paths = {
         "train": folder / "train.jsonl",
@@ -220,24 +265,49 @@ def _from_dataset(config: DataConfig, seed: int) -> Splits:
 
     train = "train" if "train" in loaded else next(iter(loaded)) if len(loaded) == 1 else None
     if train is None:
-        raise UserError(f"{name} has no split train: its splits are {', '.join(loaded)}; make files of them for --train_file and --valid_file")
+        raise UserError(
+            f"{name} has no split train: its splits are {', '.join(loaded)}; make files of them for --train_file and"
+            " --valid_file"
+        )
     valid = next((split for split in VALIDATION_NAMES if split in loaded and split != train), None)
-    return _complete(rows(train), rows(valid) if valid else [], rows("test") if "test" in loaded and train != "test" else [], name, seed, notes)
+    return _complete(
+        rows(train),
+        rows(valid) if valid else [],
+        rows("test") if "test" in loaded and train != "test" else [],
+        name,
+        seed,
+        notes,
+    )
 
 
 def _from_hub(task: Task) -> Splits:
-    """GLUE/QQP's positive pairs; its validation split is halved into valid and test, since the test labels are hidden."""
+    """GLUE/QQP's positive pairs; its validation split is halved into valid and test, since the test labels are
+    hidden.
+    """
     if task.name in ("custom", "text"):
         raise UserError(f"task {task.name} has no data of its own: give --train_file or --data_dir")
     if task.hub is None:
         raise UserError(
-            f"task {task.name} cannot be had from the hub without a loading script: pass --data_dir with train.jsonl and valid.jsonl (src, trg)"
+            f"task {task.name} cannot be had from the hub without a loading script: pass --data_dir with train.jsonl"
+            " and valid.jsonl (src, trg)"
         )
     name, configuration, source, target = task.hub
-    advice = "pass --data_dir with train.jsonl and valid.jsonl (src, trg), or try --task_name sample, which needs no download"
+    advice = (
+        "pass --data_dir with train.jsonl and valid.jsonl (src, trg), or try --task_name sample, which needs no"
+        " download"
+    )
     loaded = load_splits(name, configuration, f"the data of task {task.name} ({name})", advice)
     train, held_out = (
-        [Pair(row[source].strip(), row[target].strip()) for row in loaded[split] if row["label"] == 1 and row[target].strip()]
+        [
+            Pair(row[source].strip(), row[target].strip())
+            for row in loaded[split]
+            if row["label"] == 1 and row[target].strip()
+        ]
         for split in ("train", "validation")
     )
-    return Splits(train, held_out[0::2], held_out[1::2], ["GLUE validation pairs halved into valid and test (its test labels are hidden)"])
+    return Splits(
+        train,
+        held_out[0::2],
+        held_out[1::2],
+        ["GLUE validation pairs halved into valid and test (its test labels are hidden)"],
+    )

@@ -1,7 +1,8 @@
 """Strings in, strings out: the text that metrics see, and the text that people see.
 
-Two conventions live here and must not be mixed. `metric_text` is lower-cased BERT text as DiffuSeq's evaluation script sees it; every score is
-computed on it, whatever vocabulary a checkpoint has. `detokenize` (and casing.py) turn generated words into normal English for a reader.
+Two conventions live here and must not be mixed. `metric_text` is lower-cased BERT text as DiffuSeq's evaluation script
+sees it; every score is computed on it, whatever vocabulary a checkpoint has. `detokenize` (and casing.py) turn
+generated words into normal English for a reader.
 """
 
 import re
@@ -14,19 +15,23 @@ MASK = "[MASK]"
 def _bert_basic():
     from tokenizers import normalizers, pre_tokenizers  # imported on first use: `--help` must be instant
 
-    normalizer = normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=True, lowercase=True)
+    normalizer = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, strip_accents=True, lowercase=True
+    )
     return normalizer, pre_tokenizers.BertPreTokenizer()
 
 
-# In this order; each loses its outer spaces. Basic splitting isolates every apostrophe, so the last five only matter for text split otherwise.
+# In this order; each loses its outer spaces. Basic splitting isolates every apostrophe, so the last five only matter
+# for text split otherwise.
 _CLEAN_UP = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
 
 
 def metric_text(text: str) -> str:
-    """The text every metric sees: basic BERT normalisation and splitting (lower case, no accents), then the classical decode clean-up.
+    """The text every metric sees: basic BERT normalisation and splitting (lower case, no accents), then the classical
+    decode clean-up.
 
-    The clean-up is that of a BERT decode with `clean_up_tokenization_spaces=True`: no space before . ? ! , nor around a free-standing '.
-    Other punctuation stays split off ("e - mail", "what : why"). Idempotent. Needs no checkpoint.
+    The clean-up is that of a BERT decode with `clean_up_tokenization_spaces=True`: no space before . ? ! , nor around a
+    free-standing '. Other punctuation stays split off ("e - mail", "what : why"). Idempotent. Needs no checkpoint.
     """
     normalizer, splitter = _bert_basic()
     text = " ".join(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
@@ -46,20 +51,39 @@ _APOSTROPHES = ("'", "\u2019")
 _CONTRACTED = {"s", "t", "m", "d", "ll", "re", "ve"}  # it ' s
 _ELIDED_BEFORE = {"o", "d", "l", "y", "ma"}  # o ' clock, y ' all
 _ELIDED_AFTER = re.compile(r"em|cause|til|tis|twas|bout|\d\ds?", re.IGNORECASE)  # ' em, ' 90s
-_NEVER_POSSESSIVE = {"says", "is", "was", "this", "as", "does", "has", "means", "his", "its", "us", "words"}  # "he says ' yes ' to"
+_NEVER_POSSESSIVE = {
+    "says",
+    "is",
+    "was",
+    "this",
+    "as",
+    "does",
+    "has",
+    "means",
+    "his",
+    "its",
+    "us",
+    "words",
+}  # "he says ' yes ' to"
 _SPACING = tuple(
     (re.compile(pattern, re.IGNORECASE), replacement)
     for pattern, replacement in (  # in this order
         (r"(?<=\d) ([.:\u2013]) (?=\d)", r"\1"),  # 3 . 5   10 : 30   1990 \u2013 1995 (an en dash)
         (r"\b(\d{1,3}) , (?=\d{3}\b)", r"\1,"),  # 10 , 000
         (r"\b([^\W\d_]) \. (?=[^\W\d_] \.)", r"\1."),  # u . s .   e . g .
-        (r"\b(u(?= \. [sk]\b)|ph(?= \. d\b)|[bm](?= \. (?:tech|com|sc|ed|phil|arch|pharm)\b)) \. ", r"\1."),  # ph . d   b . tech
+        (
+            r"\b(u(?= \. [sk]\b)|ph(?= \. d\b)|[bm](?= \. (?:tech|com|sc|ed|phil|arch|pharm)\b)) \. ",
+            r"\1.",
+        ),  # ph . d   b . tech
         (r"(?<=\.[^\W\d_]) \. - (?=\w)", ".-"),  # u.s .  - china
         (r"\b(https?|ftp) : / / ", r"\1://"),
         (r"\b(www) \. ", r"\1."),
         (r"(?<=\w) \. (?=(?:com|org|net|edu|gov|io|js|py|exe|pdf|html)\b)", "."),  # quora . com
         (r"(?<=\w) ([/_^]) (?=\w)", r"\1"),  # and / or
-        (r"\b(be|is|to|of|by|than) - (?=\d)|(?:^|(?<=[(=<>*/+] ))- (?=\d)", lambda minus: f"{minus[1]} -" if minus[1] else "-"),  # a negative number
+        (
+            r"\b(be|is|to|of|by|than) - (?=\d)|(?:^|(?<=[(=<>*/+] ))- (?=\d)",
+            lambda minus: f"{minus[1]} -" if minus[1] else "-",
+        ),  # a negative number
         (r"(?<=\w) - (?=\w|\$ ?\d)", "-"),  # e - mail
         (r"(?<=-) (?=-)", ""),
         (r"(?<=\w) @ (?=\w+\.\w)", "@"),  # name @ gmail.com
@@ -77,8 +101,9 @@ _SPACING = tuple(
 def detokenize(words: list[str]) -> str:
     """Whole words, punctuation apart as BERT's basic splitting leaves it -> normal English spacing.
 
-    `["don", "'", "t", "pay", "$", "3", ".", "5", "!"]` -> `don't pay $3.5!`. Straight double quotes are paired by parity. What the words
-    alone cannot tell is decided for the commoner case: a hyphen between two words joins them ("e-mail").
+    `["don", "'", "t", "pay", "$", "3", ".", "5", "!"]` -> `don't pay $3.5!`. Straight double quotes are paired by
+    parity. What the words alone cannot tell is decided for the commoner case: a hyphen between two words joins them
+    ("e-mail").
     """
     text = " ".join(_glue_double_quotes(_glue_apostrophes([word for word in words if word])))
     text = re.sub(f" ?{_GLUE} ?", "", text)
@@ -99,7 +124,9 @@ def _glue_double_quotes(words: list[str]) -> list[str]:
 
 
 def _glue_apostrophes(words: list[str]) -> list[str]:
-    """Mark every free-standing apostrophe as joined to its left, its right or both: contraction, possessive, elision or single quote."""
+    """Mark every free-standing apostrophe as joined to its left, its right or both: contraction, possessive, elision or
+    single quote.
+    """
     result, lone = list(words), []
     for i, word in enumerate(words):
         left, right, after = _neighbours(words, i)
@@ -151,9 +178,9 @@ SMALL_WORDS, _TITLES, _MAYBE_END, _BEFORE_NUMBER = (
     words.split()
     for words in (
         (
-            "a an the this that these those and or but if of to in on at for from with by as is are was were be am do does did has have had can "
-            "could will would shall should may might must i he she it we you they me him her them my your his its our their what who why how "
-            "when where which not no so there then here"
+            "a an the this that these those and or but if of to in on at for from with by as is are was were be am do"
+            " does did has have had can could will would shall should may might must i he she it we you they me him her"
+            " them my your his its our their what who why how when where which not no so there then here"
         ),
         "mr mrs ms dr prof st gen sen rep gov capt lt col sgt rev hon mt vs approx dept fig vol e.g i.e cf viz",
         "etc inc ltd co corp jr sr ph.d a.m p.m al",
@@ -166,7 +193,8 @@ _END = re.compile(r"(?P<mark>[.!?\u2026]+)(?P<close>[\"'\u201d\u2019)\]]*)\s+|\n
 def split_sentences(text: str) -> list[str]:
     """Sentences with their trailing white space, so that `"".join(split_sentences(text)) == text`.
 
-    A mark and white space end a sentence, except after abbreviations (Mr., e.g., U.S.), initials and list numbers; so does an empty line.
+    A mark and white space end a sentence, except after abbreviations (Mr., e.g., U.S.), initials and list numbers; so
+    does an empty line.
     """
     pieces, start = [], 0
     for end in _END.finditer(text):
@@ -189,7 +217,11 @@ def _is_boundary(before: str, end: re.Match, after: str) -> bool:
         return True
     word = re.split(r"[\s(\[\"\u201c]", before)[-1].lower()
     following = re.match(r"\w*", after)[0]
-    if word in _TITLES or (word in _BEFORE_NUMBER and following.isdigit()) or (word.isdigit() and word == before.strip()):
+    if (
+        word in _TITLES
+        or (word in _BEFORE_NUMBER and following.isdigit())
+        or (word.isdigit() and word == before.strip())
+    ):
         return False
     if word != "i" and re.fullmatch(r"(?:[^\W\d_]\.)*[^\W\d_]", word):  # an initial, or U.S.
         return not lower_next and following.lower() in SMALL_WORDS
@@ -200,7 +232,9 @@ _QUOTE_PAIRS = {'"': '"', "'": "'", "\u201c": "\u201d", "\u2018": "\u2019"}
 
 
 def strip_enclosing_quotes(text: str) -> str:
-    """Drop one pair of quotes around the whole text (and white space outside it); `"a" and "b"` is returned as it came."""
+    """Drop one pair of quotes around the whole text (and white space outside it); `"a" and "b"` is returned as it
+    came.
+    """
     outer = text.strip()
     if len(outer) < 2 or _QUOTE_PAIRS.get(outer[0]) != outer[-1]:
         return text

@@ -1,6 +1,8 @@
-"""Files of texts to work on and of answers: read and written entry by entry, in order, with an entry for every row however bad.
+"""Files of texts to work on and of answers: read and written entry by entry, in order, with an entry for every row
+however bad.
 
-Other than in ``reading`` no row is left out, so that entry n of the output always belongs to row n of the input. An entry of an output is one line.
+Other than in ``reading`` no row is left out, so that entry n of the output always belongs to row n of the input. An
+entry of an output is one line.
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ def check_paths(input_file: str, output_file: str | None) -> None:
     if input_file != "-":
         path = Path(input_file)
         if path.suffix.lower() not in INPUTS:
-            raise UserError(f"--input_file {path}: unknown ending '{path.suffix}': expected one of {', '.join(INPUTS)}, or - for stdin")
+            raise UserError(
+                f"--input_file {path}: unknown ending '{path.suffix}': expected one of {', '.join(INPUTS)}, or - for"
+                " stdin"
+            )
         if path.is_dir() or (path.exists() and not path.is_file()):
             raise UserError(f"--input_file {path} is no ordinary file: expected a file of texts, or - for stdin")
         if not path.is_file():
@@ -44,9 +49,15 @@ def check_paths(input_file: str, output_file: str | None) -> None:
     if output_file != "-":
         path = Path(output_file)
         if path.suffix.lower() not in OUTPUTS:
-            raise UserError(f"--output_file {path}: unknown ending '{path.suffix}': expected one of {', '.join(OUTPUTS)}, or - for stdout")
+            raise UserError(
+                f"--output_file {path}: unknown ending '{path.suffix}': expected one of {', '.join(OUTPUTS)}, or - for"
+                " stdout"
+            )
         if path.is_dir() or not path.parent.is_dir():
-            raise UserError(f"--output_file {path}: {'it is a folder' if path.is_dir() else f'no folder {path.parent}'}; choose another")
+            raise UserError(
+                f"--output_file {path}: {'it is a folder' if path.is_dir() else f'no folder {path.parent}'}; choose"
+                " another"
+            )
         if input_file != "-" and path.exists() and path.samefile(input_file):
             raise UserError(f"--output_file {path} is the input itself: choose another")
 
@@ -70,7 +81,11 @@ def stream_rows(file: BinaryIO, kind: str) -> Iterator[Row]:
     """
     table = kind in (".csv", ".tsv")
     lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="" if table else None)
-    rows = _table_rows(lines, "\t" if kind == ".tsv" else ",") if table else map(_json_row if kind == ".jsonl" else _text_row, lines)
+    rows = (
+        _table_rows(lines, "\t" if kind == ".tsv" else ",")
+        if table
+        else map(_json_row if kind == ".jsonl" else _text_row, lines)
+    )
     for row in rows:
         problem = row.problem or unencodable(row.text) or ("" if row.text.strip() else "is empty: expected some words")
         yield Row(row.text, problem)
@@ -87,7 +102,11 @@ def _json_row(line: str) -> Row:
         return Row(line.rstrip("\n"), "is not JSON")
     if isinstance(value, dict):
         value = next((value[name] for name in COLUMNS if name in value), None)
-    return Row(value) if isinstance(value, str) else Row(line.rstrip("\n"), f"has no text: expected an object with {', '.join(COLUMNS)}")
+    return (
+        Row(value)
+        if isinstance(value, str)
+        else Row(line.rstrip("\n"), f"has no text: expected an object with {', '.join(COLUMNS)}")
+    )
 
 
 def _table_rows(lines: Iterable[str], delimiter: str) -> Iterator[Row]:
@@ -109,7 +128,11 @@ def _table_rows(lines: Iterable[str], delimiter: str) -> Iterator[Row]:
             return
         # more cells than columns: a comma without quotation marks has cut a text
         fits = column < len(row) <= len(header)
-        yield Row(row[column]) if fits else Row("", f"has {len(row)} columns: expected {len(header)}; put texts with commas in quotation marks")
+        yield (
+            Row(row[column])
+            if fits
+            else Row("", f"has {len(row)} columns: expected {len(header)}; put texts with commas in quotation marks")
+        )
 
 
 def header_line(kind: str, count: int) -> bytes:
@@ -118,7 +141,9 @@ def header_line(kind: str, count: int) -> bytes:
 
 
 def entry_line(kind: str, text: str, outputs: Sequence[str], count: int) -> bytes:
-    """One entry of an output: source and outputs (.jsonl; .csv in ``count`` columns, empty ones at the end), or the first output alone (.txt)."""
+    """One entry of an output: source and outputs (.jsonl; .csv in ``count`` columns, empty ones at the end), or the
+    first output alone (.txt).
+    """
     if kind == ".jsonl":
         line = json.dumps({"source": text, "outputs": list(outputs)}, ensure_ascii=False) + "\n"
         return line.encode(errors="replace")

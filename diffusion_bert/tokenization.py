@@ -1,4 +1,6 @@
-"""A WordPiece or byte-level BPE tokenizer: read from a BERT, or learned from the training data; it travels inside every checkpoint as JSON."""
+"""A WordPiece or byte-level BPE tokenizer: read from a BERT, or learned from the training data; it travels inside every
+checkpoint as JSON.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,12 @@ MAX_KNOWN = 500_000  # stretches of text whose ids are remembered
 
 
 def load_tokenizer(name_or_path: str, **where):
-    """The tokenizer of a hub model or local directory, by transformers with its options ``where``, such as local_files_only.
+    """The tokenizer of a hub model or local directory, by transformers with its options ``where``, such as
+    local_files_only.
 
     Raises:
-        OSError: it has no vocabulary. The library would make do with the special tokens, so that every word is an unknown one.
+        OSError: it has no vocabulary. The library would make do with the special tokens, so that every word is an
+            unknown one.
     """
     from transformers import AutoTokenizer
 
@@ -33,7 +37,8 @@ def load_tokenizer(name_or_path: str, **where):
 
 
 class TextTokenizer:
-    """Text <-> word-piece ids. Literal special tokens in a text are ordinary text; only ``fill``/``mask`` give [MASK] a meaning.
+    """Text <-> word-piece ids. Literal special tokens in a text are ordinary text; only ``fill``/``mask`` give [MASK] a
+    meaning.
 
     Args:
         json_text: the fast tokenizer's serialised form.
@@ -56,17 +61,28 @@ class TextTokenizer:
         special = min((self.pieces.SPECIAL, SPECIAL_TOKENS), key=lambda names: len(self._missing(names)))
         missing = self._missing(special)
         if missing or not (isinstance(self.backend.model, models.WordPiece) or isinstance(self.pieces, BytePieces)):
-            reason = f"it lacks {', '.join(missing)}" if missing else f"its model is {type(self.backend.model).__name__}"
-            raise UserError(f"{source}: not a BERT {self.pieces.KIND} tokenizer ({reason}); choose a BERT such as bert-base-uncased")
-        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (self.backend.token_to_id(token) for token in special)
-        self.tokens = [self.backend.id_to_token(index) or f"[unused-{index}]" for index in range(self.backend.get_vocab_size(with_added_tokens=True))]
+            reason = (
+                f"it lacks {', '.join(missing)}" if missing else f"its model is {type(self.backend.model).__name__}"
+            )
+            raise UserError(
+                f"{source}: not a BERT {self.pieces.KIND} tokenizer ({reason}); choose a BERT such as bert-base-uncased"
+            )
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
+            self.backend.token_to_id(token) for token in special
+        )
+        self.tokens = [
+            self.backend.id_to_token(index) or f"[unused-{index}]"
+            for index in range(self.backend.get_vocab_size(with_added_tokens=True))
+        ]
 
     def _missing(self, names: Iterable[str]) -> list[str]:
         return [token for token in names if self.backend.token_to_id(token) is None]
 
     @classmethod
     def from_pretrained(cls, name_or_path: str, **where) -> TextTokenizer:
-        """The tokenizer of a hub model or local directory, through transformers; ``where`` are its options, such as local_files_only."""
+        """The tokenizer of a hub model or local directory, through transformers; ``where`` are its options, such as
+        local_files_only.
+        """
         tokenizer = load_tokenizer(name_or_path, **where)
         if not hasattr(tokenizer, "backend_tokenizer"):
             raise UserError(f"{name_or_path}: it has no fast tokenizer; choose a BERT such as bert-base-uncased")
@@ -74,7 +90,9 @@ class TextTokenizer:
 
     @classmethod
     def learn(cls, texts: Iterable[str], vocab_size: int) -> TextTokenizer:
-        """Learn an uncased WordPiece vocabulary of at most ``vocab_size`` pieces from texts; the same texts always give the same one."""
+        """Learn an uncased WordPiece vocabulary of at most ``vocab_size`` pieces from texts; the same texts always give
+        the same one.
+        """
         normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
         counts: Counter[str] = Counter()
         # words end at every space, so each distinct stretch between spaces is split up once
@@ -89,20 +107,27 @@ class TextTokenizer:
         size = min(MAX_ALPHABET, (vocab_size - len(SPECIAL_TOKENS)) // 2)
         alphabet = sorted(sorted(letters, key=lambda letter: (-letters[letter], letter))[:size])
         # The library numbers the pieces "##x" in the order of a randomly seeded hash table and breaks ties by number.
-        # Named as special tokens, they get fixed numbers; the vocabulary is then put into a fresh tokenizer in which they are ordinary.
+        # Named as special tokens, they get fixed numbers; the vocabulary is then put into a fresh tokenizer in which
+        # they are ordinary.
         fixed = [*SPECIAL_TOKENS, *(f"##{letter}" for letter in alphabet)]
         trainer = trainers.WordPieceTrainer(
             vocab_size=vocab_size, min_frequency=2, special_tokens=fixed, initial_alphabet=alphabet, show_progress=False
         )
         draft = Tokenizer(models.WordPiece(unk_token="[UNK]"))
         draft.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        draft.train_from_iterator((" ".join([word] * count) for word, count in sorted(counts.items()) if set(word) <= set(alphabet)), trainer)
+        draft.train_from_iterator(
+            (" ".join([word] * count) for word, count in sorted(counts.items()) if set(word) <= set(alphabet)), trainer
+        )
         return cls.from_vocabulary(sorted(draft.get_vocab(), key=draft.token_to_id))
 
     @classmethod
     def from_vocabulary(cls, tokens: Sequence[str]) -> TextTokenizer:
         """An uncased BERT tokenizer with these tokens, the ids being their places."""
-        backend = Tokenizer(models.WordPiece({token: index for index, token in enumerate(tokens)}, unk_token="[UNK]", max_input_chars_per_word=100))
+        backend = Tokenizer(
+            models.WordPiece(
+                {token: index for index, token in enumerate(tokens)}, unk_token="[UNK]", max_input_chars_per_word=100
+            )
+        )
         backend.normalizer = normalizers.BertNormalizer(lowercase=True)
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         backend.decoder = decoders.WordPiece(prefix="##")
@@ -120,14 +145,26 @@ class TextTokenizer:
 
     @property
     def forbidden_ids(self) -> list[int]:
-        """Never words: no mass in mu. ([UNK] keeps its mass in training, or one emoji would make the NELBO infinite.)"""
+        """Never words: no mass in mu. ([UNK] keeps its mass in training, or one emoji would make the NELBO
+        infinite.)
+        """
         return [self.pad_id, self.cls_id, self.sep_id, self.mask_id]
 
     @cached_property
     def unwritable_ids(self) -> list[int]:
         """Never written when sampling: specials, [UNK] and unused entries."""
-        added = [] if isinstance(self.pieces, WordPieces) else [i for i, token in self.backend.get_added_tokens_decoder().items() if token.special]
-        return sorted({*self.special_ids, *added, *(index for index, token in enumerate(self.tokens) if not self.pieces.writable(token))})
+        added = (
+            []
+            if isinstance(self.pieces, WordPieces)
+            else [i for i, token in self.backend.get_added_tokens_decoder().items() if token.special]
+        )
+        return sorted(
+            {
+                *self.special_ids,
+                *added,
+                *(index for index, token in enumerate(self.tokens) if not self.pieces.writable(token)),
+            }
+        )
 
     @cached_property
     def continuation(self) -> torch.Tensor:
@@ -136,8 +173,9 @@ class TextTokenizer:
 
     @cached_property
     def repeatable(self) -> torch.Tensor:
-        """[V] bool: pieces that may well stand beside themselves in good English: quotes, brackets and other signs, ##digits inside a number.
-        In QQP about nine tenths of the pieces that do are such."""
+        """[V] bool: pieces that may well stand beside themselves in good English: quotes, brackets and other signs,
+        ##digits inside a number. In QQP about nine tenths of the pieces that do are such.
+        """
         return torch.tensor([self._is_repeatable(token) for token in self.tokens])
 
     def _is_repeatable(self, token: str) -> bool:
@@ -154,14 +192,22 @@ class TextTokenizer:
 
     @cached_property
     def splits_at_spaces(self) -> bool:
-        """Whether a text's ids are those of its stretches between spaces, one after the other: so it is with BERT's own rules."""
-        added = self.backend.get_added_tokens_decoder().values()  # a special one is ordinary text here, another might hold a space
+        """Whether a text's ids are those of its stretches between spaces, one after the other: so it is with BERT's own
+        rules.
+        """
+        added = (
+            self.backend.get_added_tokens_decoder().values()
+        )  # a special one is ordinary text here, another might hold a space
         normalizer, splitter = self.backend.normalizer, self.backend.pre_tokenizer
-        is_bert = isinstance(normalizer, normalizers.BertNormalizer) and isinstance(splitter, pre_tokenizers.BertPreTokenizer)
+        is_bert = isinstance(normalizer, normalizers.BertNormalizer) and isinstance(
+            splitter, pre_tokenizers.BertPreTokenizer
+        )
         return is_bert and all(token.special for token in added)
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of many texts; each distinct stretch between spaces is looked up in the vocabulary once, and what is new in parallel."""
+        """Ids of many texts; each distinct stretch between spaces is looked up in the vocabulary once, and what is new
+        in parallel.
+        """
         if not self.splits_at_spaces:
             return self._encode_batch(texts)
         rows = [text.split(" ") for text in texts]
@@ -176,7 +222,9 @@ class TextTokenizer:
         return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def encode_with_offsets(self, text: str, goes_on: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids and the (start, end) of each in the text, white space left out. ``goes_on``: the text begins right behind a masked place."""
+        """Ids and the (start, end) of each in the text, white space left out. ``goes_on``: the text begins right behind
+        a masked place.
+        """
         bytewise = isinstance(self.pieces, BytePieces)
         encoding = (self._unspaced if bytewise and goes_on else self.backend).encode(text, add_special_tokens=False)
         if not bytewise:

@@ -1,4 +1,5 @@
-"""A picture of a text as it is written: steps x places, shaded by how sure the model is, each word in the step that reveals it.
+"""A picture of a text as it is written: steps x places, shaded by how sure the model is, each word in the step that
+reveals it.
 
 python -m diffusion_bert.trace_image runs/NAME/best_model.pt "How can I learn to bake bread in two weeks?" trace.png
 """
@@ -37,7 +38,8 @@ class WrittenText:
 
 
 def follow(generator, text: str, steps: int | None = None) -> WrittenText:
-    """Write the other sentence of ``text`` (or, by a model of plain texts, its continuation) and keep the likeliest candidate's way.
+    """Write the other sentence of ``text`` (or, by a model of plain texts, its continuation) and keep the likeliest
+    candidate's way.
 
     steps: instead of the generator's ``num_steps``.
     Raises:
@@ -70,11 +72,15 @@ def follow(generator, text: str, steps: int | None = None) -> WrittenText:
     words = [parts.get(place, generator.tokenizer.surface(index)) for place, index in enumerate(ids)]
     last = {place: step for step, place, _ in history.changes}
     confidence = [row[: len(ids)] for row in history.confidence[: max(last.values())]]
-    return WrittenText(text, texts[number], words, [last[place] for place in range(len(ids))], confidence, options.sampler)
+    return WrittenText(
+        text, texts[number], words, [last[place] for place in range(len(ids))], confidence, options.sampler
+    )
 
 
 def plot_confidence(written: WrittenText, path: Path) -> None:
-    """The picture: a row per step from top to bottom; new words are bold, hidden places bare, so that every row reads as the text so far."""
+    """The picture: a row per step from top to bottom; new words are bold, hidden places bare, so that every row reads
+    as the text so far.
+    """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize
     from matplotlib.patches import Rectangle
@@ -92,14 +98,18 @@ def plot_confidence(written: WrittenText, path: Path) -> None:
         for place, (left, width) in enumerate(zip(lefts, widths)):
             step = written.revealed[place]
             color = "white" if step < row + 1 else shades(min(1.0, confidence[place]))
-            frame = {"edgecolor": NEW, "lw": 1.6, "zorder": 3} if step == row + 1 else {"edgecolor": "#d5dde6", "lw": 0.6}
+            frame = (
+                {"edgecolor": NEW, "lw": 1.6, "zorder": 3} if step == row + 1 else {"edgecolor": "#d5dde6", "lw": 0.6}
+            )
             axis.add_patch(Rectangle((left, row), width - 0.12, 0.92, facecolor=color, **frame))
             if step <= row + 1:
                 new = step == row + 1
                 look = {"color": DARK if new else FAINT, "weight": "bold" if new else "normal"}
                 # $ would begin a formula
                 word = written.words[place].replace("$", r"\$")
-                axis.text(left + width / 2 - 0.06, row + 0.47, word, ha="center", va="center", size=11, zorder=4, **look)
+                axis.text(
+                    left + width / 2 - 0.06, row + 0.47, word, ha="center", va="center", size=11, zorder=4, **look
+                )
     axis.set(xlim=(0, sum(widths)), ylim=(rows, 0), xticks=[], ylabel=f"step ({written.sampler})")
     axis.set_yticks([row + 0.46 for row in range(rows)], [str(row + 1) for row in range(rows)])
     axis.tick_params(length=0, labelsize=11)
@@ -128,7 +138,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     checkpoint, text, picture = checkpoint_file(given.pop("checkpoint")), given.pop("text"), Path(given.pop("picture"))
     options = build(SamplingConfig, {"num_steps": STEPS, **given}, "--")
     if picture.suffix.lower() not in (".png", ".svg") or picture.is_dir() or not picture.parent.is_dir():
-        raise UserError(f"{picture} cannot be the picture: expected a file ending in .png or .svg in a folder that exists")
+        raise UserError(
+            f"{picture} cannot be the picture: expected a file ending in .png or .svg in a folder that exists"
+        )
     from .checkpoint import load_checkpoint
     from .generation import DiffusionTextGenerator
     from .model import pick_device

@@ -20,7 +20,8 @@ class History:
     """One canvas through a sampler.
 
     changes: (step from 1 on, place, id), in order; the id is that of [MASK] where a sampler took a word back.
-    confidence: per step the largest mu at each place when the model last looked at it, [steps, T]; empty unless asked for.
+    confidence: per step the largest mu at each place when the model last looked at it, [steps, T]; empty unless asked
+    for.
     """
 
     changes: list[tuple[int, int, int]] = field(default_factory=list)
@@ -38,8 +39,12 @@ class Tracer:
         self.confidence = confidence
         self.histories: dict[int, History] = {}
 
-    def listen(self, numbers: Sequence[int], x_t: Tensor, mask_id: int, denoise: Callable) -> tuple[Callable, Callable[[int, Tensor], None]]:
-        """(denoise, callback) for a sampler that is about to work on the canvases ``numbers``, the rows of x_t [B, T]."""
+    def listen(
+        self, numbers: Sequence[int], x_t: Tensor, mask_id: int, denoise: Callable
+    ) -> tuple[Callable, Callable[[int, Tensor], None]]:
+        """(denoise, callback) for a sampler that is about to work on the canvases ``numbers``, the rows of x_t [B,
+        T].
+        """
         histories = [self.histories.setdefault(number, History()) for number in numbers]
         before = x_t.clone()
         sure = torch.zeros(x_t.shape, dtype=torch.float64, device=x_t.device)
@@ -86,8 +91,9 @@ class Trace:
         return "".join(piece for piece, _ in self.parts)
 
     def frames(self) -> Iterator[tuple[int, list[Cell]]]:
-        """(step, cells) of the start, step 0, and of every step in which something changed. All places keep their room, so that nothing
-        moves about; the last frame reads as the text."""
+        """(step, cells) of the start, step 0, and of every step in which something changed. All places keep their room,
+        so that nothing moves about; the last frame reads as the text.
+        """
         final = {place: word for _, place, word in self.changes}
         shown: dict[int, tuple[str, int]] = {}
         yield 0, self._cells(shown, final)
@@ -116,7 +122,9 @@ def trace_of(history: History, parts: list[tuple[str, int | None]], tokenizer: T
     """The trace of a text with these parts."""
     wanted = {place for _, place in parts}
     words = [
-        (step, place, None if token == tokenizer.mask_id else tokenizer.surface(token)) for step, place, token in history.changes if place in wanted
+        (step, place, None if token == tokenizer.mask_id else tokenizer.surface(token))
+        for step, place, token in history.changes
+        if place in wanted
     ]
     return Trace(parts, words)
 
@@ -134,7 +142,8 @@ def join_traces(traces: Sequence[Trace], separator: str) -> Trace:
 
 
 def align(text: str, ids: Sequence[int], tokenizer: TextTokenizer, start: int = 0) -> list[tuple[str, int | None]]:
-    """``text`` from ``start`` on cut into the pieces ``ids`` it was made of, whatever became of their spacing and capitals: parts of a trace.
+    """``text`` from ``start`` on cut into the pieces ``ids`` it was made of, whatever became of their spacing and
+    capitals: parts of a trace.
 
     Where that fails the whole text is one part without a place: a trace of one frame.
     """

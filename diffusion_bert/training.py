@@ -1,4 +1,6 @@
-"""The training loop: steps, validation by the NELBO, checkpoints, resume. It prints nothing; a :class:`Reporter` listens."""
+"""The training loop: steps, validation by the NELBO, checkpoints, resume. It prints nothing; a :class:`Reporter`
+listens.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,16 @@ from .self_conditioning import SHARE
 from .storage import remove_leftovers
 from .training_batches import draw_times, noised, on_host, step_shares
 from .training_log import PendingStep, TrainingLog
-from .training_state import Reporter, TrainingData, TrainingResult, TrainingState, enough_memory, make_optimizer, signals_caught, stop_reason
+from .training_state import (
+    Reporter,
+    TrainingData,
+    TrainingResult,
+    TrainingState,
+    enough_memory,
+    make_optimizer,
+    signals_caught,
+    stop_reason,
+)
 from .validation import measure
 
 VALIDATION_EXAMPLES = 1024  # the yardstick uses at most this many, evenly spread over the validation data
@@ -40,14 +51,21 @@ class Trainer:
         run: where checkpoints and metrics go.
         reporter: told about steps, validations and demonstrations.
         resume: the ``training`` part of a last.pt, or None for a fresh start.
-        processes: those that train together; each holds the whole model and the whole plan of batches, and takes its share of every step.
+        processes: those that train together; each holds the whole model and the whole plan of batches, and takes its
+            share of every step.
         teacher: whom the model learns from besides the data.
     """
 
     def __init__(
-        self, model: DiffusionModel, data: TrainingData, run: RunDirectory, reporter: Reporter | None = None, resume: dict | None = None,
-        processes: Processes | None = None, teacher: Teacher | None = None,
-    ):  # fmt: skip
+        self,
+        model: DiffusionModel,
+        data: TrainingData,
+        run: RunDirectory,
+        reporter: Reporter | None = None,
+        resume: dict | None = None,
+        processes: Processes | None = None,
+        teacher: Teacher | None = None,
+    ):
         self.config: RunConfig = model.config
         self.training = self.config.training
         self.processes, self.teacher = processes or Processes(), teacher
@@ -84,10 +102,12 @@ class Trainer:
         flat = self.processes.size > 1 or self.config.model.self_conditioning
         self.gradients = flat_gradients(self.model.denoiser.parameters()) if flat else None
 
-    # ---- the loop -------------------------------------------------------------------------------------------------------------------
+    # ---- the loop ---------------------------------------------------------------------------------------------------
 
     def fit(self) -> TrainingResult:
-        """Train to the end, or until a limit, patience, SIGINT or SIGTERM; best_model.pt and last.pt are left in the run directory."""
+        """Train to the end, or until a limit, patience, SIGINT or SIGTERM; best_model.pt and last.pt are left in the
+        run directory.
+        """
         state, training = self.state, self.training
         if state.finished:  # killed after its last step: only the results are to be written
             return TrainingResult(state, state.stopped_by)
@@ -113,7 +133,14 @@ class Trainer:
     def _run_epoch(self) -> str | None:
         """Steps until the epoch ends (None) or training does (the reason)."""
         state, dataset = self.state, self._epoch_batches(self.state.epoch)
-        for share in step_shares(dataset, state.batch, state.group_size, self.processes, self.config.data.num_workers, self.device.type == "cuda"):
+        for share in step_shares(
+            dataset,
+            state.batch,
+            state.group_size,
+            self.processes,
+            self.config.data.num_workers,
+            self.device.type == "cuda",
+        ):
             self.step(share.batches, share.starts, share.examples)
             state.batch = share.end
             if state.batch == len(dataset):
@@ -149,13 +176,14 @@ class Trainer:
     def step(self, group: list[Batch], starts: list[int] | None = None, examples: int | None = None) -> None:
         """One optimizer step of all processes together; ``group`` holds this process's micro-batches, possibly none.
 
-        starts: number of each micro-batch's first example within the step, of ``examples`` in all. Without them the group is the whole step.
+        starts: number of each micro-batch's first example within the step, of ``examples`` in all. Without them the
+        group is the whole step.
         """
         state, training, num_steps = self.state, self.training, self.config.diffusion.num_steps
         starts = [0, *accumulate(map(len, group))][: len(group)] if starts is None else starts
         examples = examples or sum(map(len, group))
-        # all chance is keyed by the step, and noise also by the example's number in it: neither a resume, nor validation in between, nor the
-        # cut into micro-batches and processes changes it
+        # all chance is keyed by the step, and noise also by the example's number in it: neither a resume, nor
+        # validation in between, nor the cut into micro-batches and processes changes it
         key = training.seed * 1_000_003 + state.step
         generator = torch.Generator().manual_seed(key)
         times = draw_times(examples, self.config.data.noise_draws, num_steps, generator)
@@ -171,13 +199,26 @@ class Trainer:
         masked, tokens, flops, _ = map(sum, zip(*everyone))
         self.elapsed = everyone[0][3]
         self.model.denoiser.train()
-        measured = torch.cat([NelboTerms.zero(self.device).stacked(), torch.zeros(1, dtype=torch.float64, device=self.device)])  # terms, loss
+        measured = torch.cat(
+            [NelboTerms.zero(self.device).stacked(), torch.zeros(1, dtype=torch.float64, device=self.device)]
+        )  # terms, loss
         for part in prepared:
             with self.autocast():
                 terms = nelbo_terms(
-                    self.model.denoiser, self.diffusion, part.batch, part.x_t, part.t, num_steps, self.config.diffusion.time_correction,
-                    training.loss == "nelbo", training.label_smoothing, training.loss_weighting, two_pass, part.places, self.teacher,
-                )  # fmt: skip
+                    self.model.denoiser,
+                    self.diffusion,
+                    part.batch,
+                    part.x_t,
+                    part.t,
+                    num_steps,
+                    self.config.diffusion.time_correction,
+                    training.loss == "nelbo",
+                    training.label_smoothing,
+                    training.loss_weighting,
+                    two_pass,
+                    part.places,
+                    self.teacher,
+                )
             loss = training_loss(terms, training.loss, training.hybrid_lambda, masked, tokens)
             loss.backward()
             measured += torch.cat([terms.stacked(), loss.detach().double()[None]])
@@ -201,7 +242,7 @@ class Trainer:
         step.progress = self.progress()
         self.log.add(step)
 
-    # ---- parts ----------------------------------------------------------------------------------------------------------------------
+    # ---- parts ------------------------------------------------------------------------------------------------------
 
     def progress(self) -> float:
         """Share of training that is done, 0 to 1: by steps or by minutes, whichever limit is nearer."""
@@ -219,7 +260,8 @@ class Trainer:
         return self.average.in_place() if self.average is not None else contextlib.nullcontext()
 
     def validate(self) -> dict:
-        """The fixed NELBO of the (averaged) weights, which best_model.pt keeps; each process takes its share of the batches.
+        """The fixed NELBO of the (averaged) weights, which best_model.pt keeps; each process takes its share of the
+        batches.
 
         Returns the record that was logged.
         """
@@ -271,7 +313,10 @@ class Trainer:
 
     def _restore(self, saved: dict) -> None:
         if saved["data_fingerprint"] != self.data.fingerprint:
-            raise UserError("the training data has changed since this run was interrupted: put it back, or start a new run with --checkpoint instead")
+            raise UserError(
+                "the training data has changed since this run was interrupted: put it back, or start a new run with"
+                " --checkpoint instead"
+            )
         self.state = TrainingState(**saved["state"])
         # other processes than before share the same steps
         self.state.group_size = self.state.group_size or self.training.accumulation_steps
@@ -286,12 +331,21 @@ class Trainer:
 
     def _epoch_batches(self, epoch: int) -> EpochBatches:
         if getattr(self, "_cached_epoch", (None, None))[0] != epoch:
-            batches = EpochBatches(self.data.train, self.data.collator, self.config.data, self.training.batch_size, self.training.seed, epoch)
+            batches = EpochBatches(
+                self.data.train,
+                self.data.collator,
+                self.config.data,
+                self.training.batch_size,
+                self.training.seed,
+                epoch,
+            )
             self._cached_epoch = (epoch, batches)
         return self._cached_epoch[1]
 
     def _stop(self, number: int) -> None:
-        """A signal: finish the step and save; the second one stops at once (torchrun passes signals on, so a second one is usual there)."""
+        """A signal: finish the step and save; the second one stops at once (torchrun passes signals on, so a second one
+        is usual there).
+        """
         if self.stop_signal is not None and self.processes.size == 1:
             raise KeyboardInterrupt
         self.stop_signal = number

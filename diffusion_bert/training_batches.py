@@ -1,4 +1,6 @@
-"""The batches of an optimizer step: which of them are this process's, and how one is noised on the host and sent to the device."""
+"""The batches of an optimizer step: which of them are this process's, and how one is noised on the host and sent to the
+device.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ from .schedule import NoiseSchedule
 class StepShare:
     """This process's part of one step.
 
-    starts: number of each batch's first example within the step, of ``examples`` over all processes. end: the epoch's next batch.
+    starts: number of each batch's first example within the step, of ``examples`` over all processes. end: the epoch's
+    next batch.
     """
 
     batches: list[Batch]
@@ -47,11 +50,14 @@ class NoisedBatch:
         return len(self.places[0])
 
 
-def step_shares(dataset: EpochBatches, first: int, group_size: int, processes: Processes, num_workers: int, pin_memory: bool) -> Iterator[StepShare]:
+def step_shares(
+    dataset: EpochBatches, first: int, group_size: int, processes: Processes, num_workers: int, pin_memory: bool
+) -> Iterator[StepShare]:
     """The steps that are left of an epoch, from batch ``first`` on.
 
-    The plan of an epoch is the same for every process; a step takes the next ``group_size`` batches of it, dealt out in turn. So two processes
-    do exactly what one does with twice the accumulation. The last step of an epoch may leave a process without a batch.
+    The plan of an epoch is the same for every process; a step takes the next ``group_size`` batches of it, dealt out in
+    turn. So two processes do exactly what one does with twice the accumulation. The last step of an epoch may leave a
+    process without a batch.
     """
     rank, size = processes.rank, processes.size
     whole = range(len(dataset))
@@ -59,16 +65,25 @@ def step_shares(dataset: EpochBatches, first: int, group_size: int, processes: P
     own = [number for group in groups for number in group[rank::size]]
     # its own generator: the loader must not draw from the one that feeds dropout
     loader = iter(
-        DataLoader(dataset, batch_size=None, sampler=own, num_workers=num_workers, generator=torch.Generator(), pin_memory=pin_memory)
-    )  # fmt: skip
+        DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=own,
+            num_workers=num_workers,
+            generator=torch.Generator(),
+            pin_memory=pin_memory,
+        )
+    )
     for group in groups:
         starts = [0, *itertools.accumulate(len(dataset.indices(number)) for number in group)]
         yield StepShare([next(loader) for _ in group[rank::size]], starts[rank:-1:size], starts[-1], group.stop)
 
 
 def draw_times(examples: int, draws: int, num_steps: int, generator: torch.Generator) -> Tensor:
-    """Times [examples, draws] in 1..T, each alone uniform, spread evenly (``sample_times``); of two draws the second has T + 1 - t for the t of the
-    first. So complementary masks (as in LaViDa, arXiv 2505.16839) come about without any change to what one draw is."""
+    """Times [examples, draws] in 1..T, each alone uniform, spread evenly (``sample_times``); of two draws the second
+    has T + 1 - t for the t of the first. So complementary masks (as in LaViDa, arXiv 2505.16839) come about without any
+    change to what one draw is.
+    """
     pairs = (draws + 1) // 2
     t = sample_times(pairs * examples, num_steps, generator).view(pairs, 1, examples)
     return torch.cat([t, num_steps + 1 - t], dim=1).flatten(0, 1)[:draws].T
@@ -81,18 +96,25 @@ def on_host(diffusion: AbsorbingDiffusion) -> AbsorbingDiffusion:
     return AbsorbingDiffusion(NoiseSchedule(schedule.name, schedule.word_freq_lambda, table), diffusion.mask_id)
 
 
-def noised(batch: Batch, t: Tensor, num_steps: int, diffusion: AbsorbingDiffusion, key: int, start: int, device: torch.device) -> NoisedBatch:
-    """x_t at steps t [B, draws] of T = num_steps: made on the host, where places and counts are known without waiting for a GPU, then sent to the
-    device.
+def noised(
+    batch: Batch, t: Tensor, num_steps: int, diffusion: AbsorbingDiffusion, key: int, start: int, device: torch.device
+) -> NoisedBatch:
+    """x_t at steps t [B, draws] of T = num_steps: made on the host, where places and counts are known without waiting
+    for a GPU, then sent to the device.
 
-    ``start`` is the number of the batch's first example within its step; noise is a function of (key, example and draw, place in the target).
-    The second of two draws takes 1 - u where the first took u: with ``draw_times`` it hides what the first shows, and every word is learned.
+    ``start`` is the number of the batch's first example within its step; noise is a function of (key, example and draw,
+    place in the target). The second of two draws takes 1 - u where the first took u: with ``draw_times`` it hides what
+    the first shows, and every word is learned.
     """
     draw = batch.draw.clamp(min=0)  # [B, L]
     is_second = draw % 2 == 1
-    uniform = keyed_uniform(key, (start + torch.arange(len(batch)))[:, None] * batch.draws + draw - draw % 2, batch.positions)
+    uniform = keyed_uniform(
+        key, (start + torch.arange(len(batch)))[:, None] * batch.draws + draw - draw % 2, batch.positions
+    )
     uniform = torch.where(is_second, LARGEST - uniform, uniform)
-    x_t = diffusion.q_sample(batch.input_ids, t.gather(1, draw).double() / num_steps, batch.target_mask, uniform=uniform)
+    x_t = diffusion.q_sample(
+        batch.input_ids, t.gather(1, draw).double() / num_steps, batch.target_mask, uniform=uniform
+    )
     tensors = [x_t, t, *batch.masked_places(x_t)]
     if device.type == "cuda":
         tensors = [tensor.contiguous().pin_memory() for tensor in tensors]

@@ -19,7 +19,9 @@ MOST_PENDING = 100  # steps whose numbers may stay on a GPU
 
 @dataclass
 class PendingStep:
-    """A step whose numbers may still be on the device: the terms, loss and gradient norm, float64. ``step`` counts from 0."""
+    """A step whose numbers may still be on the device: the terms, loss and gradient norm, float64. ``step`` counts from
+    0.
+    """
 
     step: int
     measured: Tensor
@@ -43,11 +45,21 @@ class TrainingLog:
         UserError: TensorBoard is asked for but not installed.
     """
 
-    def __init__(self, run: RunDirectory, state: TrainingState, reporter: Reporter, writes: bool = True, tensorboard: bool = False):
+    def __init__(
+        self,
+        run: RunDirectory,
+        state: TrainingState,
+        reporter: Reporter,
+        writes: bool = True,
+        tensorboard: bool = False,
+    ):
         self.run, self.state, self.reporter, self.writes = run, state, reporter, writes
         self.tensorboard, self.events = tensorboard, None
         if tensorboard and importlib.util.find_spec("tensorboard") is None:
-            raise UserError("tensorboard is true but the package is not installed: pip install tensorboard, or leave --tensorboard out")
+            raise UserError(
+                "tensorboard is true but the package is not installed: pip install tensorboard, or leave"
+                " --tensorboard out"
+            )
         self.pending: list[PendingStep] = []
 
     def add(self, step: PendingStep) -> None:
@@ -82,8 +94,8 @@ class TrainingLog:
             return
         kept = self.run.best if self.run.best.is_file() else "none yet"
         raise UserError(
-            f"training stopped at step {step.step}: the loss is {loss:g} and the gradient norm {norm:g} at learning rate {step.lr:.2g}; "
-            f"the last good checkpoint is {kept}; try a smaller --lr or --max_grad_norm"
+            f"training stopped at step {step.step}: the loss is {loss:g} and the gradient norm {norm:g} at learning"
+            f" rate {step.lr:.2g}; the last good checkpoint is {kept}; try a smaller --lr or --max_grad_norm"
         )
 
     def write_averages(self, epoch: float) -> None:

@@ -48,7 +48,9 @@ class TrainingState:
 
 @dataclass
 class TrainingResult:
-    """How training ended: ``reason`` is epochs, max_steps, max_minutes, patience, or interrupted (then ``signal`` says by what)."""
+    """How training ended: ``reason`` is epochs, max_steps, max_minutes, patience, or interrupted (then ``signal`` says
+    by what).
+    """
 
     state: TrainingState
     reason: str
@@ -57,8 +59,9 @@ class TrainingResult:
 
 @dataclass
 class TrainingData:
-    """Encoded splits; ``valid_words`` counts the words (text.split()) of the yardstick's targets. With several ``tasks``,
-    ``valid_tasks`` has the number of each validation batch's task."""
+    """Encoded splits; ``valid_words`` counts the words (text.split()) of the yardstick's targets. With several
+    ``tasks``, ``valid_tasks`` has the number of each validation batch's task.
+    """
 
     train: EncodedPairs | EncodedMix
     valid: list[Batch]
@@ -79,7 +82,9 @@ def make_optimizer(module: torch.nn.Module, lr: float, weight_decay: float) -> t
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=parameters[0].device.type in ("cpu", "cuda"))
 
 
-def stop_reason(state: TrainingState, training: TrainingConfig, total_steps: int, signal_number: int | None) -> str | None:
+def stop_reason(
+    state: TrainingState, training: TrainingConfig, total_steps: int, signal_number: int | None
+) -> str | None:
     """Why training ends after this step, or None."""
     if state.step >= total_steps:
         return "max_steps" if training.max_steps is not None and state.step >= training.max_steps else "epochs"
@@ -91,7 +96,9 @@ def stop_reason(state: TrainingState, training: TrainingConfig, total_steps: int
 
 
 def warmup_then_decay(done: float, warmup: float, total_steps: int) -> float:
-    """Factor of the learning rate when the share ``done`` of training is over: a linear rise over the share ``warmup``, then linearly to zero."""
+    """Factor of the learning rate when the share ``done`` of training is over: a linear rise over the share ``warmup``,
+    then linearly to zero.
+    """
     if done < warmup:
         return (done + 1 / total_steps) / (warmup + 1 / total_steps)
     return (1 - done) / (1 - warmup) if warmup < 1 else 1.0
@@ -99,24 +106,39 @@ def warmup_then_decay(done: float, warmup: float, total_steps: int) -> float:
 
 @contextlib.contextmanager
 def enough_memory(config: RunConfig, device: torch.device) -> Iterator[None]:
-    """Too little memory in this block becomes a UserError with advice; on a CPU the allocator says so in a plain RuntimeError."""
+    """Too little memory in this block becomes a UserError with advice; on a CPU the allocator says so in a plain
+    RuntimeError.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        if (
+            isinstance(error, RuntimeError)
+            and not isinstance(error, torch.OutOfMemoryError)
+            and "can't allocate memory" not in str(error)
+        ):
             raise
         training = config.training
-        raise UserError(memory_advice(device, training.batch_size, training.accumulation_steps, config.data.tokens_per_batch)) from None
+        raise UserError(
+            memory_advice(device, training.batch_size, training.accumulation_steps, config.data.tokens_per_batch)
+        ) from None
 
 
-def memory_advice(device: torch.device, batch_size: int, accumulation_steps: int, tokens_per_batch: int | None = None) -> str:
-    """What to do about too little memory: half the batch and twice the accumulation, so that a step sees as many examples (rounded up)."""
+def memory_advice(
+    device: torch.device, batch_size: int, accumulation_steps: int, tokens_per_batch: int | None = None
+) -> str:
+    """What to do about too little memory: half the batch and twice the accumulation, so that a step sees as many
+    examples (rounded up).
+    """
     name, size = ("batch_size", batch_size) if tokens_per_batch is None else ("tokens_per_batch", tokens_per_batch)
     if batch_size == 1:
-        return f"out of memory on {device} at batch_size 1: lower --max_length or --vocab_size, take a smaller model, or --device cpu"
+        return (
+            f"out of memory on {device} at batch_size 1: lower --max_length or --vocab_size, take a smaller model, or"
+            " --device cpu"
+        )
     return (
-        f"out of memory on {device} at {name} {size}: try --{name} {(size + 1) // 2} --accumulation_steps {2 * accumulation_steps} "
-        f"(as many examples per step), a lower --max_length, or --device cpu"
+        f"out of memory on {device} at {name} {size}: try --{name} {(size + 1) // 2} --accumulation_steps"
+        f" {2 * accumulation_steps} (as many examples per step), a lower --max_length, or --device cpu"
     )
 
 
@@ -143,7 +165,10 @@ def restore_random_state(state: dict, device: torch.device) -> None:
 def signals_caught(handle: Callable[[int], None]):
     """Within this block SIGINT and SIGTERM call ``handle(number)`` instead of ending the program."""
     try:
-        before = {number: signal.signal(number, lambda number, _frame: handle(number)) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {
+            number: signal.signal(number, lambda number, _frame: handle(number))
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
     except ValueError:  # not in the main thread: leave signals alone
         before = {}
     try:

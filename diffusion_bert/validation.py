@@ -24,12 +24,14 @@ def nelbo_of_tasks(
 ) -> tuple[NelboTerms, dict[str, float]]:
     """The terms over all tokens of the batches, and the NELBO per word piece of each task when there are several.
 
-    ``groups``: the number of each batch's task. The total is that of all tokens; the tasks have equal numbers of examples (``fixed_choice``),
-    so one with longer targets counts for more. The processes take every n-th batch each.
+    ``groups``: the number of each batch's task. The total is that of all tokens; the tasks have equal numbers of
+    examples (``fixed_choice``), so one with longer targets counts for more. The processes take every n-th batch each.
     """
     processes = processes or Processes()
     correction, share = model.config.diffusion.time_correction, (processes.rank, processes.size)
-    parts = estimate_nelbo_by_group(model.denoiser, model.diffusion, batches, groups, len(tasks), correction, device=device, share=share)
+    parts = estimate_nelbo_by_group(
+        model.denoiser, model.diffusion, batches, groups, len(tasks), correction, device=device, share=share
+    )
     summed = processes.broadcast(processes.sum_(torch.stack([part.stacked() for part in parts])).tolist())
     parts = [NelboTerms(*terms) for terms in summed]
     by_task = {task: part.per_token()["nelbo"] for task, part in zip(tasks, parts)} if len(tasks) > 1 else {}

@@ -4,7 +4,8 @@
     m   = sum_v count_v f_v / sum_v count_v                 (the mean f of a running word)
     h_v = (m - f_v) / max_w |m - f_w|                       (rare = informative = positive, max |h| = 1)
 
-After DiffusionBERT (arXiv 2211.15029, section 4.2), but as one fixed table per token type instead of a value re-centred per sentence.
+After DiffusionBERT (arXiv 2211.15029, section 4.2), but as one fixed table per token type instead of a value re-centred
+per sentence.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from torch import Tensor
 
 
 def count_tokens(sequences: Iterable, vocab_size: int) -> Tensor:
-    """Occurrences of every token id, [V] int64, over sequences of ids (lists or integer arrays); counted some at a time, to bound the memory."""
+    """Occurrences of every token id, [V] int64, over sequences of ids (lists or integer arrays); counted some at a
+    time, to bound the memory.
+    """
     counts = np.zeros(vocab_size, dtype=np.int64)
     some: list[np.ndarray] = []
     size = 0
@@ -35,8 +38,8 @@ def count_tokens(sequences: Iterable, vocab_size: int) -> Tensor:
 def informativeness(counts: Tensor, special_ids: Iterable[int] = ()) -> Tensor:
     """h_v for every token id, [V] float64 in [-1, 1].
 
-    Unseen ids count 0 and take part in the maximum (they are the rarest). Special ids get h = 0 and have no say, and h = 0
-    everywhere when there is nothing to tell apart (no counts, or all equal).
+    Unseen ids count 0 and take part in the maximum (they are the rarest). Special ids get h = 0 and have no say, and h
+    = 0 everywhere when there is nothing to tell apart (no counts, or all equal).
     """
     counts = counts.to(torch.float64).clone()
     ordinary = torch.ones(len(counts), dtype=torch.bool)

@@ -1,4 +1,6 @@
-"""Run the four scripts, inside the test process or as real processes, and build small trainings on pairs of the bundled grammar."""
+"""Run the four scripts, inside the test process or as real processes, and build small trainings on pairs of the bundled
+grammar.
+"""
 
 import contextlib
 import importlib
@@ -16,9 +18,19 @@ from diffusion_bert.grammar import Grammar
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("run_conditional_training", "continue_training", "evaluate_trained_model", "interactive_generation")
 SMALL = {
-    "task_name": "sample", "model_name_or_path": "tiny", "vocab_size": 500, "max_length": 96, "max_target_length": 44, "num_steps": 16,
-    "word_freq_lambda": 0.2, "dropout": 0.1, "batch_size": 16, "lr": 2e-3, "seed": 3, "device": "cpu",
-}  # fmt: skip
+    "task_name": "sample",
+    "model_name_or_path": "tiny",
+    "vocab_size": 500,
+    "max_length": 96,
+    "max_target_length": 44,
+    "num_steps": 16,
+    "word_freq_lambda": 0.2,
+    "dropout": 0.1,
+    "batch_size": 16,
+    "lr": 2e-3,
+    "seed": 3,
+    "device": "cpu",
+}
 WALL_CLOCK = ("seconds", "tokens_per_second", "train_seconds")
 
 
@@ -36,7 +48,9 @@ def write_data(folder: Path, train: int = 96, valid: int = 12, test: int = 14) -
     folder.mkdir(parents=True, exist_ok=True)
     for split, size in (("train", train), ("valid", valid), ("test", test)):
         pairs = Grammar.load().pairs(split, size)
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps({"src": source, "trg": target}) + "\n" for source, target in pairs))
+        (folder / f"{split}.jsonl").write_text(
+            "".join(json.dumps({"src": source, "trg": target}) + "\n" for source, target in pairs)
+        )
     return folder
 
 
@@ -49,7 +63,10 @@ def small_flags(data_dir: Path | None, **settings) -> list[str]:
 def run(script: str, *argv, stdin: str = "") -> Result:
     """A script's main in this process, with its own streams."""
     out, err = io.StringIO(), io.StringIO()
-    before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(stdin.encode("utf-8", "surrogateescape")), encoding="utf-8")
+    before, sys.stdin = (
+        sys.stdin,
+        io.TextIOWrapper(io.BytesIO(stdin.encode("utf-8", "surrogateescape")), encoding="utf-8"),
+    )
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
@@ -65,7 +82,9 @@ def start(script: str, *argv, **settings) -> subprocess.Popen:
     """A script as a real process, with pipes for its three streams."""
     command = [sys.executable, str(ROOT / f"{script}.py"), *map(str, argv)]
     streams = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
-    return subprocess.Popen(command, text=True, encoding="utf-8", env={**os.environ, "PYTHONUTF8": "1"}, **{**streams, **settings})
+    return subprocess.Popen(
+        command, text=True, encoding="utf-8", env={**os.environ, "PYTHONUTF8": "1"}, **{**streams, **settings}
+    )
 
 
 def only_run(output: Path) -> Path | None:
@@ -84,7 +103,9 @@ def without_wall_clock(record: dict) -> dict:
 
 
 def compare_runs(ours: Path, whole: Path) -> list[str]:
-    """In what two finished runs differ, wall-clock fields aside: weights, optimizer, random state, place, metrics; nothing when they are the same."""
+    """In what two finished runs differ, wall-clock fields aside: weights, optimizer, random state, place, metrics;
+    nothing when they are the same.
+    """
     import torch
 
     from diffusion_bert.checkpoint import read_payload
@@ -99,7 +120,10 @@ def compare_runs(ours: Path, whole: Path) -> list[str]:
     one, two = a["training"], b["training"]
     if not torch.equal(one["rng"]["torch"], two["rng"]["torch"]):
         problems.append("random state")
-    states = [{name: value for name, value in part["state"].items() if name not in ("seconds", "window")} for part in (one, two)]
+    states = [
+        {name: value for name, value in part["state"].items() if name not in ("seconds", "window")}
+        for part in (one, two)
+    ]
     if states[0] != states[1]:
         problems.append(f"place: {states[0]} and {states[1]}")
     for key, state in two["optimizer"]["state"].items():

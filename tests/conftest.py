@@ -57,9 +57,14 @@ def trained_on_text(tmp_path_factory) -> Path:
     """The run directory of a small training on plain texts (.txt): do not change it."""
     texts = tmp_path_factory.mktemp("texts") / "mine.txt"
     things, colours = ("cat", "dog", "house", "tree", "car", "bird"), ("old", "new", "red", "big", "warm")
-    texts.write_text("\n".join(f"The {colour} {thing} is in the garden today." for colour in colours for thing in things))
+    texts.write_text(
+        "\n".join(f"The {colour} {thing} is in the garden today." for colour in colours for thing in things)
+    )
     output = tmp_path_factory.mktemp("text_runs")
-    result = run("run_conditional_training", *small_flags(None, train_file=texts, output_dir=output, epochs=2, task_name="custom"))
+    result = run(
+        "run_conditional_training",
+        *small_flags(None, train_file=texts, output_dir=output, epochs=2, task_name="custom"),
+    )
     assert result.code == 0, result.err
     return next(output.iterdir())
 

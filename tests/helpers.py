@@ -1,4 +1,6 @@
-"""Shared builders of the tests: the schedule written down a second time, small enumerable chains, tiny models and batches."""
+"""Shared builders of the tests: the schedule written down a second time, small enumerable chains, tiny models and
+batches.
+"""
 
 import math
 from itertools import product
@@ -11,7 +13,7 @@ from diffusion_bert.diffusion import AbsorbingDiffusion
 from diffusion_bert.layout import Batch
 from diffusion_bert.schedule import NoiseSchedule
 
-# ---- the toy chain: four words and [MASK], two places, four steps ----------------------------------------------------------------------
+# ---- the toy chain: four words and [MASK], two places, four steps ---------------------------------------------------
 
 WORDS, MASK, VOCAB, PLACES, STEPS = 4, 4, 5, 2, 4
 H = torch.tensor([-1.0, -0.4, 0.3, 0.9, 0.0], dtype=torch.float64)  # [MASK] last
@@ -40,7 +42,9 @@ def forward_matrix(name: str, word_freq_lambda: float, s: int, t: int, steps: in
     """q(x_t | x_s) of one place as an explicit matrix [V, V], a product of one-step matrices."""
     matrix = torch.eye(VOCAB, dtype=torch.float64)
     for step in range(s + 1, t + 1):
-        stay = alpha_by_hand(name, word_freq_lambda, step, steps) / alpha_by_hand(name, word_freq_lambda, step - 1, steps)
+        stay = alpha_by_hand(name, word_freq_lambda, step, steps) / alpha_by_hand(
+            name, word_freq_lambda, step - 1, steps
+        )
         stay[MASK] = 1.0
         one = torch.diag(stay)
         one[:, MASK] += 1 - stay
@@ -62,7 +66,8 @@ def random_log_mu(shape: tuple[int, ...], seed: int) -> torch.Tensor:
 
 
 def reverse_law(name: str, word_freq_lambda: float, log_mu: torch.Tensor) -> torch.Tensor:
-    """p(x_0) over STATES, [25], by running the reverse chain as explicit 25 x 25 matrices. log_mu [T + 1, 25, places, V].
+    """p(x_0) over STATES, [25], by running the reverse chain as explicit 25 x 25 matrices. log_mu [T + 1, 25, places,
+    V].
 
     Written without the package: r(v) comes from alpha_by_hand.
     """
@@ -86,13 +91,15 @@ def reverse_law(name: str, word_freq_lambda: float, log_mu: torch.Tensor) -> tor
 
 
 def within_sigmas(counts: torch.Tensor, law: torch.Tensor, sigmas: float = 4.0) -> bool:
-    """Every count of a multinomial sample lies within ``sigmas`` standard deviations; what is impossible never occurs."""
+    """Every count of a multinomial sample lies within ``sigmas`` standard deviations; what is impossible never
+    occurs.
+    """
     total, law = counts.sum().double(), law.clamp(min=0)  # rounding
     deviation = (counts.double() - total * law).abs()
     return bool((deviation <= sigmas * (total * law * (1 - law)).sqrt() + 1e-6).all())
 
 
-# ---- tiny models ------------------------------------------------------------------------------------------------------------------------
+# ---- tiny models ---------------------------------------------------------------------------------------------------
 
 PAD, CLS, SEP, BERT_MASK, UNK, FIRST_WORD, BERT_VOCAB = 0, 1, 2, 3, 4, 5, 40
 FORBIDDEN = [PAD, CLS, SEP, BERT_MASK]
@@ -102,22 +109,32 @@ MAX_TARGET = 8
 def make_denoiser(seed: int = 0, **options) -> BertDenoiser:
     """A random two-layer BERT of width 32 in float64, with weights large enough for every path to matter."""
     config = BertConfig(
-        vocab_size=BERT_VOCAB, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
-        max_position_embeddings=48, initializer_range=0.2, pad_token_id=PAD,
-    )  # fmt: skip
+        vocab_size=BERT_VOCAB,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=48,
+        initializer_range=0.2,
+        pad_token_id=PAD,
+    )
     torch.manual_seed(seed)
     return BertDenoiser(config, FORBIDDEN, MAX_TARGET, **options).double().eval()
 
 
 def make_diffusion(name: str = "mutual", lam: float = 0.3) -> AbsorbingDiffusion:
     """A process over the words of ``make_denoiser``, their informativeness at random."""
-    h = torch.linspace(-1, 1, BERT_VOCAB, dtype=torch.float64)[torch.randperm(BERT_VOCAB, generator=torch.Generator().manual_seed(0))]
+    h = torch.linspace(-1, 1, BERT_VOCAB, dtype=torch.float64)[
+        torch.randperm(BERT_VOCAB, generator=torch.Generator().manual_seed(0))
+    ]
     h[FORBIDDEN] = 0.0
     return AbsorbingDiffusion(NoiseSchedule(name, lam, h), BERT_MASK)
 
 
 def make_batch(rows: list[tuple[list[int], list[int]]], prompt_length: int = 1) -> Batch:
-    """``[CLS] source [SEP] target [SEP]`` from (source with its prompt, target) lists of ids; an empty source has no prompt either."""
+    """``[CLS] source [SEP] target [SEP]`` from (source with its prompt, target) lists of ids; an empty source has no
+    prompt either.
+    """
     sequences = [[CLS, *source, SEP, *target, SEP] for source, target in rows]
     width = max(map(len, sequences))
     return Batch(

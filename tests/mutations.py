@@ -3,8 +3,9 @@
     python tests/mutations.py
     python tests/mutations.py --only posterior
 
-Every mutant is a copy of the package in a temporary folder in which one piece of text, found exactly once, is replaced. Its tests run in a fork
-of a process that has imported the libraries already. Exit code 1 when a mutant survives, or when its text is no longer there.
+Every mutant is a copy of the package in a temporary folder in which one piece of text, found exactly once, is replaced.
+Its tests run in a fork of a process that has imported the libraries already. Exit code 1 when a mutant survives, or
+when its text is no longer there.
 """
 
 from __future__ import annotations
@@ -24,69 +25,268 @@ SECONDS = 600  # a mutant that runs longer hangs: noticed
 
 # name, file in diffusion_bert/, text, replacement, tests
 MUTANTS = [
-    ("schedule: sign of the warp", "schedule.py", "return u, self.word_freq_lambda * self.informativeness[ids]",
-     "return u, -self.word_freq_lambda * self.informativeness[ids]", "schedule diffusion"),
-    ("schedule: cosine without its square", "schedule.py", "torch.sin(tau * (math.pi / 2)) ** 2", "torch.sin(tau * (math.pi / 2))", "schedule"),
-    ("schedule: upper end not set by hand", "schedule.py", "torch.where(u >= 1, 1.0, torch.where(u <= 0, 0.0, m.clamp(0.0, 1.0)))",
-     "torch.where(u <= 0, 0.0, m.clamp(0.0, 1.0 - 1e-9))", "schedule"),
-    ("schedule: reveal divided by the wrong m", "schedule.py", "return (m_t - m_s) / m_t", "return (m_t - m_s) / (1 - m_s)", "schedule diffusion"),
-    ("schedule: slope of the warp", "schedule.py", "2 * math.pi * warp * torch.sin", "math.pi * warp * torch.sin", "schedule"),
-    ("schedule: mean of m forgets the warp", "schedule.py",
-     "torch.full_like(u, -self.word_freq_lambda)", "torch.full_like(u, 0.0)", "softmax_statistics"),
-    ("words: frequent is informative", "word_frequency.py",
-     "gap = (counts * f).sum() / total - f", "gap = f - (counts * f).sum() / total", "word_frequency"),
-    ("words: mean over types instead of running words", "word_frequency.py",
-     "(counts * f).sum() / total - f", "f[ordinary].mean() - f", "word_frequency"),
-    ("words: special ids take part", "word_frequency.py", "counts[~ordinary] = 0", "counts[~ordinary] += 0", "word_frequency"),
-    ("noise: sources are noised", "diffusion.py", "torch.where(maskable & (uniform < m)", "torch.where((uniform < m)", "diffusion"),
-    ("noise: wrong side of the coin", "diffusion.py", "(uniform < m), self.mask_id", "(uniform > m), self.mask_id", "diffusion"),
-    ("posterior: mask keeps r", "diffusion.py", "table[..., self.mask_id] += torch.where(masked, 1 - r, 0.0)",
-     "table[..., self.mask_id] += torch.where(masked, r, 0.0)", "diffusion"),
-    ("reverse: mask takes everything", "diffusion.py",
-     "table[..., self.mask_id] = 1 - revealed.sum(-1)", "table[..., self.mask_id] = 1.0", "diffusion"),
-    ("kl: no second term", "diffusion.py", "return KlTerms(reveal_term, torch.where(last, 0.0, 1 - r_x) * stay)",
-     "return KlTerms(reveal_term, torch.zeros_like(reveal_term))", "diffusion objective"),
-    ("kl: second term turned round", "diffusion.py",
-     "stay = torch.log1p(-torch.where(last, 0.0, r_x)) - torch.log1p(-torch.where(last, 0.0, expected_r))",
-     "stay = torch.log1p(-torch.where(last, 0.0, expected_r)) - torch.log1p(-torch.where(last, 0.0, r_x))", "diffusion"),
-    ("kl: corrected without its normaliser", "diffusion.py", "log_mu_x = log_mu_x + m_t.log() - mean_t.log()", "log_mu_x = log_mu_x + m_t.log()",
-     "diffusion objective"),
-    ("times: never the last step", "objective.py", "return 1 + (num_steps * spread).long()", "return 0 + (num_steps * spread).long()", "objective"),
-    ("times: all examples at one", "objective.py",
-     "torch.arange(batch_size, dtype=torch.float64) / batch_size", "torch.zeros(batch_size)", "objective"),
+    (
+        "schedule: sign of the warp",
+        "schedule.py",
+        "return u, self.word_freq_lambda * self.informativeness[ids]",
+        "return u, -self.word_freq_lambda * self.informativeness[ids]",
+        "schedule diffusion",
+    ),
+    (
+        "schedule: cosine without its square",
+        "schedule.py",
+        "torch.sin(tau * (math.pi / 2)) ** 2",
+        "torch.sin(tau * (math.pi / 2))",
+        "schedule",
+    ),
+    (
+        "schedule: upper end not set by hand",
+        "schedule.py",
+        "torch.where(u >= 1, 1.0, torch.where(u <= 0, 0.0, m.clamp(0.0, 1.0)))",
+        "torch.where(u <= 0, 0.0, m.clamp(0.0, 1.0 - 1e-9))",
+        "schedule",
+    ),
+    (
+        "schedule: reveal divided by the wrong m",
+        "schedule.py",
+        "return (m_t - m_s) / m_t",
+        "return (m_t - m_s) / (1 - m_s)",
+        "schedule diffusion",
+    ),
+    (
+        "schedule: slope of the warp",
+        "schedule.py",
+        "2 * math.pi * warp * torch.sin",
+        "math.pi * warp * torch.sin",
+        "schedule",
+    ),
+    (
+        "schedule: mean of m forgets the warp",
+        "schedule.py",
+        "torch.full_like(u, -self.word_freq_lambda)",
+        "torch.full_like(u, 0.0)",
+        "softmax_statistics",
+    ),
+    (
+        "words: frequent is informative",
+        "word_frequency.py",
+        "gap = (counts * f).sum() / total - f",
+        "gap = f - (counts * f).sum() / total",
+        "word_frequency",
+    ),
+    (
+        "words: mean over types instead of running words",
+        "word_frequency.py",
+        "(counts * f).sum() / total - f",
+        "f[ordinary].mean() - f",
+        "word_frequency",
+    ),
+    (
+        "words: special ids take part",
+        "word_frequency.py",
+        "counts[~ordinary] = 0",
+        "counts[~ordinary] += 0",
+        "word_frequency",
+    ),
+    (
+        "noise: sources are noised",
+        "diffusion.py",
+        "torch.where(maskable & (uniform < m)",
+        "torch.where((uniform < m)",
+        "diffusion",
+    ),
+    (
+        "noise: wrong side of the coin",
+        "diffusion.py",
+        "(uniform < m), self.mask_id",
+        "(uniform > m), self.mask_id",
+        "diffusion",
+    ),
+    (
+        "posterior: mask keeps r",
+        "diffusion.py",
+        "table[..., self.mask_id] += torch.where(masked, 1 - r, 0.0)",
+        "table[..., self.mask_id] += torch.where(masked, r, 0.0)",
+        "diffusion",
+    ),
+    (
+        "reverse: mask takes everything",
+        "diffusion.py",
+        "table[..., self.mask_id] = 1 - revealed.sum(-1)",
+        "table[..., self.mask_id] = 1.0",
+        "diffusion",
+    ),
+    (
+        "kl: no second term",
+        "diffusion.py",
+        "return KlTerms(reveal_term, torch.where(last, 0.0, 1 - r_x) * stay)",
+        "return KlTerms(reveal_term, torch.zeros_like(reveal_term))",
+        "diffusion objective",
+    ),
+    (
+        "kl: second term turned round",
+        "diffusion.py",
+        "stay = torch.log1p(-torch.where(last, 0.0, r_x)) - torch.log1p(-torch.where(last, 0.0, expected_r))",
+        "stay = torch.log1p(-torch.where(last, 0.0, expected_r)) - torch.log1p(-torch.where(last, 0.0, r_x))",
+        "diffusion",
+    ),
+    (
+        "kl: corrected without its normaliser",
+        "diffusion.py",
+        "log_mu_x = log_mu_x + m_t.log() - mean_t.log()",
+        "log_mu_x = log_mu_x + m_t.log()",
+        "diffusion objective",
+    ),
+    (
+        "times: never the last step",
+        "objective.py",
+        "return 1 + (num_steps * spread).long()",
+        "return 0 + (num_steps * spread).long()",
+        "objective",
+    ),
+    (
+        "times: all examples at one",
+        "objective.py",
+        "torch.arange(batch_size, dtype=torch.float64) / batch_size",
+        "torch.zeros(batch_size)",
+        "objective",
+    ),
     ("nelbo: not times T", "objective.py", "reveal=num_steps * kl.reveal.sum()", "reveal=kl.reveal.sum()", "objective"),
-    ("nelbo: length off by one", "objective.py", "batch.target_length - 1, reduction", "batch.target_length % 2, reduction", "objective"),
+    (
+        "nelbo: length off by one",
+        "objective.py",
+        "batch.target_length - 1, reduction",
+        "batch.target_length % 2, reduction",
+        "objective",
+    ),
     ("loss: hybrid forgotten", "objective.py", "+ hybrid_lambda * cross_entropy + length", "+ length", "objective"),
-    ("ancestral: one rate for all words", "samplers/ancestral.py", "tau_t[rows], words)", "tau_t[rows], torch.zeros_like(words))", "samplers"),
-    ("ancestral: candidates taken without the second coin", "samplers/ancestral.py",
-     "< r / r_max[rows], last", "< r.clamp(min=1.0), last", "samplers"),
+    (
+        "ancestral: one rate for all words",
+        "samplers/ancestral.py",
+        "tau_t[rows], words)",
+        "tau_t[rows], torch.zeros_like(words))",
+        "samplers",
+    ),
+    (
+        "ancestral: candidates taken without the second coin",
+        "samplers/ancestral.py",
+        "< r / r_max[rows], last",
+        "< r.clamp(min=1.0), last",
+        "samplers",
+    ),
     ("ancestral: reveals too rarely", "samplers/ancestral.py", "< r / r_max[rows], last", "< r, last", "samplers"),
-    ("confidence: least confident first", "samplers/confidence.py", "rank_within_rows(confidence_of(places, words, options), places.rows) <",
-     "rank_within_rows(-confidence_of(places, words, options), places.rows) <", "samplers"),
-    ("confidence: rounds away whole numbers", "samplers/confidence.py", "schedule.u(tau) + 1e-9", "schedule.u(tau) - 1e-9", "samplers"),
-    ("first hitting: time of n places", "samplers/first_hitting.py", "(1 - uniform) ** (1 / n)", "(1 - uniform) ** (1.0 * n)", "sampler_laws"),
-    ("first hitting: all candidates kept", "samplers/first_hitting.py", "run.uniform(len(places)) < kept", "run.uniform(len(places)) < 1 + kept",
-     "sampler_laws"),
-    ("entropy: the bound counts the word itself", "samplers/entropy.py",
-     "before = table.cumsum(-1) - table", "before = table.cumsum(-1)", "sampler_laws"),
+    (
+        "confidence: least confident first",
+        "samplers/confidence.py",
+        "rank_within_rows(confidence_of(places, words, options), places.rows)",
+        "rank_within_rows(-confidence_of(places, words, options), places.rows)",
+        "samplers",
+    ),
+    (
+        "confidence: rounds away whole numbers",
+        "samplers/confidence.py",
+        "schedule.u(tau) + 1e-9",
+        "schedule.u(tau) - 1e-9",
+        "samplers",
+    ),
+    (
+        "first hitting: time of n places",
+        "samplers/first_hitting.py",
+        "(1 - uniform) ** (1 / n)",
+        "(1 - uniform) ** (1.0 * n)",
+        "sampler_laws",
+    ),
+    (
+        "first hitting: all candidates kept",
+        "samplers/first_hitting.py",
+        "run.uniform(len(places)) < kept",
+        "run.uniform(len(places)) < 1 + kept",
+        "sampler_laws",
+    ),
+    (
+        "entropy: the bound counts the word itself",
+        "samplers/entropy.py",
+        "before = table.cumsum(-1) - table",
+        "before = table.cumsum(-1)",
+        "sampler_laws",
+    ),
     ("remask: no cap", "samplers/remask.py", "clamp(max=cap)", "clamp(max=1.0)", "sampler_laws"),
     ("remask: nothing revealed in exchange", "samplers/remask.py", "* (1 - m_t) / m_t", "* 0", "sampler_laws"),
     ("guidance: turned round", "samplers/words.py", "log_mu + scale * push", "log_mu - scale * push", "steering"),
-    ("words: temperature upside down", "samplers/words.py", "log_mu = log_mu.double() / options", "log_mu = log_mu.double() * options", "samplers"),
-    ("words: temperature of the draw", "samplers/words.py", ".div_(options.temperature)", ".mul_(options.temperature)", "samplers sampler_laws"),
-    ("words: half a nucleus", "samplers/words.py", "options.top_p * mass.sum(-1))", "options.top_p * mass.sum(-1) / 2)", "samplers sampler_laws"),
-    ("words: the last one counted often", "samplers/words.py", ".double() * (words < mass.shape[-1])", ".double()", "samplers sampler_laws"),
+    (
+        "words: temperature upside down",
+        "samplers/words.py",
+        "log_mu = log_mu.double() / options",
+        "log_mu = log_mu.double() * options",
+        "samplers",
+    ),
+    (
+        "words: temperature of the draw",
+        "samplers/words.py",
+        ".div_(options.temperature)",
+        ".mul_(options.temperature)",
+        "samplers sampler_laws",
+    ),
+    (
+        "words: half a nucleus",
+        "samplers/words.py",
+        "options.top_p * mass.sum(-1))",
+        "options.top_p * mass.sum(-1) / 2)",
+        "samplers sampler_laws",
+    ),
+    (
+        "words: the last one counted often",
+        "samplers/words.py",
+        ".double() * (words < mass.shape[-1])",
+        ".double()",
+        "samplers sampler_laws",
+    ),
     ("copy head: gate upside down", "heads.py", "F.logsigmoid(gate), float", "F.logsigmoid(-gate), float", "denoiser"),
-    ("denoiser: source sees the target", "denoiser.py",
-     "allowed = allowed & (~is_target[:, None, :] | (draw[:, :, None] == draw[:, None, :]))", "pass", "denoiser"),
-    ("denoiser: the targets of a row see each other", "denoiser.py", "(draw[:, :, None] == draw[:, None, :])", "is_target[:, :, None]", "draws"),
+    (
+        "denoiser: source sees the target",
+        "denoiser.py",
+        "allowed = allowed & (~is_target[:, None, :] | (draw[:, :, None] == draw[:, None, :]))",
+        "pass",
+        "denoiser",
+    ),
+    (
+        "denoiser: the targets of a row see each other",
+        "denoiser.py",
+        "(draw[:, :, None] == draw[:, None, :])",
+        "is_target[:, :, None]",
+        "draws",
+    ),
     ("draws: all have the time of the first", "training_batches.py", "t.gather(1, draw)", "t[:, :1]", "draws"),
-    ("draws: all pairs have the same noise", "training_batches.py", "* batch.draws + draw - draw % 2", "* batch.draws + 0 * draw", "draws"),
-    ("draws: the second hides what the first hides", "training_batches.py", "LARGEST - uniform, uniform", "uniform, uniform", "draws"),
+    (
+        "draws: all pairs have the same noise",
+        "training_batches.py",
+        "* batch.draws + draw - draw % 2",
+        "* batch.draws + 0 * draw",
+        "draws",
+    ),
+    (
+        "draws: the second hides what the first hides",
+        "training_batches.py",
+        "LARGEST - uniform, uniform",
+        "uniform, uniform",
+        "draws",
+    ),
     ("draws: the second has the time of the first", "training_batches.py", "[t, num_steps + 1 - t]", "[t, t]", "draws"),
-    ("draws: charged at the time of the first", "objective.py", "t.flatten()[batch.examples_of(places)]", "t[places[0], 0]", "draws"),
-    ("draws: one length for all", "objective.py", "length=batch.draws * F.cross_entropy", "length=F.cross_entropy", "draws"),
-]  # fmt: skip
+    (
+        "draws: charged at the time of the first",
+        "objective.py",
+        "t.flatten()[batch.examples_of(places)]",
+        "t[places[0], 0]",
+        "draws",
+    ),
+    (
+        "draws: one length for all",
+        "objective.py",
+        "length=batch.draws * F.cross_entropy",
+        "length=F.cross_entropy",
+        "draws",
+    ),
+]
 
 
 def mutate(folder: Path, file: str, text: str, replacement: str) -> str:
@@ -109,7 +309,10 @@ def passes(folder: Path, tests: list[str]) -> tuple[bool, str]:
         os.dup2(number, 1)
         os.dup2(number, 2)
         os.chdir(folder)
-        sys.path[:] = [str(folder), *(path for path in sys.path if Path(path or ".").resolve() not in (ROOT, ROOT / "tests"))]
+        sys.path[:] = [
+            str(folder),
+            *(path for path in sys.path if Path(path or ".").resolve() not in (ROOT, ROOT / "tests")),
+        ]
         import pytest
 
         code = pytest.main(["-x", "-q", "--no-header", "-p", "no:cacheprovider", "--rootdir", str(folder), *tests])
@@ -119,7 +322,11 @@ def passes(folder: Path, tests: list[str]) -> tuple[bool, str]:
     if code not in (0, 1, -signal.SIGALRM):
         # a mutant that cannot even be imported proves nothing
         raise SystemExit(f"the tests could not run ({code}):\n{log.read_text()[-3000:]}")
-    failed = [line.split(" - ")[0].removeprefix("FAILED tests/") for line in log.read_text().splitlines() if line.startswith("FAILED")]
+    failed = [
+        line.split(" - ")[0].removeprefix("FAILED tests/")
+        for line in log.read_text().splitlines()
+        if line.startswith("FAILED")
+    ]
     return code == 0, failed[0] if failed else "no end" if code else ""
 
 
@@ -147,7 +354,9 @@ def main() -> int:
         for name, file, text, replacement, tests in chosen:
             folder = Path(shutil.copytree(whole, Path(place) / "mutant", ignore=shutil.ignore_patterns("__pycache__")))
             problem = mutate(folder, file, text, replacement)
-            alive, by = (True, problem) if problem else passes(folder, [f"tests/test_{test}.py" for test in tests.split()])
+            alive, by = (
+                (True, problem) if problem else passes(folder, [f"tests/test_{test}.py" for test in tests.split()])
+            )
             print(f"{'SURVIVES' if alive else 'caught  '}  {name:<50} {by}", flush=True)
             survivors += [name] if alive else []
             shutil.rmtree(folder)

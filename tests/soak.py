@@ -2,12 +2,14 @@
 
     python tests/soak.py --kills 100
 
-Each round trains a tiny model from scratch on a few pairs, with the real scripts in processes of their own. Every process is killed (SIGKILL)
-at a moment drawn at random - over its training, or over its whole life - and the next one resumes, until one comes to its end. After every kill
-all .pt files load and pass their checksums, at most the one file that was being written is left half, and metrics.jsonl is a beginning of the
-undisturbed run's. At the end of a round weights, optimizer, random state and metrics (wall-clock fields aside) equal that run's to the bit.
+Each round trains a tiny model from scratch on a few pairs, with the real scripts in processes of their own. Every
+process is killed (SIGKILL) at a moment drawn at random - over its training, or over its whole life - and the next one
+resumes, until one comes to its end. After every kill all .pt files load and pass their checksums, at most the one file
+that was being written is left half, and metrics.jsonl is a beginning of the undisturbed run's. At the end of a round
+weights, optimizer, random state and metrics (wall-clock fields aside) equal that run's to the bit.
 
-Importing torch takes seconds, so most processes are forks of one that has done nothing but the imports; every tenth is a fresh interpreter.
+Importing torch takes seconds, so most processes are forks of one that has done nothing but the imports; every tenth is
+a fresh interpreter.
 """
 
 from __future__ import annotations
@@ -31,8 +33,17 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 
 from commands import ROOT, compare_runs, read_records, small_flags, without_wall_clock, write_data  # noqa: E402
 
-# an average of the weights (and SMALL's dropout), two micro-batches a step, epochs that end inside; saves and log lines that do not coincide
-SETTINGS = {"batch_size": 4, "accumulation_steps": 2, "logging_steps": 2, "epochs": 99, "warmup_ratio": 0.2, "eval_steps": 7, "ema_decay": 0.9}
+# an average of the weights (and SMALL's dropout), two micro-batches a step, epochs that end inside; saves and log lines
+# that do not coincide
+SETTINGS = {
+    "batch_size": 4,
+    "accumulation_steps": 2,
+    "logging_steps": 2,
+    "epochs": 99,
+    "warmup_ratio": 0.2,
+    "eval_steps": 7,
+    "ema_decay": 0.9,
+}
 FRESH_EVERY = 10  # so many starts per one in a fresh interpreter
 LIVES = 8  # the moment of a kill lies in the first of so many parts of an undisturbed training, counted from the resume
 MOMENTS = ("training", "training", "training", "life")  # over what the moment of a kill is drawn, in turn
@@ -48,7 +59,9 @@ class Process:
         log.write_text("")
         if fresh:
             with open(log, "w") as file:
-                self.child = subprocess.Popen([sys.executable, str(path), *argv], stdout=file, stderr=file, stdin=subprocess.DEVNULL)
+                self.child = subprocess.Popen(
+                    [sys.executable, str(path), *argv], stdout=file, stderr=file, stdin=subprocess.DEVNULL
+                )
             self.pid = self.child.pid
             return
         sys.stdout.flush()
@@ -137,7 +150,9 @@ def look(run: Path, whole: list[dict]) -> str:
 
 
 def soak(kills: int, steps: int, seed: int, folder: Path, say=print) -> Counter:
-    """Kill so many times, finish the last round, and count where the kills fell. AssertionError when anything is lost."""
+    """Kill so many times, finish the last round, and count where the kills fell. AssertionError when anything is
+    lost.
+    """
     rng = random.Random(seed)
     data = write_data(folder / "data", train=40, valid=8, test=4)
     whole_run, start_up, seconds = train_undisturbed(data, folder, steps)
@@ -159,9 +174,15 @@ def soak(kills: int, steps: int, seed: int, folder: Path, say=print) -> Counter:
             count["starts"] += 1
             fresh = count["starts"] % FRESH_EVERY == 0
             count["fresh interpreters"] += fresh
-            script, argv = ("continue_training", ["--resume", "--model_dir", str(run)]) if resumes else ("run_conditional_training", flags)
+            script, argv = (
+                ("continue_training", ["--resume", "--model_dir", str(run)])
+                if resumes
+                else ("run_conditional_training", flags)
+            )
             process = Process(script, argv, folder / "log", fresh)
-            if count["kills"] < kills and _kill(process, rng, MOMENTS[count["starts"] % len(MOMENTS)], start_up, seconds):
+            if count["kills"] < kills and _kill(
+                process, rng, MOMENTS[count["starts"] % len(MOMENTS)], start_up, seconds
+            ):
                 count["kills"] += 1
                 run = next(output.iterdir(), None) if output.is_dir() else None
                 count[look(run, whole) if run is not None else "before there is a run"] += 1

@@ -1,4 +1,6 @@
-"""The ablation benchmark in a tiny form, resuming included, and the original objective against the exact mathematics."""
+"""The ablation benchmark in a tiny form, resuming included, and the original objective against the exact
+mathematics.
+"""
 
 import json
 import math
@@ -43,11 +45,26 @@ def data(tmp_path_factory):
 
 def flags(data, folder, *more):
     settings = ("vocab_size=500", "max_length=96", "max_target_length=44", "batch_size=16", "num_steps=16")
-    return ["--data_dir", str(data), "--max_steps", "2", "--examples", "4", "--device", "cpu", "--results", str(folder / "rows.jsonl"),
-            "--output", str(folder / "table.md"), "--set", *settings, *more]  # fmt: skip
+    return [
+        "--data_dir",
+        str(data),
+        "--max_steps",
+        "2",
+        "--examples",
+        "4",
+        "--device",
+        "cpu",
+        "--results",
+        str(folder / "rows.jsonl"),
+        "--output",
+        str(folder / "table.md"),
+        "--set",
+        *settings,
+        *more,
+    ]
 
 
-# ---- the benchmark ----------------------------------------------------------------------------------------------------------------------
+# ---- the benchmark -------------------------------------------------------------------------------------------------
 
 
 def heading_and_table(table: str, printed: str) -> bool:
@@ -55,13 +72,21 @@ def heading_and_table(table: str, printed: str) -> bool:
 
 
 def test_a_killed_benchmark_goes_on(data, tmp_path, capsys):
-    """Two rows; the second one's line is cut off, as by a crash: only that row is trained again, to the same numbers, and the tables are the same."""
+    """Two rows; the second one's line is cut off, as by a crash: only that row is trained again, to the same numbers,
+    and the tables are the same.
+    """
     file = tmp_path / "rows.jsonl"
     assert ablation.main(flags(data, tmp_path, "--group", "copy")) == 0
     first, table = [json.loads(line) for line in file.read_text().splitlines()], (tmp_path / "table.md").read_text()
-    assert [record["row"] for record in first] == ["copy head", "no copy head"] and heading_and_table(table, capsys.readouterr().out)
+    assert [record["row"] for record in first] == ["copy head", "no copy head"] and heading_and_table(
+        table, capsys.readouterr().out
+    )
     for record in first:
-        assert record["steps"] == 2 and math.isfinite(record["nelbo"]) and {len(scores) for scores in record["examples"].values()} == {4}
+        assert (
+            record["steps"] == 2
+            and math.isfinite(record["nelbo"])
+            and {len(scores) for scores in record["examples"].values()} == {4}
+        )
     assert len(re.findall(r"^\| .*copy head", table, flags=re.M)) == 2
     file.write_text(file.read_text()[:-100])
     assert ablation.main(flags(data, tmp_path, "--group", "copy")) == 0
@@ -73,24 +98,39 @@ def test_a_killed_benchmark_goes_on(data, tmp_path, capsys):
 
 
 def test_the_original_objective_as_a_row(data, tmp_path):
-    """The original objective trains, writes and is measured; the row that only restates the defaults is shared with other groups."""
+    """The original objective trains, writes and is measured; the row that only restates the defaults is shared with
+    other groups.
+    """
     rows = {row.name: row for row in ablation.groups(None)["original"]}
     options = ablation.parse(flags(data, tmp_path))
-    result = ablation.result_of(rows["original objective, lambda 0.3 per sentence"], ablation.base_settings(options), 42, options)
+    result = ablation.result_of(
+        rows["original objective, lambda 0.3 per sentence"], ablation.base_settings(options), 42, options
+    )
     assert result["steps"] == 2 and math.isfinite(result["nelbo"]) and result["nfe"] > 0 and len(result["texts"]) == 4
-    keys = {ablation.config_of(row, ablation.base_settings(options), 42, tmp_path)[1] for row in (rows["ours"], ablation.groups(None)["options"][0])}
+    keys = {
+        ablation.config_of(row, ablation.base_settings(options), 42, tmp_path)[1]
+        for row in (rows["ours"], ablation.groups(None)["options"][0])
+    }
     assert len(keys) == 1
 
 
 def test_a_student_with_and_without_its_teacher(data, tmp_path, capsys):
-    """The student with a teacher's vocabulary learns otherwise with the teacher than without; without one named the group is skipped."""
+    """The student with a teacher's vocabulary learns otherwise with the teacher than without; without one named the
+    group is skipped.
+    """
     assert ablation.main(flags(data, tmp_path, "--group", "copy", "teacher", "--rows", "none")) == 0
     assert "group teacher: skipped, it needs --teacher" in capsys.readouterr().out
     teacher = tmp_path / "teacher.pt"
     save_checkpoint(teacher, tiny_model())
-    assert ablation.main(flags(data, tmp_path, "--group", "teacher", "--teacher", str(teacher), "--max_steps", "6")) == 0
+    assert (
+        ablation.main(flags(data, tmp_path, "--group", "teacher", "--teacher", str(teacher), "--max_steps", "6")) == 0
+    )
     own, silent, taught = read_results(tmp_path / "rows.jsonl").values()
-    assert [record["row"] for record in (own, silent, taught)] == ["no teacher", "no teacher, its vocabulary", "teacher, weight 0.5"]
+    assert [record["row"] for record in (own, silent, taught)] == [
+        "no teacher",
+        "no teacher, its vocabulary",
+        "teacher, weight 0.5",
+    ]
     assert own["parameters"] != silent["parameters"] == taught["parameters"] and silent["nelbo"] != taught["nelbo"]
 
 
@@ -104,16 +144,24 @@ def test_every_row_is_legal():
 
 
 def test_differences_are_paired():
-    """A constant gain has an interval of one point; nats are divided by the words of the targets; order decides the sign."""
-    base = [{"pairs": [0, 3, 7], "examples": {"rouge_l": [10.0, 50.0, 30.0], "nats": [4.0, 9.0, 7.0], "words": [2, 4, 4]}}]
-    better = [{"pairs": [0, 3, 7], "examples": {"rouge_l": [12.5, 52.5, 32.5], "nats": [3.0, 7.0, 5.0], "words": [2, 4, 4]}}]
+    """A constant gain has an interval of one point; nats are divided by the words of the targets; order decides the
+    sign.
+    """
+    base = [
+        {"pairs": [0, 3, 7], "examples": {"rouge_l": [10.0, 50.0, 30.0], "nats": [4.0, 9.0, 7.0], "words": [2, 4, 4]}}
+    ]
+    better = [
+        {"pairs": [0, 3, 7], "examples": {"rouge_l": [12.5, 52.5, 32.5], "nats": [3.0, 7.0, 5.0], "words": [2, 4, 4]}}
+    ]
     assert difference(better, base, "rouge_l") == "+2.50 (+2.50 to +2.50)"
     assert difference(base, better, "rouge_l").startswith("-2.50")
     assert difference(better, base, "nats") == "-0.500 (-0.500 to -0.500)"
 
 
 def test_sentences_are_what_differences_are_over():
-    """Two seeds of a sentence count as one value, their mean; a sentence that one of the models could not take does not count."""
+    """Two seeds of a sentence count as one value, their mean; a sentence that one of the models could not take does not
+    count.
+    """
 
     def record(pairs, values):
         return {"pairs": pairs, "examples": {"rouge_l": values, "words": [3] * len(values)}}
@@ -125,13 +173,17 @@ def test_sentences_are_what_differences_are_over():
 
 
 def test_a_row_is_trained_by_one_process(tmp_path):
-    """A claim holds while its process lives, is void when it was killed, and ends with the row; of many who come at once one gets it."""
+    """A claim holds while its process lives, is void when it was killed, and ends with the row; of many who come at
+    once one gets it.
+    """
     results = tmp_path / "rows.jsonl"
     with claimed(results, "a") as first, claimed(results, "a") as second, claimed(results, "b") as other:
         assert first and not second and other
     holds = "import sys, time, pathlib; from benchmarks.ablation_results import claimed\n"
     holds += "with claimed(pathlib.Path(sys.argv[1]), 'a') as free: print(free, flush=True); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", holds, str(results)], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", holds, str(results)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
         assert process.stdout.readline() == "True\n"
         with claimed(results, "a") as free:
             assert not free
@@ -167,7 +219,9 @@ def test_interrupted(data, tmp_path, capsys, monkeypatch):
     run_row = ablation.run_row
 
     def stop_at_second(row, *arguments):
-        return run_row(row, *arguments) if row.name == "copy head" else None  # what a training answers that a signal has ended
+        return (
+            run_row(row, *arguments) if row.name == "copy head" else None
+        )  # what a training answers that a signal has ended
 
     monkeypatch.setattr(ablation, "run_row", stop_at_second)
     assert ablation.main(flags(data, tmp_path, "--group", "copy")) == 130
@@ -184,7 +238,7 @@ def test_mistakes(data, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-# ---- the original objective -------------------------------------------------------------------------------------------------------------
+# ---- the original objective ----------------------------------------------------------------------------------------
 
 
 def example(seed: int = 0):
@@ -219,7 +273,9 @@ def test_every_time_has_finite_gradients(t):
     """The first and the last step included, with frequencies per sentence."""
     model = new_model(attention="full", copy_head=False)
     collator, tokenizer = Collator(model.tokenizer, model.task.prompt), model.tokenizer
-    batch = collator.batch([(PAIR, tokenizer.encode(pair.source), tokenizer.encode(pair.target)) for pair in grammar_pairs()[:3]])
+    batch = collator.batch(
+        [(PAIR, tokenizer.encode(pair.source), tokenizer.encode(pair.target)) for pair in grammar_pairs()[:3]]
+    )
     canvas = on_canvas(batch, batch.input_ids.shape[1])
     loss = original_step_loss(model, canvas, batch.target_length, t, 20, torch.Generator().manual_seed(0))
     loss.backward()
@@ -239,7 +295,9 @@ def test_marginal_of_a_sentence():
 
 
 def test_the_canvas():
-    """All that follows the source is target and everything is seen; the bound is reproducible and no text holds a special token."""
+    """All that follows the source is target and everything is seen; the bound is reproducible and no text holds a
+    special token.
+    """
     model = new_model(attention="full", copy_head=False, word_freq_lambda=0.0)
     collator, tokenizer = Collator(model.tokenizer, model.task.prompt), model.tokenizer
     pairs = grammar_pairs()[:3]
@@ -251,4 +309,9 @@ def test_the_canvas():
     one, two = (canvas_nelbo(model, [batch], 60, seed=4) for _ in range(2))
     assert one == two and one[1] == float(batch.target_length.sum()) and np.isfinite(one[0]) and one[0] > 0
     for ids, calls in write_on_canvas(model, [tokenizer.encode(pair.source) for pair in pairs], collator, 60):
-        assert 1 <= calls <= 60 and not set(ids) & {tokenizer.pad_id, tokenizer.sep_id, tokenizer.cls_id, tokenizer.mask_id}
+        assert 1 <= calls <= 60 and not set(ids) & {
+            tokenizer.pad_id,
+            tokenizer.sep_id,
+            tokenizer.cls_id,
+            tokenizer.mask_id,
+        }

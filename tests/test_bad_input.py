@@ -1,4 +1,6 @@
-"""Wrong input to any script: one line on stderr that says what came and what to do, exit code 2, no traceback, nothing written."""
+"""Wrong input to any script: one line on stderr that says what came and what to do, exit code 2, no traceback, nothing
+written.
+"""
 
 import json
 import os
@@ -12,7 +14,12 @@ import torch
 from commands import run
 from tiny import save_bert
 
-TRAIN, CONTINUE, EVALUATE, TALK = "run_conditional_training", "continue_training", "evaluate_trained_model", "interactive_generation"
+TRAIN, CONTINUE, EVALUATE, TALK = (
+    "run_conditional_training",
+    "continue_training",
+    "evaluate_trained_model",
+    "interactive_generation",
+)
 
 
 class Malicious:
@@ -47,13 +54,19 @@ def write_broken_checkpoints(folder: Path, good: Path) -> None:
         pickle.dump({"format": "diffusion-bert", "x": Malicious(folder / "ran_2")}, file)
     with zipfile.ZipFile(folder / "zip.pt", "w") as archive:
         archive.writestr("a.txt", "b")
-    torch.save({"bert.embeddings.word_embeddings.weight": torch.zeros(4, 2), "cls.predictions.bias": torch.zeros(4)}, folder / "pytorch_model.bin")
+    torch.save(
+        {"bert.embeddings.word_embeddings.weight": torch.zeros(4, 2), "cls.predictions.bias": torch.zeros(4)},
+        folder / "pytorch_model.bin",
+    )
     torch.save({**payload, "training": {"state": 1}}, folder / "bad_training.pt")
     smaller = {**payload["architecture"], "vocab_size": 100}
     torch.save({**payload, "architecture": smaller}, folder / "small_vocabulary.pt")
     torch.save({**payload, "architecture": {**payload["architecture"], "hidden_size": 64}}, folder / "narrow.pt")
     torch.save({**payload, "config": {**payload["config"], "copy_head": False}}, folder / "other_heads.pt")
-    torch.save({**payload, "token_counts": payload["token_counts"][:5], "informativeness": payload["informativeness"][:5]}, folder / "short_table.pt")
+    torch.save(
+        {**payload, "token_counts": payload["token_counts"][:5], "informativeness": payload["informativeness"][:5]},
+        folder / "short_table.pt",
+    )
 
 
 def write_broken_data(folder: Path) -> None:
@@ -147,7 +160,10 @@ def write_broken_settings(folder: Path) -> None:
     save_bert(folder / "malicious_bert")
     for path in (folder / "malicious_bert").glob("*.safetensors"):
         path.unlink()
-    torch.save({"bert.embeddings.word_embeddings.weight": Malicious(folder / "ran_4")}, folder / "malicious_bert" / "pytorch_model.bin")
+    torch.save(
+        {"bert.embeddings.word_embeddings.weight": Malicious(folder / "ran_4")},
+        folder / "malicious_bert" / "pytorch_model.bin",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +176,8 @@ def files(trained, tmp_path_factory) -> Path:
     return folder
 
 
-# name, script, arguments ({f} broken files, {run} a finished run, {data} good data, {out} the output folder), words of the message
+# name, script, arguments ({f} broken files, {run} a finished run, {data} good data, {out} the output folder), words of
+# the message
 CASES = [
     # ---- training: task and data
     ("unknown task", TRAIN, "--task_name nope", "task_name is 'nope' qqp sample"),
@@ -171,11 +188,21 @@ CASES = [
     ("file as folder", TRAIN, "--data_dir {f}/good.jsonl", "no such folder"),
     ("folder without validation", TRAIN, "--data_dir {f}/no_valid", "valid.jsonl no such file"),
     ("missing file", TRAIN, "--train_file {f}/nowhere.jsonl", "nowhere.jsonl no such file"),
-    ("missing validation file", TRAIN, "--train_file {f}/good.jsonl --valid_file {f}/nowhere.csv", "nowhere.csv no such file"),
+    (
+        "missing validation file",
+        TRAIN,
+        "--train_file {f}/good.jsonl --valid_file {f}/nowhere.csv",
+        "nowhere.csv no such file",
+    ),
     ("missing test file", TRAIN, "--train_file {f}/good.jsonl --test_file {f}/nowhere.csv", "nowhere.csv no such file"),
     ("unknown ending", TRAIN, "--train_file {f}/data.docx", ".docx .jsonl"),
     ("folder as file", TRAIN, "--train_file {f}/no_valid", "is a folder --data_dir"),
-    ("one bad row too many", TRAIN, "--train_file {f}/one_bad.jsonl --max_bad_rows 0", "one_bad.jsonl, line 2 --max_bad_rows"),
+    (
+        "one bad row too many",
+        TRAIN,
+        "--train_file {f}/one_bad.jsonl --max_bad_rows 0",
+        "one_bad.jsonl, line 2 --max_bad_rows",
+    ),
     ("many bad rows", TRAIN, "--train_file {f}/many_bad.jsonl", "line 2 20 more malformed rows"),
     ("only empty targets", TRAIN, "--train_file {f}/no_target.jsonl", "no usable row trg is empty"),
     ("rows that are lists", TRAIN, "--train_file {f}/list.jsonl", "expected an object"),
@@ -216,7 +243,12 @@ CASES = [
     ("clip to infinity", TRAIN, "--max_grad_norm inf", "finite"),
     ("short sequences", TRAIN, "--max_length 4", "max_length at least 8"),
     ("targets longer than sequences", TRAIN, "--max_target_length 200", "max_target_length is 200 max_length is 128"),
-    ("sequences longer than positions", TRAIN, "--model_name_or_path {f}/bert_without_tokenizer --max_length 9999", "bert_without_tokenizer"),
+    (
+        "sequences longer than positions",
+        TRAIN,
+        "--model_name_or_path {f}/bert_without_tokenizer --max_length 9999",
+        "bert_without_tokenizer",
+    ),
     ("shares over one", TRAIN, "--source_dropout 0.7 --continue_share 0.7", "over 1"),
     ("small vocabulary", TRAIN, "--vocab_size 5", "vocab_size at least 100"),
     ("negative seed", TRAIN, "--seed -1", "seed at least 0"),
@@ -237,12 +269,22 @@ CASES = [
     ("eighth GPU", TRAIN, "--data_dir {data} --device cuda:7", "no CUDA --device cpu"),
     ("unknown device", TRAIN, "--data_dir {data} --device tpu", "device is 'tpu' cuda:N"),
     ("bf16 on a CPU", TRAIN, "--data_dir {data} --precision bf16", "bf16 --precision auto"),
-    ("hub model without a network", TRAIN, "--data_dir {data} --model_name_or_path some-bert-of-someone", "cannot reach some-bert-of-someone tiny"),
+    (
+        "hub model without a network",
+        TRAIN,
+        "--data_dir {data} --model_name_or_path some-bert-of-someone",
+        "cannot reach some-bert-of-someone tiny",
+    ),
     ("missing model folder", TRAIN, "--data_dir {data} --model_name_or_path ./nowhere", "config.json"),
     ("broken model folder", TRAIN, "--data_dir {data} --model_name_or_path {f}/broken_bert", "broken_bert"),
     ("not a BERT", TRAIN, "--data_dir {data} --model_name_or_path {f}/gpt", "gpt2 expected a BERT"),
     ("typeless model", TRAIN, "--data_dir {data} --model_name_or_path {f}/typeless", "typeless"),
-    ("BERT without a tokenizer", TRAIN, "--data_dir {data} --model_name_or_path {f}/bert_without_tokenizer", "bert_without_tokenizer"),
+    (
+        "BERT without a tokenizer",
+        TRAIN,
+        "--data_dir {data} --model_name_or_path {f}/bert_without_tokenizer",
+        "bert_without_tokenizer",
+    ),
     ("unknown preset", TRAIN, "--preset quick_dem", "did you mean 'quick_demo'"),
     ("missing preset file", TRAIN, "--preset {f}/nowhere.yaml", "nowhere.yaml"),
     ("preset and config", TRAIN, "--preset quick_demo --config {f}/tab.yaml", "expected one of them"),
@@ -265,7 +307,12 @@ CASES = [
     ("flag without a value", TRAIN, "--epochs", "--epochs expected one argument"),
     ("stray word", TRAIN, "quick_demo", "unknown argument 'quick_demo'"),
     ("output folder is a file", TRAIN, "--data_dir {data} --output_dir {f}/good.jsonl", "good.jsonl --output_dir"),
-    ("output folder with an impossible name", TRAIN, "--data_dir {data} --output_dir {out}/" + "x" * 300, "--output_dir"),
+    (
+        "output folder with an impossible name",
+        TRAIN,
+        "--data_dir {data} --output_dir {out}/" + "x" * 300,
+        "--output_dir",
+    ),
     ("vocabulary beyond all bounds", TRAIN, "--vocab_size 99999999999999999999999", "vocab_size at most 1000000"),
     ("sequences beyond all bounds", TRAIN, "--max_length 99999999999999999999", "max_length at most 65536"),
     ("a million workers", TRAIN, "--num_workers 1000000", "num_workers at most 64"),
@@ -294,7 +341,12 @@ CASES = [
     ("Apple's device", TRAIN, "--data_dir {data} --device mps", "device is 'mps' cpu, cuda"),
     ("empty model", TRAIN, "--model_name_or_path=", "model_name_or_path is empty"),
     ("empty output", TRAIN, "--output_dir=", "output_dir is empty"),
-    ("output below a file", TRAIN, "--data_dir {data} --output_dir {f}/good.jsonl/below", "good.jsonl/below --output_dir"),
+    (
+        "output below a file",
+        TRAIN,
+        "--data_dir {data} --output_dir {f}/good.jsonl/below",
+        "good.jsonl/below --output_dir",
+    ),
     ("null fields", TRAIN, "--train_file {f}/null.jsonl", "no usable row src is missing"),
     ("number fields", TRAIN, "--train_file {f}/numbers.jsonl", "no usable row src is int expected text"),
     ("nested fields", TRAIN, "--train_file {f}/nested.jsonl", "no usable row src is list"),
@@ -306,7 +358,12 @@ CASES = [
     ("JSON without an end", TRAIN, "--train_file {f}/deep.jsonl", "no usable row deep.jsonl, line 1"),
     ("a number of 5,000 digits", TRAIN, "--train_file {f}/huge_number.jsonl", "huge_number.jsonl, line 1"),
     ("a line of 5 MB", TRAIN, "--train_file {f}/five_megabytes.jsonl", "no training example fits --max_length"),
-    ("lines that end in CR", TRAIN, "--train_file {f}/only_cr.jsonl --max_bad_rows 0", "only_cr.jsonl, line 1 not JSON"),
+    (
+        "lines that end in CR",
+        TRAIN,
+        "--train_file {f}/only_cr.jsonl --max_bad_rows 0",
+        "only_cr.jsonl, line 1 not JSON",
+    ),
     ("binary rows", TRAIN, "--train_file {f}/binary.jsonl", "binary.jsonl UTF-8"),
     ("a picture as a table", TRAIN, "--train_file {f}/binary.csv", "binary.csv UTF-8"),
     ("UTF-16 text", TRAIN, "--train_file {f}/utf16_bom.txt", "UTF-8"),
@@ -336,10 +393,25 @@ CASES = [
     ("empty preset", TRAIN, "--preset=", "no preset '' expected one of"),
     ("preset for continuing", TRAIN, "--preset fine_tuning", "for continue_training.py"),
     # ---- checkpoints, through four scripts
-    ("weights of transformers", EVALUATE, "--checkpoint {f}/pytorch_model.bin", "pytorch_model.bin no DiffusionBERT checkpoint"),
+    (
+        "weights of transformers",
+        EVALUATE,
+        "--checkpoint {f}/pytorch_model.bin",
+        "pytorch_model.bin no DiffusionBERT checkpoint",
+    ),
     ("weights of transformers to talk to", TALK, "--checkpoint {f}/pytorch_model.bin", "no DiffusionBERT checkpoint"),
-    ("weights of transformers as a parent", CONTINUE, "--checkpoint {f}/pytorch_model.bin --epochs 1", "no DiffusionBERT checkpoint"),
-    ("weights of transformers as a model", TRAIN, "--data_dir {data} --model_name_or_path {f}/pytorch_model.bin", "pytorch_model.bin config.json"),
+    (
+        "weights of transformers as a parent",
+        CONTINUE,
+        "--checkpoint {f}/pytorch_model.bin --epochs 1",
+        "no DiffusionBERT checkpoint",
+    ),
+    (
+        "weights of transformers as a model",
+        TRAIN,
+        "--data_dir {data} --model_name_or_path {f}/pytorch_model.bin",
+        "pytorch_model.bin config.json",
+    ),
     ("checkpoint as a model", TRAIN, "--data_dir {data} --model_name_or_path {run}", "config.json"),
     ("malicious data", TRAIN, "--train_file {f}/malicious.pt", "unknown file type '.pt'"),
     ("malicious settings", TRAIN, "--config {f}/malicious_old.pt", "malicious_old.pt"),
@@ -392,20 +464,40 @@ CASES = [
     ("missing test file", EVALUATE, "--checkpoint {run}/best_model.pt --test_file {f}/nowhere.jsonl", "no such file"),
     ("missing examples", EVALUATE, "--checkpoint {run}/best_model.pt --examples {f}/nowhere.txt", "no such file"),
     ("missing data", EVALUATE, "--checkpoint {run}/best_model.pt --data_dir {f}/nowhere", "no such folder"),
-    ("unknown sampler", EVALUATE, "--checkpoint {run}/best_model.pt --sampler best", "ancestral, first_hitting, confidence"),
+    (
+        "unknown sampler",
+        EVALUATE,
+        "--checkpoint {run}/best_model.pt --sampler best",
+        "ancestral, first_hitting, confidence",
+    ),
     ("negative temperature", EVALUATE, "--checkpoint {run}/best_model.pt --temperature -1", "temperature at least 0"),
     ("top_p over one", EVALUATE, "--checkpoint {run}/best_model.pt --top_p 1.5", "top_p at most 1"),
     ("evaluation on CUDA", EVALUATE, "--checkpoint {run}/best_model.pt --device cuda", "no CUDA"),
-    ("report into a file", EVALUATE, "--checkpoint {run}/best_model.pt --output_dir {f}/good.jsonl --max_samples 1", "good.jsonl --output_dir"),
+    (
+        "report into a file",
+        EVALUATE,
+        "--checkpoint {run}/best_model.pt --output_dir {f}/good.jsonl --max_samples 1",
+        "good.jsonl --output_dir",
+    ),
     ("evaluation seed", EVALUATE, "--checkpoint {run}/best_model.pt --seed -1", "seed at least 0"),
-    ("evaluation steps", EVALUATE, "--checkpoint {run}/best_model.pt --num_steps 1e3", "num_steps is '1e3' whole number"),
+    (
+        "evaluation steps",
+        EVALUATE,
+        "--checkpoint {run}/best_model.pt --num_steps 1e3",
+        "num_steps is '1e3' whole number",
+    ),
     ("length beam of none", EVALUATE, "--checkpoint {run}/best_model.pt --length_beam 0", "length_beam at least 1"),
     ("negative top_p", EVALUATE, "--checkpoint {run}/best_model.pt --top_p -0.1", "top_p at least 0"),
     ("binary test file", EVALUATE, "--checkpoint {run}/best_model.pt --test_file {f}/binary.jsonl", "UTF-8"),
     ("empty test file", EVALUATE, "--checkpoint {run}/best_model.pt --test_file {f}/empty.jsonl", "no usable row"),
     ("folder as examples", EVALUATE, "--checkpoint {run}/best_model.pt --examples {f}", "is a folder"),
     ("blank examples", EVALUATE, "--checkpoint {run}/best_model.pt --examples {f}/blank.txt", "no usable row"),
-    ("report below a file", EVALUATE, "--checkpoint {run}/best_model.pt --max_samples 1 --output_dir {f}/good.jsonl/x", "good.jsonl/x --output_dir"),
+    (
+        "report below a file",
+        EVALUATE,
+        "--checkpoint {run}/best_model.pt --max_samples 1 --output_dir {f}/good.jsonl/x",
+        "good.jsonl/x --output_dir",
+    ),
     # ---- talking
     ("talking seed", TALK, "--checkpoint {run}/best_model.pt --seed 4294967296", "seed at most"),
     ("talking with infinity", TALK, "--checkpoint {run}/best_model.pt --temperature inf", "finite"),
@@ -427,9 +519,19 @@ CASES = [
     ("resume of a best_model.pt", CONTINUE, "--resume --checkpoint {run}/best_model.pt", "no training state"),
     ("resume of a finished run", CONTINUE, "--resume --model_dir {run}", "is complete --auto"),
     ("resume with other settings", CONTINUE, "--resume --model_dir {run} --lr 1", "--lr"),
-    ("preset of another model", CONTINUE, "--model_dir {run} --preset quick_demo", "model_name_or_path belongs to the checkpoint"),
+    (
+        "preset of another model",
+        CONTINUE,
+        "--model_dir {run} --preset quick_demo",
+        "model_name_or_path belongs to the checkpoint",
+    ),
     ("another architecture", CONTINUE, "--model_dir {run} --copy_head false", "unknown argument '--copy_head'"),
-    ("another length head", CONTINUE, "--model_dir {run} --max_target_length 9", "unknown argument '--max_target_length'"),
+    (
+        "another length head",
+        CONTINUE,
+        "--model_dir {run} --max_target_length 9",
+        "unknown argument '--max_target_length'",
+    ),
     ("missing data for the child", CONTINUE, "--model_dir {run} --train_file {f}/nowhere.csv", "no such file"),
     ("lambda for the child", CONTINUE, "--model_dir {run} --word_freq_lambda 0.5", "0.318"),
     ("too long for the parent", CONTINUE, "--model_dir {run} --max_length 5000", "max_length is 5000 512 positions"),
@@ -447,12 +549,19 @@ def without_accelerator(monkeypatch):
 
 def snapshot(*folders: Path) -> dict:
     """Names, sizes and times of all files."""
-    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path: (path.stat().st_size, path.stat().st_mtime_ns)
+        for folder in folders
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize(("script", "argv", "words"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_one_line(files, trained, data_dir, tmp_path, monkeypatch, without_accelerator, script, argv, words):
-    """Exit code 2, exactly one line on stderr that begins with "error: " and holds the words; no traceback, no file, within seconds."""
+    """Exit code 2, exactly one line on stderr that begins with "error: " and holds the words; no traceback, no file,
+    within seconds.
+    """
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "out"
     arguments = [text.format(f=files, run=trained, data=data_dir, out=out) for text in argv.split()]
@@ -488,7 +597,9 @@ def test_there_are_many_cases():
 
 
 def test_without_network_within_seconds(data_dir, tmp_path, monkeypatch):
-    """A hub whose server accepts and never answers is given up after some seconds (the library alone would try for 23)."""
+    """A hub whose server accepts and never answers is given up after some seconds (the library alone would try for
+    23).
+    """
     import socket
 
     with socket.socket() as deaf:

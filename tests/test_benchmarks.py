@@ -1,4 +1,6 @@
-"""The benchmark scripts in a tiny form: they run, count right, and compare like with like. (Their figures are no test.)"""
+"""The benchmark scripts in a tiny form: they run, count right, and compare like with like. (Their figures are no
+test.)
+"""
 
 import json
 import math
@@ -19,11 +21,28 @@ from diffusion_bert.cli import guarded  # noqa: E402
 from diffusion_bert.layout import Batch  # noqa: E402
 from diffusion_bert.memory import keep_freed_memory  # noqa: E402
 
-SMALL_STEP = ["--layers", "1", "--width", "32", "--heads", "2", "--vocab_size", "120", "--batch_size", "4", "--length", "24", "--steps", "2"]
+SMALL_STEP = [
+    "--layers",
+    "1",
+    "--width",
+    "32",
+    "--heads",
+    "2",
+    "--vocab_size",
+    "120",
+    "--batch_size",
+    "4",
+    "--length",
+    "24",
+    "--steps",
+    "2",
+]
 
 
 def test_train_step_runs(capsys):
-    """Every variant asked for has a row, timed in a process of its own; ours is the base; the model and the machine are named."""
+    """Every variant asked for has a row, timed in a process of its own; ours is the base; the model and the machine are
+    named.
+    """
     assert train_step.main([*SMALL_STEP, "--no_memory", "--variants", "ours,ours_2_draws,original"]) == 0
     out = capsys.readouterr().out
     rows = [line for line in out.splitlines() if line.startswith("| ") and "targets/s" not in line]
@@ -53,7 +72,9 @@ def test_memory_of_a_step_is_measured(capfd):
 
 
 def test_flops_are_those_of_the_formula():
-    """A plain step without masked places or attention: 6 FLOPs per weight of the encoder and place, counted by the counter."""
+    """A plain step without masked places or attention: 6 FLOPs per weight of the encoder and place, counted by the
+    counter.
+    """
     layer = torch.nn.Linear(32, 64, bias=False)
     x = torch.randn(10, 32, requires_grad=True)
     assert train_step.count_flops(lambda: layer(x).sum().backward()) == 6 * 10 * 32 * 64
@@ -62,16 +83,27 @@ def test_flops_are_those_of_the_formula():
 def make_batch(rows: int = 3, length: int = 12) -> tuple[BertForMaskedLM, Batch, int]:
     """A small BERT and a batch, half target, without padding."""
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, hidden_dropout_prob=0.0,
-                        attention_probs_dropout_prob=0.0)  # fmt: skip
+    config = BertConfig(
+        vocab_size=40,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
     half = length // 2
     ids = torch.randint(5, 40, (rows, length))
-    batch = Batch(ids, torch.full((rows,), half), torch.zeros(rows, dtype=torch.long), torch.full((rows,), half - 1), 0, 3)
+    batch = Batch(
+        ids, torch.full((rows,), half), torch.zeros(rows, dtype=torch.long), torch.full((rows,), half - 1), 0, 3
+    )
     return BertForMaskedLM(config).train(), batch, 3
 
 
 def test_baselines_agree_where_they_must():
-    """On the same noise the plain masked-only loss is Hugging Face's, and MDLM's is the same cross-entropies weighted by 1/t."""
+    """On the same noise the plain masked-only loss is Hugging Face's, and MDLM's is the same cross-entropies weighted
+    by 1/t.
+    """
     model, batch, mask_id = make_batch()
     losses = []
     for work in (train_baselines.masked_only_loss, train_baselines.hugging_face_loss):
@@ -90,11 +122,15 @@ def test_baselines_agree_where_they_must():
     subs = train_baselines.mdlm_subs_loss(model, batch, mask_id)
     assert float(subs.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
     # the plain form leaves [MASK] its mass
-    assert float(mdlm.detach()) == pytest.approx(float(expected.detach()), rel=0.1) and float(mdlm.detach()) > float(subs.detach())
+    assert float(mdlm.detach()) == pytest.approx(float(expected.detach()), rel=0.1) and float(mdlm.detach()) > float(
+        subs.detach()
+    )
 
 
 def test_the_original_loss_by_hand():
-    """Without word frequencies its KL is a reveal rate times the cross-entropy of the masked places, plus the hybrid term."""
+    """Without word frequencies its KL is a reveal rate times the cross-entropy of the masked places, plus the hybrid
+    term.
+    """
     model, batch, mask_id = make_batch()
     steps, hybrid = 4, 0.1
     loss = train_baselines.OriginalLoss(torch.zeros(40), mask_id, steps, 0.0, hybrid)
@@ -111,7 +147,8 @@ def test_the_original_loss_by_hand():
         logits = model(x_next, attention_mask=batch.valid).logits
         nll = F.cross_entropy(logits.transpose(1, 2), batch.input_ids, reduction="none")
         masked = (x_next == mask_id) & batch.target_mask
-        # q(x_t = x_0 | masked) = r; p gives x_0 the share r mu_x, and [MASK] 1 - r (what mu puts on [MASK] itself is lost in the noise)
+        # q(x_t = x_0 | masked) = r; p gives x_0 the share r mu_x, and [MASK] 1 - r (what mu puts on [MASK] itself is
+        # lost in the noise)
         r = 1 / (t + 1)
         # at t = 0 it is the cross-entropy of p(x_0 | x_1): certain at clean places, r = 1 elsewhere
         by_hand = (nll * masked).sum() * r + hybrid * (nll * batch.target_mask).sum()
@@ -123,7 +160,22 @@ def test_the_original_loss_by_hand():
 
 def test_sampling_runs(capsys):
     """Speed and exactness on a small model: both ways are timed, all words equal the slow reference's."""
-    argv = ["--size", "tiny", "--vocab_size", "120", "--sources", "1", "--lengths", "2", "--candidates", "1", "--num_steps", "3", "--rounds", "1"]
+    argv = [
+        "--size",
+        "tiny",
+        "--vocab_size",
+        "120",
+        "--sources",
+        "1",
+        "--lengths",
+        "2",
+        "--candidates",
+        "1",
+        "--num_steps",
+        "3",
+        "--rounds",
+        "1",
+    ]
     assert sampling.main([*argv, "--check_sources", "6", "--parts", "speed,exact,quality"]) == 0
     out = capsys.readouterr().out
     assert "exact: 6 of 6" in out and "ours is faster by" in out and "quality: left out" in out
@@ -143,7 +195,9 @@ def test_the_plain_loop_writes_every_place():
     options = sampling.arguments(["--size", "tiny", "--vocab_size", "120"])
     model = sampling.load(options)
     for steps in (1, 3, 10):
-        written = sampling.plain_loop(model.denoiser.mlm.__class__(sampling_config(model)).eval(), model, [[9, 10], [11]], 2, steps, 0.7, 3)
+        written = sampling.plain_loop(
+            model.denoiser.mlm.__class__(sampling_config(model)).eval(), model, [[9, 10], [11]], 2, steps, 0.7, 3
+        )
         assert written.shape == (4, 64) and not bool((written == model.tokenizer.mask_id).any())
 
 
@@ -155,21 +209,36 @@ def sampling_config(model) -> BertConfig:
 def sweep(trained, tmp_path_factory):
     """(argv, folder) of a sweep that was done once."""
     folder = tmp_path_factory.mktemp("sweep")
-    argv = ["--checkpoint", str(trained / "best_model.pt"), "--sources", "4", "--steps", "1,3", "--samplers", "confidence,ancestral"]
+    argv = [
+        "--checkpoint",
+        str(trained / "best_model.pt"),
+        "--sources",
+        "4",
+        "--steps",
+        "1,3",
+        "--samplers",
+        "confidence,ancestral",
+    ]
     argv += ["--output_dir", str(folder), "--device", "cpu"]
     assert sampler_sweep.main(argv) == 0
     return argv, folder
 
 
 def test_sweep_measures_and_resumes(sweep, capsys):
-    """One line per setting; calls never above the steps; a second call measures nothing again, a cut last line only that one."""
+    """One line per setting; calls never above the steps; a second call measures nothing again, a cut last line only
+    that one.
+    """
     argv, folder = sweep
     path = folder / "sweep.jsonl"
     lines = path.read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    assert [(record["sampler"], record["num_steps"]) for record in records] == [(name, n) for name in ("confidence", "ancestral") for n in (1, 3)]
+    assert [(record["sampler"], record["num_steps"]) for record in records] == [
+        (name, n) for name in ("confidence", "ancestral") for n in (1, 3)
+    ]
     assert all(0 < record["nfe"] <= record["num_steps"] and 0 <= record["div4"] <= 100 for record in records)
-    assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG") and (folder / "sweep.md").read_text().count("\n") == 6
+    assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG") and (folder / "sweep.md").read_text().count(
+        "\n"
+    ) == 6
     assert sampler_sweep.main(argv) == 0 and path.read_text().splitlines() == lines
     path.write_text("\n".join([*lines[:3], lines[3][:40]]) + "\n")
     assert sampler_sweep.main(argv) == 0
@@ -179,13 +248,27 @@ def test_sweep_measures_and_resumes(sweep, capsys):
 
 
 def test_score_table(trained, tmp_path):
-    """Floors, an untrained model and the named checkpoint, each with its interval; the floors and the untrained model are Poor."""
+    """Floors, an untrained model and the named checkpoint, each with its interval; the floors and the untrained model
+    are Poor.
+    """
     out = tmp_path / "table.md"
-    argv = [f"trained={trained / 'best_model.pt'}", "--max_samples", "4", "--num_steps", "2", "--length_beam", "1", "--output", str(out)]
+    argv = [
+        f"trained={trained / 'best_model.pt'}",
+        "--max_samples",
+        "4",
+        "--num_steps",
+        "2",
+        "--length_beam",
+        "1",
+        "--output",
+        str(out),
+    ]
     assert score_table.main([*argv, "--device", "cpu"]) == 0
     rows = re.findall(r"^\| (\w+) \| ([\d.]+) \(([\d.]+)-([\d.]+)\) \| (\w+) \|", out.read_text(), flags=re.M)
     assert [row[0] for row in rows] == ["copy", "unigram", "untrained", "trained"]
-    assert all(row[4] == "Poor" for row in rows[:3]) and all(float(row[2]) <= float(row[1]) <= float(row[3]) for row in rows)
+    assert all(row[4] == "Poor" for row in rows[:3]) and all(
+        float(row[2]) <= float(row[1]) <= float(row[3]) for row in rows
+    )
     assert rows[0][1] == rows[1][1] == "0.0"
 
 

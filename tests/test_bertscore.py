@@ -16,7 +16,9 @@ def scorer(tmp_path_factory):
 
 
 def test_f_measure_by_hand():
-    """Reference (e1, e2), hypothesis (e1): R = (1 + 0) / 2, P = 1, F = 2/3; what does not count may be matched but is not averaged."""
+    """Reference (e1, e2), hypothesis (e1): R = (1 + 0) / 2, P = 1, F = 2/3; what does not count may be matched but is
+    not averaged.
+    """
     e1, e2 = torch.eye(2)
     both, one = torch.stack([e1, e2]), e1[None]
     yes = torch.tensor([True])

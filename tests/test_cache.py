@@ -31,7 +31,11 @@ def test_written_once_and_mapped_ever_after(tmp_path):
     cache = Cache(tmp_path / "deep" / "cache")
     for entry in (cache.get("a", build), cache.get("a", refuse)):
         assert entry.arrays["numbers"].tolist() == list(range(10)) and entry.meta == {"note": "one"}
-        assert entry.arrays["numbers"].dtype == np.int64 and entry.arrays["empty"].shape == (0,) and entry.arrays["flags"].tolist() == [True, False]
+        assert (
+            entry.arrays["numbers"].dtype == np.int64
+            and entry.arrays["empty"].shape == (0,)
+            and entry.arrays["flags"].tolist() == [True, False]
+        )
         with pytest.raises(ValueError):
             entry.arrays["numbers"][0] = 1
     assert [path.name for path in cache.folder.iterdir()] == ["a"]
@@ -62,7 +66,9 @@ def test_a_damaged_entry_is_made_anew(tmp_path, damage):
 
 
 def test_of_several_processes_one_builds(tmp_path):
-    """Three processes that want an entry at once: one makes it, the others wait and map it; of the lock nothing stays."""
+    """Three processes that want an entry at once: one makes it, the others wait and map it; of the lock nothing
+    stays.
+    """
 
     def slow(writer):
         with open(tmp_path / "built", "a") as log:
@@ -83,7 +89,9 @@ def test_of_several_processes_one_builds(tmp_path):
 
 
 def test_entries_in_use_are_not_trimmed(tmp_path):
-    """Too large a cache loses what nobody uses: never an entry that this process has opened, which its workers may open later."""
+    """Too large a cache loses what nobody uses: never an entry that this process has opened, which its workers may open
+    later.
+    """
     cache = Cache(tmp_path)
     for name in ("mine", "another"):
         cache.get(name, build)
@@ -154,7 +162,9 @@ def test_default_folder(monkeypatch, tmp_path):
 
 
 def test_the_longest_unused_go_first(tmp_path):
-    """Beyond the bound entries are removed in the order of their last use, but not the one just made; old leftovers go too."""
+    """Beyond the bound entries are removed in the order of their last use, but not the one just made; old leftovers go
+    too.
+    """
     cache = Cache(tmp_path)
     for age, name in ((30, "a"), (20, "b"), (10, "c")):
         cache.get(name, build)
@@ -173,6 +183,19 @@ def test_the_longest_unused_go_first(tmp_path):
 
 def test_fingerprints_differ_whenever_a_part_does():
     """Bytes, arrays and values all count, and so does where one part ends."""
-    parts = [(), (b"ab",), (b"a", b"b"), ("ab",), (1,), (1.0,), (np.arange(3),), (np.arange(4),), (None,), ("",), (1, 2), (12,)]
+    parts = [
+        (),
+        (b"ab",),
+        (b"a", b"b"),
+        ("ab",),
+        (1,),
+        (1.0,),
+        (np.arange(3),),
+        (np.arange(4),),
+        (None,),
+        ("",),
+        (1, 2),
+        (12,),
+    ]
     assert len({fingerprint(*part) for part in parts}) == len(parts)
     assert fingerprint("a", 1) == fingerprint("a", 1)

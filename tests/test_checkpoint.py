@@ -1,4 +1,6 @@
-"""Checkpoints: one plain file that comes back bit for bit, is never half written, and runs nobody's code; numbered run directories."""
+"""Checkpoints: one plain file that comes back bit for bit, is never half written, and runs nobody's code; numbered run
+directories.
+"""
 
 import json
 import math
@@ -45,7 +47,13 @@ def saved(tmp_path_factory):
 
 def kinds(value) -> set[type]:
     """All types that occur in a nested value."""
-    inner = (*value.keys(), *value.values()) if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    inner = (
+        (*value.keys(), *value.values())
+        if isinstance(value, dict)
+        else value
+        if isinstance(value, (list, tuple))
+        else ()
+    )
     return {type(value)}.union(*map(kinds, inner))
 
 
@@ -59,7 +67,7 @@ def same_weights(one, two) -> bool:
     )
 
 
-# ---- what a checkpoint holds ------------------------------------------------------------------------------------------------------------
+# ---- what a checkpoint holds ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -71,16 +79,27 @@ def same_weights(one, two) -> bool:
     ],
 )
 def test_round_trip(tmp_path, settings):
-    """Weights, table, counts, settings, vocabulary, metrics and parent come back exactly; the model is in evaluation mode."""
+    """Weights, table, counts, settings, vocabulary, metrics and parent come back exactly; the model is in evaluation
+    mode.
+    """
     model = new_model(**settings)
-    model.metrics, model.parent = {"step": np.int64(5), "nelbo": np.float32(1.5), "where": Path("a")}, "runs/x/best_model.pt"
+    model.metrics, model.parent = (
+        {"step": np.int64(5), "nelbo": np.float32(1.5), "where": Path("a")},
+        "runs/x/best_model.pt",
+    )
     save_checkpoint(tmp_path / "a.pt", model)
     loaded = load_checkpoint(tmp_path / "a.pt")
-    assert same_weights(model, loaded) and loaded.config == model.config and loaded.tokenizer.json == model.tokenizer.json
-    assert torch.equal(loaded.token_counts, model.token_counts) and torch.equal(loaded.schedule.informativeness, model.schedule.informativeness)
+    assert (
+        same_weights(model, loaded) and loaded.config == model.config and loaded.tokenizer.json == model.tokenizer.json
+    )
+    assert torch.equal(loaded.token_counts, model.token_counts) and torch.equal(
+        loaded.schedule.informativeness, model.schedule.informativeness
+    )
     assert loaded.schedule.informativeness.dtype == torch.float64 and repr(loaded.schedule) == repr(model.schedule)
     assert loaded.metrics == {"step": 5, "nelbo": 1.5, "where": "a"} and loaded.parent == model.parent
-    assert not loaded.denoiser.training and loaded.denoiser.bert_config.to_dict() == model.denoiser.bert_config.to_dict()
+    assert (
+        not loaded.denoiser.training and loaded.denoiser.bert_config.to_dict() == model.denoiser.bert_config.to_dict()
+    )
     mlm = loaded.denoiser.mlm
     assert mlm.cls.predictions.decoder.weight.data_ptr() == mlm.bert.embeddings.word_embeddings.weight.data_ptr()
 
@@ -118,7 +137,9 @@ def test_a_copied_file_works_alone(tmp_path, saved, monkeypatch):
     shutil.copy(saved, tmp_path / "copy.pt")
     monkeypatch.chdir(tmp_path)
     generator = DiffusionTextGenerator.from_checkpoint("copy.pt", device="cpu", num_samples=1, temperature=0.0)
-    expected = DiffusionTextGenerator(tiny_model()).paraphrase_text("How can I learn to cook?", num_samples=1, temperature=0.0)
+    expected = DiffusionTextGenerator(tiny_model()).paraphrase_text(
+        "How can I learn to cook?", num_samples=1, temperature=0.0
+    )
     assert generator.paraphrase_text("How can I learn to cook?") == expected
     assert "did you mean 'temperature'" in refusal(DiffusionTextGenerator.from_checkpoint, "copy.pt", temprature=1.0)
 
@@ -133,15 +154,25 @@ def test_the_file_holds_tensors_and_plain_data_only(tmp_path):
         "numpy": np.random.default_rng(0).bit_generator.state,
     }
     save_checkpoint(
-        tmp_path / "last.pt", tiny_model(), {**training, "best": np.float64(math.inf), "run": tmp_path, "window": defaultdict(float, loss=1.0)}
+        tmp_path / "last.pt",
+        tiny_model(),
+        {**training, "best": np.float64(math.inf), "run": tmp_path, "window": defaultdict(float, loss=1.0)},
     )
     payload = torch.load(tmp_path / "last.pt", weights_only=True)
     assert kinds(payload) <= {*PLAIN, torch.Tensor, OrderedDict}
-    assert payload["training"]["best"] == math.inf and payload["training"]["window"] == {"loss": 1.0} and payload["training"]["run"] == str(tmp_path)
+    assert (
+        payload["training"]["best"] == math.inf
+        and payload["training"]["window"] == {"loss": 1.0}
+        and payload["training"]["run"] == str(tmp_path)
+    )
     random.setstate(payload["training"]["rng"])
     optimizer.load_state_dict(payload["training"]["optimizer"])
     assert not set(torch.serialization.get_unsafe_globals_in_checkpoint(tmp_path / "last.pt"))
-    assert payload["format"] == FORMAT and payload["format_version"] == FORMAT_VERSION and payload["versions"] == versions()
+    assert (
+        payload["format"] == FORMAT
+        and payload["format_version"] == FORMAT_VERSION
+        and payload["versions"] == versions()
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,7 +199,10 @@ def test_to_plain(value, plain):
     assert result == plain and type(result) is type(plain) and kinds(result) <= set(PLAIN)
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, lambda: 0, Trap("x"), np.zeros(3), {"a": [object()]}, random.Random(0), complex(1, 2), range(3)])
+@pytest.mark.parametrize(
+    "value",
+    [object(), {1, 2}, lambda: 0, Trap("x"), np.zeros(3), {"a": [object()]}, random.Random(0), complex(1, 2), range(3)],
+)
 def test_to_plain_refuses_objects(value):
     """What has no plain form is the programmer's mistake, found when saving."""
     with pytest.raises(TypeError, match="cannot store"):
@@ -197,14 +231,18 @@ def test_the_digest_sees_everything():
     assert len({digest, *map(weights_digest, others)}) == 5
 
 
-# ---- files that are refused -------------------------------------------------------------------------------------------------------------
+# ---- files that are refused ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_code_in_a_file_is_not_run(tmp_path, raw, wrapped):
     """A pickle that would run code is refused, whether saved by torch or raw, and its code does not run."""
-    value = {"format": FORMAT, "format_version": 1, "config": Trap(tmp_path / "sprung")} if wrapped else Trap(tmp_path / "sprung")
+    value = (
+        {"format": FORMAT, "format_version": 1, "config": Trap(tmp_path / "sprung")}
+        if wrapped
+        else Trap(tmp_path / "sprung")
+    )
     if raw:
         (tmp_path / "a.pt").write_bytes(pickle.dumps(value))
     else:
@@ -249,7 +287,9 @@ def test_foreign_bytes(tmp_path, content):
     assert str(tmp_path / "a.pt") in refusal(load_checkpoint, tmp_path / "a.pt")
 
 
-@pytest.mark.parametrize("value", [{"model": torch.zeros(3)}, [1, 2], torch.zeros(2), {"format": "other", "format_version": 1}, None])
+@pytest.mark.parametrize(
+    "value", [{"model": torch.zeros(3)}, [1, 2], torch.zeros(2), {"format": "other", "format_version": 1}, None]
+)
 def test_foreign_checkpoints(tmp_path, value):
     """Another program's torch file is no checkpoint of ours."""
     torch.save(value, tmp_path / "a.pt")
@@ -270,7 +310,9 @@ def test_other_formats(tmp_path, saved, version):
     assert f"format {version}" in message and f"reads {FORMAT_VERSION}" in message
 
 
-@pytest.mark.parametrize("key", ["architecture", "tokenizer", "informativeness", "token_counts", "config", "weights", "weights_sha256"])
+@pytest.mark.parametrize(
+    "key", ["architecture", "tokenizer", "informativeness", "token_counts", "config", "weights", "weights_sha256"]
+)
 def test_missing_parts_are_named(tmp_path, saved, key):
     """A checkpoint without one of its parts is refused by that part's name."""
     torch.save({name: value for name, value in read_payload(saved).items() if name != key}, tmp_path / "a.pt")
@@ -319,7 +361,9 @@ def test_a_changed_weight_is_damage(tmp_path, saved):
 
 
 def test_a_flipped_byte_anywhere(tmp_path, saved):
-    """A damaged byte anywhere is refused in one line, or sits in the archive's padding and does no harm: no part is ever another."""
+    """A damaged byte anywhere is refused in one line, or sits in the archive's padding and does no harm: no part is
+    ever another.
+    """
     content, rng, refused = saved.read_bytes(), random.Random(3), 0
     plain = repr({**read_payload(saved), "weights": 0, "informativeness": 0, "token_counts": 0})
     # most of the file is weights; the plain data at its beginning and the tables at its end get as many tries
@@ -340,11 +384,14 @@ def test_a_flipped_byte_anywhere(tmp_path, saved):
         else:
             assert same_weights(model, tiny_model()) and torch.equal(model.token_counts, tiny_model().token_counts)
             assert torch.equal(model.schedule.informativeness, tiny_model().schedule.informativeness)
-            assert repr({**read_payload(tmp_path / "a.pt"), "weights": 0, "informativeness": 0, "token_counts": 0}) == plain
+            assert (
+                repr({**read_payload(tmp_path / "a.pt"), "weights": 0, "informativeness": 0, "token_counts": 0})
+                == plain
+            )
     assert refused > 50
 
 
-# ---- writing ----------------------------------------------------------------------------------------------------------------------------
+# ---- writing -------------------------------------------------------------------------------------------------------
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -366,7 +413,11 @@ def test_a_failed_rename_leaves_the_old_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "error, raised",
-    [(RuntimeError("PytorchStreamWriter failed\nmore"), UserError), (KeyboardInterrupt(), KeyboardInterrupt), (ValueError("x"), ValueError)],
+    [
+        (RuntimeError("PytorchStreamWriter failed\nmore"), UserError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (ValueError("x"), ValueError),
+    ],
 )
 def test_a_failed_write_leaves_the_old_file(tmp_path, error, raised):
     """torch's own errors, Ctrl-C and bugs in the middle of writing: the previous file stays, the half one goes."""
@@ -390,7 +441,7 @@ def test_impossible_places(tmp_path):
     assert (tmp_path / "file").read_text() == "old" and not leftovers(tmp_path)
 
 
-# ---- run directories --------------------------------------------------------------------------------------------------------------------
+# ---- run directories -----------------------------------------------------------------------------------------------
 
 
 def test_names_and_numbers(tmp_path):
@@ -405,16 +456,26 @@ def test_names_and_numbers(tmp_path):
 def test_runs_started_together_never_share_a_directory(tmp_path):
     """Twenty runs from four threads get twenty directories."""
     config, paths = tiny_config(output_dir=str(tmp_path / "a" / "b")), []
-    threads = [threading.Thread(target=lambda: paths.extend(RunDirectory.create(config).path for _ in range(5))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: paths.extend(RunDirectory.create(config).path for _ in range(5)))
+        for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(paths) == len(set(paths)) == 20 and sorted(path.name[-3:] for path in paths) == [f"{number:03d}" for number in range(1, 21)]
+    assert len(paths) == len(set(paths)) == 20 and sorted(path.name[-3:] for path in paths) == [
+        f"{number:03d}" for number in range(1, 21)
+    ]
 
 
 @pytest.mark.parametrize(
-    "name, shown", [("google/bert_uncased_L-2", "google-bert-uncased-L-2"), ("../../etc/x y", "..-..-etc-x-y"), ("a\\b:c*?\u00e9", "a-b-c-")]
+    "name, shown",
+    [
+        ("google/bert_uncased_L-2", "google-bert-uncased-L-2"),
+        ("../../etc/x y", "..-..-etc-x-y"),
+        ("a\\b:c*?\u00e9", "a-b-c-"),
+    ],
 )
 def test_unsafe_characters_in_names(tmp_path, name, shown):
     """Slashes, blanks and other signs of a model's name never reach the file system."""
@@ -445,7 +506,11 @@ def test_metrics_lines(tmp_path):
     for step in range(4):
         run.append_metrics({"step": np.int64(step), "loss": step / 3, "text": "\u00e9\n"})
     records = run.read_metrics()
-    assert [record["step"] for record in records] == [0, 1, 2, 3] and records[2] == {"step": 2, "loss": 2 / 3, "text": "\u00e9\n"}
+    assert [record["step"] for record in records] == [0, 1, 2, 3] and records[2] == {
+        "step": 2,
+        "loss": 2 / 3,
+        "text": "\u00e9\n",
+    }
     content = run.metrics.read_text()
     run.metrics.write_text(content[:-12])
     assert run.read_metrics() == records[:3]

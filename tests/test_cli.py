@@ -36,7 +36,9 @@ def parsed(*argv: str) -> dict:
     ],
 )
 def test_flags_have_types(argv, expected):
-    """Booleans are real booleans with or without a value, numbers are numbers, none is none; what was not given is absent."""
+    """Booleans are real booleans with or without a value, numbers are numbers, none is none; what was not given is
+    absent.
+    """
     values = parsed(*argv)
     assert values == expected and all(type(values[name]) is type(value) for name, value in expected.items())
 
@@ -204,9 +206,19 @@ def test_dry_run_leaves_nothing(data_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    result = run("run_conditional_training", "--dry_run", "--data_dir", data_dir, "--vocab_size", "500", "--device", "cpu")
+    result = run(
+        "run_conditional_training", "--dry_run", "--data_dir", data_dir, "--vocab_size", "500", "--device", "cpu"
+    )
     assert result.code == 0, result.err
-    for words in ("Data    custom: 64 examples", "Model   tiny", "validation NELBO", "% noise", "Trained 3 steps", "Test NELBO", "Dry run complete"):
+    for words in (
+        "Data    custom: 64 examples",
+        "Model   tiny",
+        "validation NELBO",
+        "% noise",
+        "Trained 3 steps",
+        "Test NELBO",
+        "Dry run complete",
+    ):
         assert words in result.out, words
     assert [path.name for path in tmp_path.rglob("*")] == ["temporary"]
 
@@ -220,6 +232,15 @@ def test_dry_run_cleans_up_after_a_failure(data_dir, tmp_path, monkeypatch):
 
     monkeypatch.setattr(training_run, "finish", broken)
     result = run(
-        "run_conditional_training", "--dry_run", "--data_dir", data_dir, "--vocab_size", "500", "--device", "cpu", "--output_dir", tmp_path / "out"
+        "run_conditional_training",
+        "--dry_run",
+        "--data_dir",
+        data_dir,
+        "--vocab_size",
+        "500",
+        "--device",
+        "cpu",
+        "--output_dir",
+        tmp_path / "out",
     )
     assert result.code == 2 and list(tmp_path.iterdir()) == []

@@ -39,7 +39,9 @@ def write_verdict(run_directory: Path, verdict: str, checkpoint: str = "best_mod
     [("Good", "fine_tuning", 3, 16), ("Fair", "quality_boost", 5, 64), ("Poor", "deep_training_continue", 8, 128)],
 )
 def test_auto_follows_the_verdict(own_run, tmp_path, verdict, preset, epochs, num_steps):
-    """Good -> fine_tuning, Fair -> quality_boost (5 epochs, 64 steps), Poor -> deep_training_continue (8 and 128) and the way to start anew."""
+    """Good -> fine_tuning, Fair -> quality_boost (5 epochs, 64 steps), Poor -> deep_training_continue (8 and 128) and
+    the way to start anew.
+    """
     write_verdict(own_run, verdict)
     result = run("continue_training", "--auto", "--model_dir", own_run, "--output_dir", tmp_path / "out", *QUICK)
     assert result.code == 0, result.err
@@ -60,8 +62,9 @@ def test_auto_evaluates_first_when_need_be(own_run, tmp_path):
 
 
 def test_auto_with_data_of_its_own(own_run, data_dir, tmp_path):
-    """A checkpoint that does not know where its data lies is evaluated on the --data_dir that was given; an evaluation without a score stays
-    as it is, and the new one lies beside it."""
+    """A checkpoint that does not know where its data lies is evaluated on the --data_dir that was given; an evaluation
+    without a score stays as it is, and the new one lies beside it.
+    """
     checkpoint = own_run / "best_model.pt"
     model = load_checkpoint(checkpoint)
     for name in ("data_dir", "train_file", "valid_file", "test_file"):
@@ -71,7 +74,11 @@ def test_auto_with_data_of_its_own(own_run, data_dir, tmp_path):
     (own_run / "evaluation.json").write_text(kept := json.dumps({"checkpoint": "best_model.pt", "score": None}))
     flags = ["--auto", "--checkpoint", checkpoint, "--data_dir", data_dir, "--output_dir", tmp_path / "out", *QUICK]
     result = run("continue_training", *flags)
-    assert result.code == 0 and "evaluating 500 pairs first" in result.out and "_taskname_CC_" in only_child(tmp_path / "out").name, result.err
+    assert (
+        result.code == 0
+        and "evaluating 500 pairs first" in result.out
+        and "_taskname_CC_" in only_child(tmp_path / "out").name
+    ), result.err
     assert (own_run / "evaluation.json").read_text() == kept
     assert json.loads((own_run / "evaluation_auto" / "evaluation.json").read_text())["score"]["verdict"] == "Poor"
 
@@ -80,7 +87,11 @@ def test_the_restart_command_can_be_typed():
     """Every setting of the data as text, switches too."""
     settings = {"model_name_or_path": "tiny", "task_name": "custom", "train_file": "my mails.jsonl", "symmetric": True}
     command = restart_command(settings)
-    assert "--train_file 'my mails.jsonl'" in command and "--symmetric True" in command and "--model_name_or_path mini" in command
+    assert (
+        "--train_file 'my mails.jsonl'" in command
+        and "--symmetric True" in command
+        and "--model_name_or_path mini" in command
+    )
 
 
 @pytest.mark.parametrize("spoil", ["older", "another checkpoint", "not json", "a list", "no score"])
@@ -106,21 +117,38 @@ def test_auto_trusts_only_a_fresh_evaluation(own_run, tmp_path, monkeypatch, spo
 
 
 def test_child_begins_where_the_parent_ended(trained, tmp_path):
-    """On the fixed yardstick the child's first validation NELBO is the parent's best (within 2 %), in a new run directory that names the parent."""
+    """On the fixed yardstick the child's first validation NELBO is the parent's best (within 2 %), in a new run
+    directory that names the parent.
+    """
     before = {path.name: path.read_bytes() for path in trained.iterdir()}
-    result = run("continue_training", "--model_dir", trained, "--preset", "quality_boost", "--output_dir", tmp_path / "out", *QUICK)
+    result = run(
+        "continue_training",
+        "--model_dir",
+        trained,
+        "--preset",
+        "quality_boost",
+        "--output_dir",
+        tmp_path / "out",
+        *QUICK,
+    )
     assert result.code == 0, result.err
     child = only_child(tmp_path / "out")
     best = min(record["valid_nelbo"] for record in read_records(trained) if record["kind"] == "validation")
     assert read_records(child)[0]["valid_nelbo"] == pytest.approx(best, rel=0.02)
     parent = str(trained / "best_model.pt")
-    assert read_payload(child / "best_model.pt")["parent"] == parent == json.loads((child / "training_results.json").read_text())["parent"]
+    assert (
+        read_payload(child / "best_model.pt")["parent"]
+        == parent
+        == json.loads((child / "training_results.json").read_text())["parent"]
+    )
     assert f"Parent  {parent}" in result.out
     assert {path.name: path.read_bytes() for path in trained.iterdir()} == before
 
 
 def test_other_data_keeps_what_belongs_to_the_weights(trained, tmp_path):
-    """--train_file replaces the data; tokenizer, architecture, informativeness table and prompt stay, and the unknown share is told."""
+    """--train_file replaces the data; tokenizer, architecture, informativeness table and prompt stay, and the unknown
+    share is told.
+    """
     own = tmp_path / "mine.csv"
     own.write_text(
         "src,trg\n"
@@ -130,13 +158,28 @@ def test_other_data_keeps_what_belongs_to_the_weights(trained, tmp_path):
         )
     )
     result = run(
-        "continue_training", "--model_dir", trained, "--train_file", own, "--preset", "fine_tuning", "--output_dir", tmp_path / "out", *QUICK
+        "continue_training",
+        "--model_dir",
+        trained,
+        "--train_file",
+        own,
+        "--preset",
+        "fine_tuning",
+        "--output_dir",
+        tmp_path / "out",
+        *QUICK,
     )
     assert result.code == 0, result.err
     parent, child = read_payload(trained / "best_model.pt"), read_payload(only_child(tmp_path / "out") / "last.pt")
     assert child["tokenizer"] == parent["tokenizer"] and child["architecture"] == parent["architecture"]
-    assert torch.equal(child["informativeness"], parent["informativeness"]) and torch.equal(child["token_counts"], parent["token_counts"])
-    assert child["config"]["train_file"] == str(own) and child["config"]["data_dir"] is None and child["config"]["task_name"] == "custom"
+    assert torch.equal(child["informativeness"], parent["informativeness"]) and torch.equal(
+        child["token_counts"], parent["token_counts"]
+    )
+    assert (
+        child["config"]["train_file"] == str(own)
+        and child["config"]["data_dir"] is None
+        and child["config"]["task_name"] == "custom"
+    )
     share = float(result.out.split(" % of the words in this data are unknown")[0].split()[-1])
     assert 1 < share < 50
     assert "held out for validation" in result.out
@@ -146,7 +189,12 @@ def test_settings_in_order(trained, tmp_path):
     """Parent's settings < preset < flags; how long and how far the parent was trained is not inherited."""
     parent = trained / "best_model.pt"
     config = child_config(parent, {})
-    assert (config.training.batch_size, config.model.vocab_size, config.data.max_target_length, config.training.seed) == (16, 500, 44, 3)
+    assert (
+        config.training.batch_size,
+        config.model.vocab_size,
+        config.data.max_target_length,
+        config.training.seed,
+    ) == (16, 500, 44, 3)
     assert config.training.epochs == 3  # the default, not the parent's 4
     config = child_config(parent, {"preset": "quality_boost"})
     assert (config.training.epochs, config.diffusion.num_steps, config.training.lr_factor) == (5, 64, 0.5)
@@ -166,23 +214,40 @@ def test_the_parents_data_goes_altogether(trained, tmp_path):
 
 
 def test_the_task_of_data_without_a_name(tmp_path):
-    """Other data keeps the parent's task; of several all, where the folder holds them, else the first with pairs; what was named stays. Both
-    directions are a matter of the data, too."""
+    """Other data keeps the parent's task; of several all, where the folder holds them, else the first with pairs; what
+    was named stays. Both directions are a matter of the data, too.
+    """
     (tmp_path / "all" / "CC").mkdir(parents=True)
     parts = {"data_dir": str(tmp_path / "all")}, {"data_dir": str(tmp_path)}, {"train_file": "a.jsonl"}
-    expected = {"QT": ["QT"] * 3, "text,CC,qqp": ["text,CC,qqp", "CC", "CC"], "text": ["text", "text", "custom"], "sample": ["custom"] * 3}
+    expected = {
+        "QT": ["QT"] * 3,
+        "text,CC,qqp": ["text,CC,qqp", "CC", "CC"],
+        "text": ["text", "text", "custom"],
+        "sample": ["custom"] * 3,
+    }
     for parents, tasks in expected.items():
         assert [task_for(data, parents) for data in parts] == tasks, parents
     model = new_model(task_name="qqp", symmetric=True)
     save_checkpoint(tmp_path / "parent.pt", model)
     config = child_config(tmp_path / "parent.pt", {"train_file": "mine.jsonl"}).data
     assert (config.task_name, config.symmetric) == ("qqp", False)
-    assert child_config(tmp_path / "parent.pt", {"train_file": "mine.jsonl", "task_name": "custom"}).data.task_name == "custom"
+    assert (
+        child_config(tmp_path / "parent.pt", {"train_file": "mine.jsonl", "task_name": "custom"}).data.task_name
+        == "custom"
+    )
     assert child_config(tmp_path / "parent.pt", {"epochs": 1}).data.symmetric
 
 
 @pytest.mark.parametrize(
-    "key", ["model_name_or_path: mini", "copy_head: false", "attention: full", "timestep: prefix", "max_target_length: 12", "dropout: 0.3"]
+    "key",
+    [
+        "model_name_or_path: mini",
+        "copy_head: false",
+        "attention: full",
+        "timestep: prefix",
+        "max_target_length: 12",
+        "dropout: 0.3",
+    ],
 )
 def test_a_preset_may_not_change_what_belongs_to_the_weights(trained, tmp_path, key):
     """A preset that sets architecture, vocabulary or the size of the length head is refused, and named."""
@@ -194,21 +259,35 @@ def test_a_preset_may_not_change_what_belongs_to_the_weights(trained, tmp_path, 
 
 def test_longer_sequences_than_positions_are_refused(trained, tmp_path):
     """--max_length beyond the parent's positions is one line before training, not a crash in it."""
-    result = run("continue_training", "--model_dir", trained, "--max_length", "5000", "--output_dir", tmp_path / "out", *QUICK)
+    result = run(
+        "continue_training", "--model_dir", trained, "--max_length", "5000", "--output_dir", tmp_path / "out", *QUICK
+    )
     assert result.code == 2 and "max_length" in result.err and result.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
 def test_new_noise_takes_effect(trained, tmp_path):
     """A child with another schedule and lambda is trained and saved with these."""
-    argv = ("--model_dir", trained, "--schedule", "cosine", "--word_freq_lambda", "0.3", "--output_dir", tmp_path / "out", *QUICK)
+    argv = (
+        "--model_dir",
+        trained,
+        "--schedule",
+        "cosine",
+        "--word_freq_lambda",
+        "0.3",
+        "--output_dir",
+        tmp_path / "out",
+        *QUICK,
+    )
     assert run("continue_training", *argv).code == 0
     schedule = load_checkpoint(only_child(tmp_path / "out") / "best_model.pt").schedule
     assert (schedule.name, schedule.word_freq_lambda) == ("cosine", 0.3)
 
 
 def test_newest_run_is_the_default(own_run, tmp_path, monkeypatch):
-    """Without --checkpoint and --model_dir the newest best_model.pt below runs/ is the parent; the child lands there too."""
+    """Without --checkpoint and --model_dir the newest best_model.pt below runs/ is the parent; the child lands there
+    too.
+    """
     monkeypatch.chdir(tmp_path)
     older = Path(shutil.copytree(own_run, tmp_path / "runs" / "older"))
     newer = Path(shutil.copytree(own_run, tmp_path / "runs" / "newer"))
@@ -237,7 +316,9 @@ def test_the_menu(own_run, tmp_path):
 
 
 def test_dry_run_of_a_child_leaves_nothing(own_run, tmp_path, monkeypatch):
-    """continue_training.py --dry_run goes through all stages and leaves the parent's folder and everything else as it was."""
+    """continue_training.py --dry_run goes through all stages and leaves the parent's folder and everything else as it
+    was.
+    """
     monkeypatch.chdir(tmp_path)
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))

@@ -1,4 +1,6 @@
-"""A compiled encoder computes the same for batches of any size, and what cannot be compiled is left alone with a reason."""
+"""A compiled encoder computes the same for batches of any size, and what cannot be compiled is left alone with a
+reason.
+"""
 
 import torch
 from helpers import BERT_MASK, make_batch, make_denoiser
@@ -7,7 +9,9 @@ from diffusion_bert.compiling import compile_encoder
 
 
 def test_same_numbers_and_names():
-    """Traced and run without code generation (which takes minutes): the same log mu for two shapes by both ways, gradients, names of weights."""
+    """Traced and run without code generation (which takes minutes): the same log mu for two shapes by both ways,
+    gradients, names of weights.
+    """
     plain, compiled = make_denoiser(), make_denoiser()
     assert compile_encoder(compiled, backend="aot_eager") is None
     assert compiled.mlm.bert.encoder._compiled_call_impl is not None
@@ -34,4 +38,6 @@ def test_what_cannot_be_compiled(monkeypatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("CXX", raising=False)
     denoiser = make_denoiser()
-    assert "no compiler found (g++" in compile_encoder(denoiser) and denoiser.mlm.bert.encoder._compiled_call_impl is None
+    assert (
+        "no compiler found (g++" in compile_encoder(denoiser) and denoiser.mlm.bert.encoder._compiled_call_impl is None
+    )

@@ -9,7 +9,11 @@ from tiny import refusal
 from diffusion_bert.config import CONFIG_DIR, TRAINING_SECTIONS, RunConfig, SamplingConfig, build, load_preset
 
 SECTIONS = (*TRAINING_SECTIONS, SamplingConfig)
-FIELDS = [pytest.param(section, f, id=f"{section.__name__}.{f.name}") for section in SECTIONS for f in dataclasses.fields(section)]
+FIELDS = [
+    pytest.param(section, f, id=f"{section.__name__}.{f.name}")
+    for section in SECTIONS
+    for f in dataclasses.fields(section)
+]
 
 
 @pytest.mark.parametrize("section, f", FIELDS)
@@ -27,7 +31,9 @@ def test_field_names_are_unique_over_the_training_sections():
 
 def test_flat_round_trip_through_yaml():
     """from_flat and to_flat are inverse, also by way of a YAML file's text."""
-    config = RunConfig.from_flat({"task_name": "qqp", "lr": 1e-5, "max_steps": 7, "copy_head": False, "max_minutes": 2, "data_dir": "None"})
+    config = RunConfig.from_flat(
+        {"task_name": "qqp", "lr": 1e-5, "max_steps": 7, "copy_head": False, "max_minutes": 2, "data_dir": "None"}
+    )
     again = RunConfig.from_flat(yaml.safe_load(yaml.safe_dump(config.to_flat())))
     assert again == config
     assert again.training.max_minutes == 2.0 and again.data.data_dir == "None" and again.model.copy_head is False
@@ -35,7 +41,8 @@ def test_flat_round_trip_through_yaml():
 
 
 @pytest.mark.parametrize(
-    "typed, meant", [("batchsize", "batch_size"), ("learning_rate", None), ("word_frequency_lambda", "word_freq_lambda"), (5, None)]
+    "typed, meant",
+    [("batchsize", "batch_size"), ("learning_rate", None), ("word_frequency_lambda", "word_freq_lambda"), (5, None)],
 )
 def test_unknown_key_names_the_nearest(typed, meant):
     """A mistyped key is refused with the origin, the key and the nearest known one."""
@@ -86,7 +93,8 @@ def test_wrong_values_are_refused(key, value, expected):
 
 
 @pytest.mark.parametrize(
-    "key, value, stored", [("lr", "5e-4", 5e-4), ("lr", 1, 1.0), ("weight_decay", 0, 0.0), ("max_steps", None, None), ("data_dir", "5", "5")]
+    "key, value, stored",
+    [("lr", "5e-4", 5e-4), ("lr", 1, 1.0), ("weight_decay", 0, 0.0), ("max_steps", None, None), ("data_dir", "5", "5")],
 )
 def test_lenient_values(key, value, stored):
     """YAML's 5e-4 (text) and whole numbers are good floats; None is good where the setting is optional."""
@@ -131,7 +139,7 @@ def test_limits_belong_to_the_legal_side(settings):
     RunConfig.from_flat(settings)
 
 
-# ---- presets ----------------------------------------------------------------------------------------------------------------------------
+# ---- presets -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", sorted(CONFIG_DIR.glob("*.yaml")), ids=lambda path: path.stem)

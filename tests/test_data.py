@@ -1,4 +1,6 @@
-"""From pairs to batches: nothing cut, every example once an epoch, the layout by hand, the same batches on every machine."""
+"""From pairs to batches: nothing cut, every example once an epoch, the layout by hand, the same batches on every
+machine.
+"""
 
 import numpy as np
 import pytest
@@ -21,14 +23,19 @@ PARAPHRASE, CONTINUED, COLON, A, B, C, D, E = range(5, 13)
 
 def many(size: int = 700, config: DataConfig | None = None):
     """Encoded grammar pairs and their collator."""
-    return encode_pairs(grammar_pairs("train", size), tiny_tokenizer(), config or DataConfig(), PROMPT), Collator(tiny_tokenizer(), PROMPT)
+    return encode_pairs(grammar_pairs("train", size), tiny_tokenizer(), config or DataConfig(), PROMPT), Collator(
+        tiny_tokenizer(), PROMPT
+    )
 
 
 def same(one: Batch, two: Batch) -> bool:
-    return all(torch.equal(getattr(one, name), getattr(two, name)) for name in ("input_ids", "source_length", "prompt_length", "target_length"))
+    return all(
+        torch.equal(getattr(one, name), getattr(two, name))
+        for name in ("input_ids", "source_length", "prompt_length", "target_length")
+    )
 
 
-# ---- encoding ---------------------------------------------------------------------------------------------------------------------------
+# ---- encoding ------------------------------------------------------------------------------------------------------
 
 
 def test_encoded_pairs_round_trip():
@@ -37,9 +44,9 @@ def test_encoded_pairs_round_trip():
     data = encode_pairs(pairs, tiny_tokenizer(), DataConfig(), PROMPT)
     assert len(data) == len(pairs) and data.kept.tolist() == list(range(len(pairs))) and not data.notes
     for index, pair in enumerate(pairs):
-        assert data.source(index).tolist() == tiny_tokenizer().encode(pair.source or "") and data.target(index).tolist() == tiny_tokenizer().encode(
-            pair.target
-        )
+        assert data.source(index).tolist() == tiny_tokenizer().encode(pair.source or "") and data.target(
+            index
+        ).tolist() == tiny_tokenizer().encode(pair.target)
     assert data.source_lengths.tolist() == [len(data.source(index)) for index in range(len(data))]
     assert data.target_lengths.tolist() == [len(data.target(index)) for index in range(len(data))]
     assert data.has_source.tolist() == [True] * 40 + [False, True]
@@ -47,8 +54,12 @@ def test_encoded_pairs_round_trip():
 
 
 def test_what_does_not_fit_is_left_out_and_counted():
-    """At the limits a pair is kept, one piece over it is left out, each reason with its count; the kept ones are whole."""
-    config = DataConfig(max_length=20, max_target_length=8)  # 20 - [CLS] - 2 [SEP] - prompt of 2 = 15 for source and target
+    """At the limits a pair is kept, one piece over it is left out, each reason with its count; the kept ones are
+    whole.
+    """
+    config = DataConfig(
+        max_length=20, max_target_length=8
+    )  # 20 - [CLS] - 2 [SEP] - prompt of 2 = 15 for source and target
     pairs = [
         Pair("a", " ".join("b" * 8)),
         Pair("a", " ".join("b" * 9)),
@@ -65,7 +76,12 @@ def test_what_does_not_fit_is_left_out_and_counted():
     assert [data.target(index).tolist() for index in range(4)] == [[B] * 8, [B] * 8, [C], [D]]
     assert len(data.notes) == 3
     for note, words in zip(
-        data.notes, ("1 of 8 rows left out: targets longer", "2 of 8 rows left out: pairs longer", "1 of 8 rows left out: targets without")
+        data.notes,
+        (
+            "1 of 8 rows left out: targets longer",
+            "2 of 8 rows left out: pairs longer",
+            "1 of 8 rows left out: targets without",
+        ),
     ):
         assert note.startswith(words)
 
@@ -81,7 +97,11 @@ def test_no_sequence_exceeds_max_length(prompt):
         Pair(None, "c " * target) for target in range(1, 20)
     ]
     data = encode_pairs(pairs, tokenizer, config, prompt)
-    all_widths = [batch.input_ids.shape[1] for epoch in range(3) for batch in EpochBatches(data, Collator(tokenizer, prompt), config, 64, 0, epoch)]
+    all_widths = [
+        batch.input_ids.shape[1]
+        for epoch in range(3)
+        for batch in EpochBatches(data, Collator(tokenizer, prompt), config, 64, 0, epoch)
+    ]
     assert max(all_widths) <= 24
 
 
@@ -99,13 +119,16 @@ def test_blocks_change_nothing(monkeypatch):
     parts = encode_pairs(pairs, tiny_tokenizer(), DataConfig(), PROMPT)
     assert BLOCK > 1000 and whole.notes == parts.notes and len(whole.notes) == 1
     for name in ("ids", "offsets", "has_source", "kept"):
-        assert np.array_equal(getattr(whole, name), getattr(parts, name)) and getattr(whole, name).dtype == getattr(parts, name).dtype
+        assert (
+            np.array_equal(getattr(whole, name), getattr(parts, name))
+            and getattr(whole, name).dtype == getattr(parts, name).dtype
+        )
     targets = np.concatenate([whole.target(index) for index in range(len(whole))])
     for size in (1, 7, 51, 1000):
         assert np.array_equal(np.concatenate(list(whole.target_blocks(size))), targets)
 
 
-# ---- the layout of a batch --------------------------------------------------------------------------------------------------------------
+# ---- the layout of a batch -----------------------------------------------------------------------------------------
 
 
 def test_layout_by_hand():
@@ -117,7 +140,11 @@ def test_layout_by_hand():
         [CLS, SEP, A, SEP, PAD, PAD, PAD, PAD, PAD, PAD],
         [CLS, CONTINUED, COLON, A, SEP, B, C, SEP, PAD, PAD],
     ]
-    assert batch.source_length.tolist() == [6, 2, 5] and batch.prompt_length.tolist() == [2, 0, 2] and batch.target_length.tolist() == [3, 1, 2]
+    assert (
+        batch.source_length.tolist() == [6, 2, 5]
+        and batch.prompt_length.tolist() == [2, 0, 2]
+        and batch.target_length.tolist() == [3, 1, 2]
+    )
 
     def drawn(mask) -> list[str]:
         return ["".join(".x"[int(value)] for value in row) for row in mask]
@@ -126,7 +153,11 @@ def test_layout_by_hand():
     assert drawn(batch.target_mask) == ["......xxx.", "..x.......", ".....xx..."]
     assert drawn(batch.copyable) == ["...xx.....", "..........", "...x......"]
     assert drawn(batch.is_target_segment) == ["......xxxx", "..xxxxxxxx", ".....xxxxx"]
-    assert batch.source_ids().tolist() == [[CLS, PARAPHRASE, COLON, A, B, SEP], [CLS, SEP] + [PAD] * 4, [CLS, CONTINUED, COLON, A, SEP, PAD]]
+    assert batch.source_ids().tolist() == [
+        [CLS, PARAPHRASE, COLON, A, B, SEP],
+        [CLS, SEP] + [PAD] * 4,
+        [CLS, CONTINUED, COLON, A, SEP, PAD],
+    ]
     assert (batch.pad_id, batch.mask_id, len(batch)) == (PAD, MASK, 3) and batch.input_ids.dtype == torch.int64
 
 
@@ -136,7 +167,9 @@ def by_hand(data: EncodedPairs, collator: Collator, index: int, skill: int, cut:
     if skill == PAIR:
         return PAIR, data.source(index), target
     if skill == CONTINUE:
-        starts = [place for place in range(1, len(target)) if not collator.tokenizer.tokens[target[place]].startswith("##")]
+        starts = [
+            place for place in range(1, len(target)) if not collator.tokenizer.tokens[target[place]].startswith("##")
+        ]
         if starts:
             place = starts[int(cut * len(starts))]
             return CONTINUE, target[:place], target[place:]
@@ -160,12 +193,20 @@ def unpadded(batch: Batch) -> list[tuple[list[int], int, int, int]]:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_gather_and_batch_are_the_slow_way_made_fast(seed):
-    """Random examples of random skills and cuts come out as the lists written by hand, through both ways into a batch."""
+    """Random examples of random skills and cuts come out as the lists written by hand, through both ways into a
+    batch.
+    """
     rng = np.random.default_rng(seed)
     texts = [" ".join(rng.choice(["a", "b", "ae", "aee", "c"], size=rng.integers(1, 9))) for _ in range(60)]
     texts[::7] = ["aee"] * len(texts[::7])
-    pairs = [Pair(None if rng.random() < 0.2 else "" if rng.random() < 0.2 else texts[rng.integers(60)], text) for text in texts]
-    data, collator = encode_pairs(pairs, WORDS, DataConfig(), "" if seed % 3 == 0 else PROMPT), Collator(WORDS, "" if seed % 3 == 0 else PROMPT)
+    pairs = [
+        Pair(None if rng.random() < 0.2 else "" if rng.random() < 0.2 else texts[rng.integers(60)], text)
+        for text in texts
+    ]
+    data, collator = (
+        encode_pairs(pairs, WORDS, DataConfig(), "" if seed % 3 == 0 else PROMPT),
+        Collator(WORDS, "" if seed % 3 == 0 else PROMPT),
+    )
     indices, cuts = rng.integers(len(data), size=rng.integers(1, 40)), rng.random(40, dtype=np.float32)
     cuts[::5] = np.nextafter(np.float32(1), np.float32(0))
     skills = rng.integers(3, size=len(indices)).astype(np.int8)
@@ -189,20 +230,32 @@ def test_continue_cuts_at_word_boundaries_only():
 
 
 def test_continue_reaches_every_boundary():
-    """The cut runs over all word boundaries of a target; a single word cannot be continued and is written without a source."""
-    collator, data = Collator(WORDS, PROMPT), encode_pairs([Pair("a", "ae b ce d"), Pair("a", "aee")], WORDS, DataConfig(), PROMPT)
+    """The cut runs over all word boundaries of a target; a single word cannot be continued and is written without a
+    source.
+    """
+    collator, data = (
+        Collator(WORDS, PROMPT),
+        encode_pairs([Pair("a", "ae b ce d"), Pair("a", "aee")], WORDS, DataConfig(), PROMPT),
+    )
     assert data.target(0).tolist() == [A, E, B, C, E, D]
     batch = collator.gather(data, np.array([0, 0, 0, 1]), np.full(4, CONTINUE), np.array([0.0, 0.34, 0.67, 0.5]))
-    assert (batch.source_length - batch.prompt_length - 2).tolist() == [2, 3, 5, 0] and batch.prompt_length.tolist() == [2, 2, 2, 0]
+    assert (batch.source_length - batch.prompt_length - 2).tolist() == [
+        2,
+        3,
+        5,
+        0,
+    ] and batch.prompt_length.tolist() == [2, 2, 2, 0]
     assert batch.input_ids[3].tolist()[:6] == [CLS, SEP, A, E, E, SEP]
 
 
-# ---- epochs -----------------------------------------------------------------------------------------------------------------------------
+# ---- epochs --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size, batch_size", [(700, 32), (700, 7), (10, 64), (1, 1), (64, 64)])
 def test_every_example_once_per_epoch(size, batch_size):
-    """An epoch's batches are a permutation of the examples: the last partial batch is kept, a batch may be larger than the data."""
+    """An epoch's batches are a permutation of the examples: the last partial batch is kept, a batch may be larger than
+    the data.
+    """
     data, collator = many(size)
     epoch = EpochBatches(data, collator, DataConfig(), batch_size, seed=1, epoch=0)
     batches = [epoch.indices(number) for number in range(len(epoch))]
@@ -239,7 +292,9 @@ def test_shares_of_the_skills():
 
 @pytest.mark.parametrize("shares, limit", [((0.0, 0.0), 0.02), ((0.1, 0.1), 0.11), ((0.5, 0.5), 0.06)])
 def test_padding_is_rare(shares, limit):
-    """Rows of like length share a batch; those without a source need some padding, for no batch may hold one skill only."""
+    """Rows of like length share a batch; those without a source need some padding, for no batch may hold one skill
+    only.
+    """
     config = DataConfig(source_dropout=shares[0], continue_share=shares[1])
     data, collator = many()
     batches = [batch for epoch in range(2) for batch in EpochBatches(data, collator, config, 32, 0, epoch)]
@@ -250,20 +305,28 @@ def test_padding_is_rare(shares, limit):
 def test_padding_of_the_sample_task():
     """On the bundled pairs, with the default shares, less than 8 % of the places are padding."""
     config = DataConfig()
-    data, collator = encode_pairs(grammar_pairs("train", 24_000)[::3], tiny_tokenizer(), config, PROMPT), Collator(tiny_tokenizer(), PROMPT)
+    data, collator = (
+        encode_pairs(grammar_pairs("train", 24_000)[::3], tiny_tokenizer(), config, PROMPT),
+        Collator(tiny_tokenizer(), PROMPT),
+    )
     batches = list(EpochBatches(data, collator, config, 64, 0, 0))
     places, padding = sum(batch.valid.numel() for batch in batches), sum(int((~batch.valid).sum()) for batch in batches)
     assert len(data) == 8_000 and padding / places < 0.08
 
 
 def test_skills_are_mixed_within_batches():
-    """Every whole batch holds pairs and others; short and long batches differ in their shares, but the long ones have others too."""
+    """Every whole batch holds pairs and others; short and long batches differ in their shares, but the long ones have
+    others too.
+    """
     data, collator = many(2_000)
     epoch = EpochBatches(data, collator, DataConfig(source_dropout=0.2, continue_share=0.2), 50, 0, 0)
     batches = [epoch.indices(number) for number in range(len(epoch))]
     shares = np.array([(epoch.skills[batch] == PAIR).mean() for batch in batches])
     assert shares.min() > 0.2 and shares.max() < 1
-    assert all(set(epoch.skills[batch]) >= {PAIR, NO_SOURCE} or set(epoch.skills[batch]) >= {PAIR, CONTINUE} for batch in batches)
+    assert all(
+        set(epoch.skills[batch]) >= {PAIR, NO_SOURCE} or set(epoch.skills[batch]) >= {PAIR, CONTINUE}
+        for batch in batches
+    )
 
 
 def test_rows_of_a_batch_are_not_sorted():
@@ -278,7 +341,9 @@ def test_rows_of_a_batch_are_not_sorted():
 
 @pytest.mark.parametrize("tokens, batch_size", [(128, 1000), (400, 64), (2000, 16), (10_000, 10_000)])
 def test_tokens_per_batch(tokens, batch_size):
-    """Rows x width stays within the limit, rows within batch_size; every example once; the limit is used; seed and epoch decide."""
+    """Rows x width stays within the limit, rows within batch_size; every example once; the limit is used; seed and
+    epoch decide.
+    """
     config = DataConfig(max_length=96, max_target_length=40, tokens_per_batch=tokens)
     data, collator = many(500, config)
     one, two = (EpochBatches(data, collator, config, batch_size, 3, epoch) for epoch in (0, 1))
@@ -289,11 +354,15 @@ def test_tokens_per_batch(tokens, batch_size):
         assert np.mean(sizes) > 0.7 * tokens
     again = EpochBatches(data, collator, config, batch_size, 3, 0)
     assert all(map(same, one, again)) and len(again) == len(one)
-    assert not all(np.array_equal(one.indices(number), two.indices(number)) for number in range(min(len(one), len(two))))
+    assert not all(
+        np.array_equal(one.indices(number), two.indices(number)) for number in range(min(len(one), len(two)))
+    )
 
 
 def test_share_of_continued_texts():
-    """text_continue_share divides plain texts between continuing and writing without a source, and leaves pairs alone."""
+    """text_continue_share divides plain texts between continuing and writing without a source, and leaves pairs
+    alone.
+    """
     tokenizer = tiny_tokenizer()
     texts = [Pair(None, pair.target) for pair in grammar_pairs("train", 700)]
     data = encode_pairs([*texts, *grammar_pairs("train", 700)], tokenizer, DataConfig(), "paraphrase:")
@@ -311,7 +380,9 @@ def test_plain_texts_are_never_pairs():
     """A text without a source is continued or written without one, half and half, whatever the shares say."""
     texts = [Pair(None, pair.target) for pair in grammar_pairs("train", 700)]
     data = encode_pairs(texts, tiny_tokenizer(), DataConfig(), PROMPT)
-    skills = EpochBatches(data, Collator(tiny_tokenizer(), PROMPT), DataConfig(source_dropout=0.0, continue_share=0.0), 32, 0, 0).skills
+    skills = EpochBatches(
+        data, Collator(tiny_tokenizer(), PROMPT), DataConfig(source_dropout=0.0, continue_share=0.0), 32, 0, 0
+    ).skills
     assert not (skills == PAIR).any() and (skills == CONTINUE).mean() == pytest.approx(0.5, abs=0.08)
 
 
@@ -326,15 +397,27 @@ def test_workers_change_nothing():
 
 
 def test_fixed_batches():
-    """Validation batches: all examples once, sorted by length, the same every time; a limit takes an even spread; texts go without source."""
+    """Validation batches: all examples once, sorted by length, the same every time; a limit takes an even spread; texts
+    go without source.
+    """
     data, collator = many(100)
     batches = fixed_batches(data, collator, 16)
     assert all(map(same, batches, fixed_batches(data, collator, 16)))
-    targets = sorted(tuple(row[mask].tolist()) for batch in batches for row, mask in zip(batch.input_ids, batch.target_mask))
+    targets = sorted(
+        tuple(row[mask].tolist()) for batch in batches for row, mask in zip(batch.input_ids, batch.target_mask)
+    )
     assert targets == sorted(tuple(data.target(index).tolist()) for index in range(len(data)))
     lengths = [length for batch in batches for length in (batch.source_length + batch.target_length).tolist()]
     assert lengths == sorted(lengths)
-    assert sum(map(len, fixed_batches(data, collator, 16, limit=10))) == 10 and sum(map(len, fixed_batches(data, collator, 16, limit=1000))) == 100
-    texts = encode_pairs([Pair(None, "how can i cook ?"), Pair("why ?", "what ?")], tiny_tokenizer(), DataConfig(), PROMPT)
+    assert (
+        sum(map(len, fixed_batches(data, collator, 16, limit=10))) == 10
+        and sum(map(len, fixed_batches(data, collator, 16, limit=1000))) == 100
+    )
+    texts = encode_pairs(
+        [Pair(None, "how can i cook ?"), Pair("why ?", "what ?")], tiny_tokenizer(), DataConfig(), PROMPT
+    )
     batch = fixed_batches(texts, collator)[0]
-    assert sorted(zip(batch.prompt_length.tolist(), batch.source_length.tolist())) == [(0, 2), (2, 4 + len(tiny_tokenizer().encode("why ?")))]
+    assert sorted(zip(batch.prompt_length.tolist(), batch.source_length.tolist())) == [
+        (0, 2),
+        (2, 4 + len(tiny_tokenizer().encode("why ?"))),
+    ]

@@ -9,7 +9,15 @@ from tiny import grammar_pairs, new_model, save_bert, tiny_config, tiny_model
 
 from diffusion_bert.config import SamplingConfig
 from diffusion_bert.data import CONTINUE, NO_SOURCE, PAIR, Collator
-from diffusion_bert.decoding import Canvas, blank_canvas, decode, drawn_lengths, length_log_probs, prepare, spread_lengths
+from diffusion_bert.decoding import (
+    Canvas,
+    blank_canvas,
+    decode,
+    drawn_lengths,
+    length_log_probs,
+    prepare,
+    spread_lengths,
+)
 from diffusion_bert.model import DiffusionModel, build_model, fit_schedule
 from diffusion_bert.samplers import SAMPLERS
 from diffusion_bert.steering import CONTINUATION, FREE, NEW_WORD
@@ -32,9 +40,20 @@ def mixed_canvases(model: DiffusionModel, count: int = 14, seed: int = 0) -> lis
         if number % 2:
             canvases.append(blank_canvas(skill, source, rng.randint(1, 12), tokenizer.mask_id))
         else:
-            words = [tokenizer.mask_id if rng.random() < 0.6 else index for index in tokenizer.encode(pairs[number].target)[:15]]
+            words = [
+                tokenizer.mask_id if rng.random() < 0.6 else index
+                for index in tokenizer.encode(pairs[number].target)[:15]
+            ]
             words[0] = tokenizer.mask_id
-            canvases.append(Canvas(skill, source, words, rng.uniform(0.2, 1.0), [rng.choice([FREE, NEW_WORD, CONTINUATION]) for _ in words]))
+            canvases.append(
+                Canvas(
+                    skill,
+                    source,
+                    words,
+                    rng.uniform(0.2, 1.0),
+                    [rng.choice([FREE, NEW_WORD, CONTINUATION]) for _ in words],
+                )
+            )
     return canvases
 
 
@@ -44,11 +63,14 @@ def ids(outputs) -> list[list[int]]:
 
 @each_attention
 def test_batch_size_changes_neither_words_nor_order(attention):
-    """At temperature 0 every canvas gets the same words alone, in small batches and in one large one, in the order given."""
+    """At temperature 0 every canvas gets the same words alone, in small batches and in one large one, in the order
+    given.
+    """
     model = tiny_model(attention)
     canvases = mixed_canvases(model)
     one, some, all_at_once = (
-        ids(decode(model, canvases, SamplingConfig(temperature=0.0, num_steps=5, batch_size=size), collator_of(model))) for size in (1, 3, 64)
+        ids(decode(model, canvases, SamplingConfig(temperature=0.0, num_steps=5, batch_size=size), collator_of(model)))
+        for size in (1, 3, 64)
     )
     assert one == some == all_at_once
     assert [len(words) for words in one] == [len(canvas.words) for canvas in canvases]
@@ -73,7 +95,9 @@ def test_given_words_stay_and_masks_go(attention, sampler):
     """Words on the canvas come back, every [MASK] is replaced, and no call is counted for nothing."""
     model = tiny_model(attention)
     canvases = mixed_canvases(model)
-    outputs = decode(model, canvases, SamplingConfig(sampler=sampler, num_steps=6, temperature=1.0), collator_of(model), seed=3)
+    outputs = decode(
+        model, canvases, SamplingConfig(sampler=sampler, num_steps=6, temperature=1.0), collator_of(model), seed=3
+    )
     for canvas, output in zip(canvases, outputs):
         assert model.tokenizer.mask_id not in output.ids
         assert all(given in (model.tokenizer.mask_id, word) for given, word in zip(canvas.words, output.ids))
@@ -91,7 +115,10 @@ def test_constraints_hold(attention, sampler, temperature):
     continuation = model.tokenizer.continuation
     seen = {FREE: 0, NEW_WORD: 0, CONTINUATION: 0}
     for canvas, output in zip(
-        canvases, decode(model, canvases, SamplingConfig(sampler=sampler, num_steps=4, temperature=temperature), collator_of(model))
+        canvases,
+        decode(
+            model, canvases, SamplingConfig(sampler=sampler, num_steps=4, temperature=temperature), collator_of(model)
+        ),
     ):
         for given, kind, word in zip(canvas.words, canvas.constraints, output.ids):
             if given == model.tokenizer.mask_id and kind != FREE:
@@ -102,10 +129,14 @@ def test_constraints_hold(attention, sampler, temperature):
 
 @each_attention
 def test_unwritable_tokens_never_appear(attention):
-    """Even where the network likes them best and the source holds them, specials, [UNK] and unused entries are never written."""
+    """Even where the network likes them best and the source holds them, specials, [UNK] and unused entries are never
+    written.
+    """
     model = new_model(attention=attention)
     model.tokenizer = copy.copy(model.tokenizer)
-    model.tokenizer.tokens = [f"[unused{index}]" if 50 <= index < 60 else token for index, token in enumerate(model.tokenizer.tokens)]
+    model.tokenizer.tokens = [
+        f"[unused{index}]" if 50 <= index < 60 else token for index, token in enumerate(model.tokenizer.tokens)
+    ]
     unwritable = model.tokenizer.unwritable_ids
     assert set(unwritable) == {0, 1, 2, 3, 4, *range(50, 60)}
     with torch.no_grad():
@@ -113,7 +144,14 @@ def test_unwritable_tokens_never_appear(attention):
     canvases = [blank_canvas(PAIR, [model.tokenizer.unk_id, 55, 70] * 4, 6, model.tokenizer.mask_id) for _ in range(8)]
     canvases += [blank_canvas(NO_SOURCE, [], 6, model.tokenizer.mask_id) for _ in range(8)]
     for temperature in (0.0, 1.0, 50.0):
-        words = sum(ids(decode(model, canvases, SamplingConfig(temperature=temperature, num_steps=3, top_p=1.0), collator_of(model))), [])
+        words = sum(
+            ids(
+                decode(
+                    model, canvases, SamplingConfig(temperature=temperature, num_steps=3, top_p=1.0), collator_of(model)
+                )
+            ),
+            [],
+        )
         assert not set(words) & set(unwritable)
 
 
@@ -126,7 +164,9 @@ def test_a_padded_vocabulary_is_never_written(tmp_path):
     with torch.no_grad():
         model.denoiser.mlm.cls.predictions.bias[model.tokenizer.vocab_size :] = 30.0
     canvases = [blank_canvas(PAIR, [8, 9], 8, model.tokenizer.mask_id) for _ in range(4)]
-    words = sum(ids(decode(model, canvases, SamplingConfig(temperature=20.0, num_steps=3, top_p=1.0), collator_of(model))), [])
+    words = sum(
+        ids(decode(model, canvases, SamplingConfig(temperature=20.0, num_steps=3, top_p=1.0), collator_of(model))), []
+    )
     assert max(words) < model.tokenizer.vocab_size
 
 
@@ -135,14 +175,22 @@ def test_seeds(sampler):
     """The same seed gives the same words, another seed others."""
     model = tiny_model()
     options = SamplingConfig(sampler=sampler, num_steps=4, temperature=1.0)
-    one, two, other = (ids(decode(model, mixed_canvases(model), options, collator_of(model), seed)) for seed in (1, 1, 2))
+    one, two, other = (
+        ids(decode(model, mixed_canvases(model), options, collator_of(model), seed)) for seed in (1, 1, 2)
+    )
     assert one == two != other
 
 
 def test_progress_counts_every_canvas():
     """progress hears of every finished batch; the counts add up."""
     model, heard = tiny_model(), []
-    decode(model, mixed_canvases(model), SamplingConfig(num_steps=2, batch_size=4), collator_of(model), progress=heard.append)
+    decode(
+        model,
+        mixed_canvases(model),
+        SamplingConfig(num_steps=2, batch_size=4),
+        collator_of(model),
+        progress=heard.append,
+    )
     assert heard == [4, 4, 4, 2]
 
 
@@ -196,18 +244,22 @@ def test_time_correction_is_an_option():
     assert not torch.allclose(log_mu(model, True), log_mu(model, False))
 
 
-# ---- lengths ----------------------------------------------------------------------------------------------------------------------------
+# ---- lengths -------------------------------------------------------------------------------------------------------
 
 
 @each_attention
 def test_length_distribution(attention):
-    """p(length | source) is a distribution over 1..max_target_length, the same in any batch; what would not fit has none."""
+    """p(length | source) is a distribution over 1..max_target_length, the same in any batch; what would not fit has
+    none.
+    """
     model, collator = tiny_model(attention), collator_of(tiny_model(attention))
     sources = [(PAIR, [70] * 5), (NO_SOURCE, []), (PAIR, [70] * 40), (PAIR, [70] * (64 - 3 - 2 - 1))]
     log_probs = length_log_probs(model, sources, collator)
     assert log_probs.shape == (4, 24)
     torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(4))
-    torch.testing.assert_close(log_probs, length_log_probs(model, sources, collator, batch_size=1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        log_probs, length_log_probs(model, sources, collator, batch_size=1), rtol=1e-4, atol=1e-5
+    )
     # [CLS] paraphrase : source [SEP] target [SEP]
     assert log_probs.isfinite().sum(-1).tolist() == [24, 24, 64 - 3 - 2 - 40, 1]
 
@@ -222,7 +274,9 @@ def test_spread_lengths():
 
 
 def test_drawn_lengths():
-    """Draws follow p(length)^(1/temperature) among the likeliest; at temperature 0 it is the likeliest; one without probability never comes."""
+    """Draws follow p(length)^(1/temperature) among the likeliest; at temperature 0 it is the likeliest; one without
+    probability never comes.
+    """
     probs, rng = torch.tensor([0.1, 0.5, 0.0, 0.4]), random.Random(0)
     for temperature in (1.0, 0.5):
         drawn = torch.tensor(drawn_lengths(probs.log(), 20_000, 2, temperature, rng))

@@ -1,4 +1,6 @@
-"""The denoiser: a proper mu, source isolation, the cached path, time conditioning, padding and the copy head, on tiny random BERTs in float64."""
+"""The denoiser: a proper mu, source isolation, the cached path, time conditioning, padding and the copy head, on tiny
+random BERTs in float64.
+"""
 
 import math
 from dataclasses import replace
@@ -34,7 +36,7 @@ def differ(actual, expected):
     assert float((actual - expected).abs().max()) > 1e-6
 
 
-# ---- mu --------------------------------------------------------------------------------------------------------------------------------
+# ---- mu ------------------------------------------------------------------------------------------------------------
 
 
 @each_attention
@@ -42,7 +44,9 @@ def differ(actual, expected):
 @pytest.mark.parametrize("copy_head", (False, True))
 @torch.no_grad()
 def test_mu_is_a_distribution(attention, timestep, copy_head):
-    """log mu has one row per masked target word in row-major order, sums to 1, and gives [PAD], [CLS], [SEP] and [MASK] no mass, all others some."""
+    """log mu has one row per masked target word in row-major order, sums to 1, and gives [PAD], [CLS], [SEP] and [MASK]
+    no mass, all others some.
+    """
     batch = make_batch(mixed_rows())
     x_t = noised(batch)
     log_mu, lengths = make_denoiser(attention=attention, timestep=timestep, copy_head=copy_head)(batch, x_t, TAU)
@@ -70,7 +74,7 @@ def test_nothing_masked():
     assert log_mu.shape == (0, BERT_VOCAB) and bool(lengths.isfinite().all())
 
 
-# ---- attention -------------------------------------------------------------------------------------------------------------------------
+# ---- attention -----------------------------------------------------------------------------------------------------
 
 
 @each_timestep
@@ -83,19 +87,26 @@ def test_source_is_isolated(timestep):
     other_words = make_batch([(source, [30 + i for i in range(len(target))]) for source, target in rows])
     other_lengths = make_batch([(source, target[:1] if len(target) > 1 else target * 6) for source, target in rows])
     for changed, tau in ((other_words, TAU), (other_lengths, TAU), (batch, TAU.flip(0))):
-        close(source_states(denoiser.hidden_states(changed, changed.input_ids, tau), changed), source_states(states, batch))
+        close(
+            source_states(denoiser.hidden_states(changed, changed.input_ids, tau), changed),
+            source_states(states, batch),
+        )
         close(denoiser(changed, noised(changed, 1), tau)[1], lengths)
 
 
 @each_timestep
 @torch.no_grad()
 def test_full_attention_still_has_target_free_lengths(timestep):
-    """full: the target does change the source states, but the length logits come from a pass of their own and do not depend on it or on tau."""
+    """full: the target does change the source states, but the length logits come from a pass of their own and do not
+    depend on it or on tau.
+    """
     denoiser, rows = make_denoiser(attention="full", timestep=timestep), mixed_rows()
     batch = make_batch(rows)
     states, (_, lengths) = denoiser.hidden_states(batch, noised(batch), TAU), denoiser(batch, noised(batch), TAU)
     changed = make_batch([(source, [30 + i for i in range(len(target))]) for source, target in rows])
-    differ(source_states(denoiser.hidden_states(changed, changed.input_ids, TAU), changed), source_states(states, batch))
+    differ(
+        source_states(denoiser.hidden_states(changed, changed.input_ids, TAU), changed), source_states(states, batch)
+    )
     shorter = make_batch([(source, target[:1]) for source, target in rows])
     for other, tau in ((changed, TAU), (shorter, TAU), (batch, TAU.flip(0))):
         close(denoiser(other, noised(other, 2), tau)[1], lengths)
@@ -105,7 +116,9 @@ def test_full_attention_still_has_target_free_lengths(timestep):
 @each_timestep
 @torch.no_grad()
 def test_attention_is_bidirectional(attention, timestep):
-    """The decoder flag makes nothing causal: a later target word changes earlier target states, a later source word earlier source states."""
+    """The decoder flag makes nothing causal: a later target word changes earlier target states, a later source word
+    earlier source states.
+    """
     denoiser = make_denoiser(attention=attention, timestep=timestep)
     batch = make_batch([([5, 10, 11, 12], [20, 21, 22, 23])])
     states = denoiser.hidden_states(batch, batch.input_ids, TAU[:1])[0]
@@ -169,7 +182,7 @@ def test_what_stands_in_the_padding_is_never_read():
     close(denoiser.hidden_states(batch, dirty, TAU)[batch.valid], denoiser.hidden_states(batch, x_t, TAU)[batch.valid])
 
 
-# ---- the cached path -------------------------------------------------------------------------------------------------------------------
+# ---- the cached path -----------------------------------------------------------------------------------------------
 
 
 def target_canvas(batch, x_t: torch.Tensor) -> torch.Tensor:
@@ -184,7 +197,9 @@ def target_canvas(batch, x_t: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("copy_head", (False, True))
 @torch.no_grad()
 def test_cached_path_equals_the_full_pass(timestep, copy_head):
-    """encode_source + target_states + word_log_probs give the full pass' states, mu and length logits, with padding of mixed lengths."""
+    """encode_source + target_states + word_log_probs give the full pass' states, mu and length logits, with padding of
+    mixed lengths.
+    """
     denoiser, batch = make_denoiser(timestep=timestep, copy_head=copy_head), make_batch(mixed_rows())
     x_t = noised(batch)
     full, (log_mu, lengths) = denoiser.hidden_states(batch, x_t, TAU), denoiser(batch, x_t, TAU)
@@ -193,7 +208,10 @@ def test_cached_path_equals_the_full_pass(timestep, copy_head):
     close(source.states[seen], source_states(full, batch))
     canvas = target_canvas(batch, x_t)
     states = denoiser.target_states(source, canvas, batch.target_length, TAU)
-    close(states[torch.arange(canvas.shape[1]) <= batch.target_length[:, None]], full[batch.is_target_segment & batch.valid])
+    close(
+        states[torch.arange(canvas.shape[1]) <= batch.target_length[:, None]],
+        full[batch.is_target_segment & batch.valid],
+    )
     rows, columns = (canvas == BERT_MASK).nonzero(as_tuple=True)
     copyable = batch.copyable[:, : source.input_ids.shape[1]]
     cached_log_mu = denoiser.word_log_probs(states, (rows, columns), source.states, source.input_ids, copyable)
@@ -204,7 +222,9 @@ def test_cached_path_equals_the_full_pass(timestep, copy_head):
 @each_timestep
 @torch.no_grad()
 def test_encoded_source_is_reused_unchanged(timestep):
-    """target_states leaves the cached keys and values as they were, so a second call, also with another length, gives what a fresh one does."""
+    """target_states leaves the cached keys and values as they were, so a second call, also with another length, gives
+    what a fresh one does.
+    """
     denoiser, batch = make_denoiser(timestep=timestep), make_batch(mixed_rows())
     source, canvas = denoiser.encode_source(batch), target_canvas(batch, noised(batch))
     before = [(key.clone(), value.clone()) for key, value in source.keys_values]
@@ -220,27 +240,33 @@ def test_encoded_source_is_reused_unchanged(timestep):
 @each_timestep
 @torch.no_grad()
 def test_select_repeats_and_drops_rows(timestep):
-    """select gives the sources of the rows named, in that order and as often: states, words, lengths, keys and values."""
+    """select gives the sources of the rows named, in that order and as often: states, words, lengths, keys and
+    values.
+    """
     denoiser, batch = make_denoiser(timestep=timestep), make_batch(mixed_rows())
     source, canvas = denoiser.encode_source(batch), target_canvas(batch, noised(batch))
     rows = torch.tensor([3, 0, 0, 2])
     chosen = source.select(rows)
     assert torch.equal(chosen.states, source.states[rows]) and torch.equal(chosen.input_ids, source.input_ids[rows])
-    assert torch.equal(chosen.source_length, batch.source_length[rows]) and torch.equal(chosen.prompt_length, batch.prompt_length[rows])
+    assert torch.equal(chosen.source_length, batch.source_length[rows]) and torch.equal(
+        chosen.prompt_length, batch.prompt_length[rows]
+    )
     all_states = denoiser.target_states(source, canvas, batch.target_length, TAU)
     some = denoiser.target_states(chosen, canvas[rows], batch.target_length[rows], TAU[rows])
     valid = torch.arange(canvas.shape[1]) <= batch.target_length[rows][:, None]
     close(some[valid], all_states[rows][valid])
 
 
-# ---- time ------------------------------------------------------------------------------------------------------------------------------
+# ---- time ----------------------------------------------------------------------------------------------------------
 
 
 @each_attention
 @each_timestep
 @torch.no_grad()
 def test_time_enters_target_positions_only(attention, timestep):
-    """tau changes target states (unless timestep is none) row by row; with isolated attention it changes nothing else."""
+    """tau changes target states (unless timestep is none) row by row; with isolated attention it changes nothing
+    else.
+    """
     denoiser, batch = make_denoiser(attention=attention, timestep=timestep), make_batch(mixed_rows())
     x_t = noised(batch)
     states = denoiser.hidden_states(batch, x_t, TAU)
@@ -259,7 +285,9 @@ def test_time_enters_target_positions_only(attention, timestep):
 
 @torch.no_grad()
 def test_time_embedding_is_continuous():
-    """A function of tau = t / T alone that moves little for a small step, so the number of steps may change after training."""
+    """A function of tau = t / T alone that moves little for a small step, so the number of steps may change after
+    training.
+    """
     torch.manual_seed(0)
     embedding = TimeEmbedding(16, 3).double()
     out = embedding(torch.tensor([0.5, 0.5 + 1e-6, 0.9], dtype=torch.float64))
@@ -267,11 +295,15 @@ def test_time_embedding_is_continuous():
     assert float((out[0] - out[1]).abs().max()) < 1e-3 < float((out[0] - out[2]).abs().max())
 
 
-# ---- the copy head ---------------------------------------------------------------------------------------------------------------------
+# ---- the copy head -------------------------------------------------------------------------------------------------
 
 
-def slow_copy_head(head: CopyHead, log_vocabulary, states, places, all_source_states, source_ids, copyable) -> torch.Tensor:
-    """mu = (1 - g) softmax(vocabulary) + g sum_j a_j [source_j = v], place by place and word by word, as the formula stands."""
+def slow_copy_head(
+    head: CopyHead, log_vocabulary, states, places, all_source_states, source_ids, copyable
+) -> torch.Tensor:
+    """mu = (1 - g) softmax(vocabulary) + g sum_j a_j [source_j = v], place by place and word by word, as the formula
+    stands.
+    """
     result = []
     states = states[places]
     for n, row in enumerate(places[0].tolist()):
@@ -289,8 +321,9 @@ def slow_copy_head(head: CopyHead, log_vocabulary, states, places, all_source_st
 
 
 def copy_case(seed: int = 0):
-    """A copy head and its inputs: a row with duplicated words (one also stands where nothing is copied, as in a prompt), one with a single
-    word, one without a source; [N = 6, T = 4, S = 7, V = 12, D = 8]."""
+    """A copy head and its inputs: a row with duplicated words (one also stands where nothing is copied, as in a
+    prompt), one with a single word, one without a source; [N = 6, T = 4, S = 7, V = 12, D = 8].
+    """
     torch.manual_seed(seed)
     head = CopyHead(8).double()
     source_ids = torch.tensor([[6, 5, 6, 5, 7, 5, 2], [1, 6, 2, 5, 5, 5, 0], [1, 2, 9, 9, 0, 0, 0]])
@@ -298,7 +331,9 @@ def copy_case(seed: int = 0):
     copyable[0, 1:6] = True
     copyable[1, 1] = True
     places = torch.tensor([0, 0, 1, 1, 2, 2]), torch.tensor([0, 3, 1, 2, 0, 3])
-    states, all_source_states, logits = (torch.randn(*shape, dtype=torch.float64) for shape in ((3, 4, 8), (3, 7, 8), (6, 12)))
+    states, all_source_states, logits = (
+        torch.randn(*shape, dtype=torch.float64) for shape in ((3, 4, 8), (3, 7, 8), (6, 12))
+    )
     return head, [logits, states, all_source_states], places, source_ids, copyable
 
 
@@ -308,7 +343,9 @@ FORBIDDEN_HERE = torch.tensor([float("-inf"), float("-inf"), float("-inf")] + [0
 
 @pytest.mark.parametrize("seed", range(3))
 def test_copy_head_equals_the_slow_reference(seed):
-    """Value, and gradient with respect to every input and parameter, of the fast mixture in log space are those of the formula; no NaN anywhere."""
+    """Value, and gradient with respect to every input and parameter, of the fast mixture in log space are those of the
+    formula; no NaN anywhere.
+    """
     head, inputs, places, source_ids, copyable = copy_case(seed)
     weights = torch.randn(6, 12, dtype=torch.float64).softmax(-1)
     gradients, values = [], []
@@ -333,11 +370,17 @@ def test_copy_head_equals_the_slow_reference(seed):
 
 
 def test_copy_head_without_a_source():
-    """A row without copyable words has g = 0 and its mu is the vocabulary's; whatever stands in its padding plays no part."""
+    """A row without copyable words has g = 0 and its mu is the vocabulary's; whatever stands in its padding plays no
+    part.
+    """
     head, (logits, states, all_source_states), places, source_ids, copyable = copy_case()
     log_vocabulary = torch.log_softmax(logits + FORBIDDEN_HERE, dim=-1)
     weights, log_g, log_not_g = head.attend(states, places, all_source_states, copyable)
-    assert torch.equal(log_g[4:], torch.full((2,), float("-inf"))) and not bool(log_not_g[4:].any()) and not bool(weights[4:].any())
+    assert (
+        torch.equal(log_g[4:], torch.full((2,), float("-inf")))
+        and not bool(log_not_g[4:].any())
+        and not bool(weights[4:].any())
+    )
     log_mu = head(log_vocabulary, states, places, all_source_states, source_ids, copyable)
     close(log_mu[4:], log_vocabulary[4:])
     close(weights[:4].sum(-1).double(), torch.ones(4, dtype=torch.float64), atol=1e-6)
@@ -356,17 +399,24 @@ def test_copy_head_is_never_given_the_target():
 
 @pytest.mark.parametrize("gap", (20.0, 80.0, 95.0, 103.0, 500.0))
 def test_copy_head_with_a_certain_pointer(gap):
-    """Pointer scores hundreds of nats apart, where weights are denormal or 0, leave mu proper and the gradient finite."""
+    """Pointer scores hundreds of nats apart, where weights are denormal or 0, leave mu proper and the gradient
+    finite.
+    """
     head = CopyHead(1)
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.fill_(1.0)
         head.query.bias.zero_()
         head.key.bias.zero_()
-    states, all_source_states = torch.ones(1, 1, 1, requires_grad=True), torch.tensor([[[0.0], [0.0], [-gap], [0.0]]], requires_grad=True)
+    states, all_source_states = (
+        torch.ones(1, 1, 1, requires_grad=True),
+        torch.tensor([[[0.0], [0.0], [-gap], [0.0]]], requires_grad=True),
+    )
     logits = torch.zeros(1, 8, requires_grad=True)
     copyable = torch.tensor([[False, True, True, False]])
-    log_mu = head(torch.log_softmax(logits, -1), states, FIRST_PLACE, all_source_states, torch.tensor([[1, 5, 6, 2]]), copyable)
+    log_mu = head(
+        torch.log_softmax(logits, -1), states, FIRST_PLACE, all_source_states, torch.tensor([[1, 5, 6, 2]]), copyable
+    )
     close(log_mu.exp().sum(-1), torch.ones(1), atol=1e-5)
     log_mu.sum().backward()
     for leaf in (states, all_source_states, logits, *head.parameters()):
@@ -393,7 +443,9 @@ def test_a_forbidden_word_in_the_source_is_not_copied():
     assert bool((log_mu[:, FORBIDDEN] == float("-inf")).all()) and not bool(log_mu.isnan().any())
     close(log_mu.exp().sum(-1).double(), torch.ones(3, dtype=torch.float64), atol=1e-5)
     (unknown,) = (batch.input_ids[0] == UNK).nonzero().flatten().tolist()
-    weights, _, _ = denoiser.copy_head.attend(torch.ones(1, 1, 32).double(), FIRST_PLACE, torch.ones(1, 7, 32).double(), batch.copyable[:, :7])
+    weights, _, _ = denoiser.copy_head.attend(
+        torch.ones(1, 1, 32).double(), FIRST_PLACE, torch.ones(1, 7, 32).double(), batch.copyable[:, :7]
+    )
     assert float(weights[0, unknown]) > 0
 
 
@@ -410,8 +462,9 @@ def test_gradients_reach_every_parameter(attention, timestep):
 
 @pytest.mark.parametrize("masked", (True, False))
 def test_shared_embeddings_get_the_whole_gradient(monkeypatch, masked):
-    """The table shared by embeddings and vocabulary head has one gradient, the sum of both uses as autograd makes it, over two passes, also
-    without a masked place; every other parameter has that of the plain way too."""
+    """The table shared by embeddings and vocabulary head has one gradient, the sum of both uses as autograd makes it,
+    over two passes, also without a masked place; every other parameter has that of the plain way too.
+    """
     denoiser, batch = make_denoiser(), make_batch(mixed_rows())
     x_t = noised(batch) if masked else batch.input_ids
     gradients = []
@@ -422,8 +475,12 @@ def test_shared_embeddings_get_the_whole_gradient(monkeypatch, masked):
         for _ in range(2):
             said = denoiser.true_words(batch, x_t, TAU)
             (said.log_mu.sum() + said.length_logits.square().sum()).backward()
-        gradients.append({name: parameter.grad for name, parameter in denoiser.named_parameters() if parameter.grad is not None})
-    assert gradients[0].keys() == gradients[1].keys() and bool(gradients[0]["mlm.bert.embeddings.word_embeddings.weight"].any())
+        gradients.append(
+            {name: parameter.grad for name, parameter in denoiser.named_parameters() if parameter.grad is not None}
+        )
+    assert gradients[0].keys() == gradients[1].keys() and bool(
+        gradients[0]["mlm.bert.embeddings.word_embeddings.weight"].any()
+    )
     for name, gradient in gradients[0].items():
         close(gradient, gradients[1][name])
 
@@ -432,8 +489,13 @@ def test_shared_embeddings_get_the_whole_gradient(monkeypatch, masked):
 @each_timestep
 @pytest.mark.parametrize("copy_head", (True, False))
 def test_places_that_no_head_reads_may_be_left_out(attention, timestep, copy_head):
-    """A training step says and learns the same whether the last layer works on all places or on those that are read; and it does leave some out."""
-    denoiser, batch = make_denoiser(attention=attention, timestep=timestep, copy_head=copy_head), make_batch(mixed_rows())
+    """A training step says and learns the same whether the last layer works on all places or on those that are read;
+    and it does leave some out.
+    """
+    denoiser, batch = (
+        make_denoiser(attention=attention, timestep=timestep, copy_head=copy_head),
+        make_batch(mixed_rows()),
+    )
     table = torch.linspace(-1, 1, denoiser.bert_config.vocab_size, dtype=torch.float64)
     x_t = torch.where((batch.columns % 2 == 0) & batch.target_mask, batch.mask_id, batch.input_ids)
     results, rows = [], []
@@ -443,7 +505,9 @@ def test_places_that_no_head_reads_may_be_left_out(attention, timestep, copy_hea
         denoiser.zero_grad(set_to_none=True)
         said = denoiser.true_words(batch, x_t, TAU, table)
         (said.log_mu.sum() + said.mean.sum() + said.length_logits.square().sum()).backward()
-        gradients = {name: parameter.grad for name, parameter in denoiser.named_parameters() if parameter.grad is not None}
+        gradients = {
+            name: parameter.grad for name, parameter in denoiser.named_parameters() if parameter.grad is not None
+        }
         results.append({"log_mu": said.log_mu, "mean": said.mean, "lengths": said.length_logits, **gradients})
     assert results[0].keys() == results[1].keys() and rows[0] < 0.8 * batch.input_ids.numel()
     for name, value in results[0].items():

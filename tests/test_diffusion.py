@@ -44,7 +44,7 @@ def close(actual, expected, atol=1e-13):
     torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
 
 
-# ---- the forward chain and its posterior -----------------------------------------------------------------------------------------------
+# ---- the forward chain and its posterior ---------------------------------------------------------------------------
 
 
 @each
@@ -66,7 +66,9 @@ def test_composition(name, lam, s, t):
     """q(x_s) o q(x_t | x_s) = q(x_t), with q(x_t | x_s) = the schedule's m, and back: q(x_t) o posterior = q(x_s)."""
     schedule, diffusion = toy_schedule(name, lam), toy(name, lam)
     m_s, m_t = schedule.mask_probability(time(s)), schedule.mask_probability(time(t))
-    close(m_s + (1 - m_s) * forward_matrix(name, lam, s, t)[:, MASK], torch.where(torch.arange(VOCAB) == MASK, 1.0, m_t))
+    close(
+        m_s + (1 - m_s) * forward_matrix(name, lam, s, t)[:, MASK], torch.where(torch.arange(VOCAB) == MASK, 1.0, m_t)
+    )
     for x_0 in range(WORDS):
         back = torch.zeros(VOCAB, dtype=torch.float64)
         for x_t, weight in ((x_0, 1 - m_t[x_0]), (MASK, m_t[x_0])):
@@ -78,18 +80,25 @@ def test_composition(name, lam, s, t):
 @each_lambda
 @pytest.mark.parametrize("s, t", PAIRS)
 def test_posterior_is_bayes_rule(name, lam, s, t):
-    """diffusion.posterior = q(x_s | x_0) q(x_t | x_s) / q(x_t | x_0), word by word: one reveal rate for all words would fail here."""
+    """diffusion.posterior = q(x_s | x_0) q(x_t | x_s) / q(x_t | x_0), word by word: one reveal rate for all words would
+    fail here.
+    """
     for x_0, x_t in product(range(WORDS), range(VOCAB)):
         expected = bayes_posterior(name, lam, s, t, x_0, x_t)
         if expected is not None:
-            close(toy(name, lam).posterior(torch.tensor([x_0]), torch.tensor([x_t]), time([s]), time([t]), VOCAB)[0], expected)
+            close(
+                toy(name, lam).posterior(torch.tensor([x_0]), torch.tensor([x_t]), time([s]), time([t]), VOCAB)[0],
+                expected,
+            )
 
 
 @each
 @each_lambda
 @pytest.mark.parametrize("s, t", PAIRS)
 def test_reverse_step_is_the_mixture_of_posteriors(name, lam, s, t):
-    """p(x_s | x_t) = sum_v mu_v q(x_s | x_t, x_0 = v) at masked places, x_t itself elsewhere; the oracle mu gives the posterior."""
+    """p(x_s | x_t) = sum_v mu_v q(x_s | x_t, x_0 = v) at masked places, x_t itself elsewhere; the oracle mu gives the
+    posterior.
+    """
     diffusion, mu = toy(name, lam), random_log_mu((VOCAB,), seed=1).exp()
     actual = diffusion.reverse_probs(mu, torch.arange(VOCAB), time(s), time(t))
     close(actual[:WORDS], torch.eye(VOCAB, dtype=torch.float64)[:WORDS])
@@ -101,14 +110,16 @@ def test_reverse_step_is_the_mixture_of_posteriors(name, lam, s, t):
     )
 
 
-# ---- KL and bound ----------------------------------------------------------------------------------------------------------------------
+# ---- KL and bound --------------------------------------------------------------------------------------------------
 
 
 @each
 @each_lambda
 @pytest.mark.parametrize("s, t", PAIRS)
 def test_kl_is_the_kl_of_the_explicit_distributions(name, lam, s, t):
-    """reveal + stay = KL(Bayes posterior || reverse step), each a table of five numbers; both are what their names say."""
+    """reveal + stay = KL(Bayes posterior || reverse step), each a table of five numbers; both are what their names
+    say.
+    """
     diffusion, log_mu = toy(name, lam), random_log_mu((WORDS,), seed=2)
     terms = diffusion.kl(log_mu, torch.arange(WORDS), time([s] * WORDS), time([t] * WORDS))
     for x in range(WORDS):
@@ -137,14 +148,18 @@ def test_kl_gradient(name):
     logits = torch.randn(WORDS, VOCAB, generator=torch.Generator().manual_seed(4), dtype=torch.float64).requires_grad_()
 
     def total(values):
-        terms = toy(name, 0.3).kl(torch.log_softmax(values, -1), torch.arange(WORDS), time([0, 1, 2, 3]), time([1, 2, 4, 4]))
+        terms = toy(name, 0.3).kl(
+            torch.log_softmax(values, -1), torch.arange(WORDS), time([0, 1, 2, 3]), time([1, 2, 4, 4])
+        )
         return terms.reveal + terms.stay
 
     assert torch.autograd.gradcheck(total, (logits,))
 
 
 def nelbo_by_enumeration(name: str, lam: float, log_mu: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """sum_t E_q(x_t | x_0) KL of every x_0, as its two terms [16] each: an exhaustive sum of diffusion.kl. log_mu [T + 1, 25, 2, V]."""
+    """sum_t E_q(x_t | x_0) KL of every x_0, as its two terms [16] each: an exhaustive sum of diffusion.kl. log_mu [T +
+    1, 25, 2, V].
+    """
     table, x_0s, tau_s, tau_t, weights, owners = [], [], [], [], [], []
     for (index, x_0), t in product(enumerate(SEQUENCES), range(1, STEPS + 1)):
         alpha = alpha_by_hand(name, lam, t)[x_0]
@@ -170,7 +185,9 @@ def nelbo_by_enumeration(name: str, lam: float, log_mu: torch.Tensor) -> tuple[t
 @each_lambda
 @pytest.mark.parametrize("seed", range(4))
 def test_nelbo_bounds_every_sequence(name, lam, seed):
-    """-log p(x_0) <= NELBO for all 16 sequences, p(x_0) by running the reverse chain as matrices, mu an arbitrary table of (t, x_t)."""
+    """-log p(x_0) <= NELBO for all 16 sequences, p(x_0) by running the reverse chain as matrices, mu an arbitrary table
+    of (t, x_t).
+    """
     log_mu = random_log_mu((STEPS + 1, len(STATES), PLACES), seed)
     law = reverse_law(name, lam, log_mu)
     assert abs(float(law.sum()) - 1) < 1e-12 and float(law[(STATES == MASK).any(-1)].abs().max()) < 1e-15
@@ -183,7 +200,9 @@ def test_nelbo_bounds_every_sequence(name, lam, seed):
 
 @each
 def test_weighted_cross_entropy_alone_is_no_bound(name):
-    """At lambda = 0.3 the sum without the second KL term falls below -log p(x_0) for some sequences; with it, for none."""
+    """At lambda = 0.3 the sum without the second KL term falls below -log p(x_0) for some sequences; with it, for
+    none.
+    """
     log_mu = random_log_mu((STEPS + 1, len(STATES), PLACES), seed=0)
     surprise = -reverse_law(name, 0.3, log_mu)[state_index(SEQUENCES)].log()
     reveal, stay = nelbo_by_enumeration(name, 0.3, log_mu)
@@ -191,7 +210,7 @@ def test_weighted_cross_entropy_alone_is_no_bound(name):
     assert int((reveal + stay < surprise - 1e-12).sum()) == 0
 
 
-# ---- one place: everything is tight ----------------------------------------------------------------------------------------------------
+# ---- one place: everything is tight --------------------------------------------------------------------------------
 
 ONE_WORD = torch.tensor([0.55, 0.25, 0.15, 0.05, 0.0], dtype=torch.float64)  # common words have small h, as in H
 
@@ -200,7 +219,9 @@ ONE_WORD = torch.tensor([0.55, 0.25, 0.15, 0.05, 0.0], dtype=torch.float64)  # c
 @each_lambda
 @pytest.mark.parametrize("steps", (1, 4, 25))
 def test_time_correction_makes_the_bound_tight_for_one_word(name, lam, steps):
-    """One place: log p(v) corrected for time is the exact denoiser, so NELBO = -log p(v) for each v and T. Uncorrected it is larger on average."""
+    """One place: log p(v) corrected for time is the exact denoiser, so NELBO = -log p(v) for each v and T. Uncorrected
+    it is larger on average.
+    """
     diffusion = toy(name, lam)
     t = torch.arange(1, steps + 1).repeat_interleave(WORDS)
     x_0 = torch.arange(WORDS).repeat(steps)
@@ -234,7 +255,9 @@ def test_corrected_reverse_chain_has_the_forward_marginals(name, lam):
 
 
 def test_correct_for_time():
-    """The correction multiplies mu_v by m_t(v) and renormalises; forbidden words stay forbidden; a plain schedule changes nothing."""
+    """The correction multiplies mu_v by m_t(v) and renormalises; forbidden words stay forbidden; a plain schedule
+    changes nothing.
+    """
     log_mu, tau = random_log_mu((6,), seed=5), torch.tensor([0.1, 0.1, 0.4, 0.7, 1.0, 0.4], dtype=torch.float64)
     expected = log_mu.exp() * toy_schedule("cosine", 0.3).mask_probability(tau)
     close(toy("cosine", 0.3).correct_for_time(log_mu, tau).exp(), expected / expected.sum(-1, keepdim=True))
@@ -254,24 +277,31 @@ def test_kl_of_float32_input(name, lam):
     """A float32 network's log mu loses no more than float32 itself, also on a grid of 1000 steps."""
     log_mu = random_log_mu((WORDS,), seed=6)
     for t in (1, 2, 500, 999, 1000):
-        times = torch.full((WORDS,), (t - 1) / 1000, dtype=torch.float64), torch.full((WORDS,), t / 1000, dtype=torch.float64)
+        times = (
+            torch.full((WORDS,), (t - 1) / 1000, dtype=torch.float64),
+            torch.full((WORDS,), t / 1000, dtype=torch.float64),
+        )
         exact = toy(name, lam).kl(log_mu, torch.arange(WORDS), *times)
         single = toy(name, lam).kl(log_mu.float(), torch.arange(WORDS), *times)
         torch.testing.assert_close(single.reveal, exact.reveal, rtol=1e-6, atol=0)
         torch.testing.assert_close(single.stay, exact.stay, rtol=1e-4, atol=3e-7)
 
 
-# ---- noise -----------------------------------------------------------------------------------------------------------------------------
+# ---- noise ---------------------------------------------------------------------------------------------------------
 
 
 @each
 @each_lambda
 @pytest.mark.parametrize("tau", (0.1, 0.5, 0.85))
 def test_empirical_mask_rates(name, lam, tau):
-    """q_sample masks every word at the rate of the formula, within 4 sigma; at lambda > 0 rare words more often, by the formula's difference."""
+    """q_sample masks every word at the rate of the formula, within 4 sigma; at lambda > 0 rare words more often, by the
+    formula's difference.
+    """
     rows = 10_000
     x_0 = torch.arange(WORDS).repeat(rows, 2)  # [rows, 8]
-    x_t = toy(name, lam).q_sample(x_0, torch.full((rows,), tau), torch.ones_like(x_0, dtype=torch.bool), torch.Generator().manual_seed(7))
+    x_t = toy(name, lam).q_sample(
+        x_0, torch.full((rows,), tau), torch.ones_like(x_0, dtype=torch.bool), torch.Generator().manual_seed(7)
+    )
     masked, total = (x_t == MASK), 2 * rows
     rates = torch.stack([masked[x_0 == v].double().mean() for v in range(WORDS)])
     u = tau if name == "mutual" else math.sin(math.pi * tau / 2) ** 2
@@ -279,16 +309,22 @@ def test_empirical_mask_rates(name, lam, tau):
     sigma = (m * (1 - m) / total).sqrt()
     assert bool(((rates - m).abs() < 4 * sigma).all())
     rare_minus_common = rates[3] - rates[0]
-    assert abs(float(rare_minus_common - lam * math.sin(math.pi * u) * (H[3] - H[0]))) < 4 * float((sigma[0] ** 2 + sigma[3] ** 2).sqrt())
+    assert abs(float(rare_minus_common - lam * math.sin(math.pi * u) * (H[3] - H[0]))) < 4 * float(
+        (sigma[0] ** 2 + sigma[3] ** 2).sqrt()
+    )
     if lam:
         assert float(rare_minus_common) > 4 * float(sigma[0])
 
 
 def test_only_maskable_places_are_masked():
-    """Places outside ``maskable`` never change, all maskable ones do at tau = 1, none at tau = 0; each row has its own time."""
+    """Places outside ``maskable`` never change, all maskable ones do at tau = 1, none at tau = 0; each row has its own
+    time.
+    """
     x_0 = torch.randint(WORDS, (6, 10), generator=torch.Generator().manual_seed(8))
     maskable = torch.rand(6, 10, generator=torch.Generator().manual_seed(9)) < 0.5
-    x_t = toy("mutual", 0.3).q_sample(x_0, torch.tensor([1.0, 0.0, 0.5, 1.0, 0.0, 0.5]), maskable, torch.Generator().manual_seed(10))
+    x_t = toy("mutual", 0.3).q_sample(
+        x_0, torch.tensor([1.0, 0.0, 0.5, 1.0, 0.0, 0.5]), maskable, torch.Generator().manual_seed(10)
+    )
     assert torch.equal(x_t[~maskable], x_0[~maskable])
     assert bool((x_t[[0, 3]][maskable[[0, 3]]] == MASK).all()) and torch.equal(x_t[[1, 4]], x_0[[1, 4]])
     assert bool(((x_t == MASK) | (x_t == x_0)).all())
@@ -296,7 +332,11 @@ def test_only_maskable_places_are_masked():
 
 def test_noise_is_set_by_the_generator():
     """The same seed gives the same noise, another seed another; the global random state plays no part."""
-    x_0, tau, maskable = torch.zeros(50, 10, dtype=torch.long), torch.full((50,), 0.5), torch.ones(50, 10, dtype=torch.bool)
+    x_0, tau, maskable = (
+        torch.zeros(50, 10, dtype=torch.long),
+        torch.full((50,), 0.5),
+        torch.ones(50, 10, dtype=torch.bool),
+    )
     torch.manual_seed(0)
     first = toy("mutual", 0.3).q_sample(x_0, tau, maskable, torch.Generator().manual_seed(11))
     torch.manual_seed(1)
@@ -307,5 +347,7 @@ def test_noise_is_set_by_the_generator():
 def test_noise_without_a_table():
     """A schedule without a table (before the corpus is counted) noises like the plain one."""
     x_0, tau, maskable = torch.randint(WORDS, (50, 10)), torch.rand(50), torch.ones(50, 10, dtype=torch.bool)
-    bare = AbsorbingDiffusion(NoiseSchedule("cosine", 0.3), MASK).q_sample(x_0, tau, maskable, torch.Generator().manual_seed(13))
+    bare = AbsorbingDiffusion(NoiseSchedule("cosine", 0.3), MASK).q_sample(
+        x_0, tau, maskable, torch.Generator().manual_seed(13)
+    )
     assert torch.equal(bare, toy("cosine", 0.0).q_sample(x_0, tau, maskable, torch.Generator().manual_seed(13)))

@@ -25,12 +25,16 @@ def noised(model):
     ]
     batch = Collator(model.tokenizer, model.task.prompt).batch(rows)
     t = torch.tensor([5, 11, STEPS])
-    x_t = model.diffusion.q_sample(batch.input_ids, t.double() / STEPS, batch.target_mask, torch.Generator().manual_seed(0))
+    x_t = model.diffusion.q_sample(
+        batch.input_ids, t.double() / STEPS, batch.target_mask, torch.Generator().manual_seed(0)
+    )
     return batch, x_t, t
 
 
 def terms_of(model, teacher=None, time_correction=True):
-    return nelbo_terms(model.denoiser, model.diffusion, *noised(model), STEPS, time_correction, kl_gradient=False, teacher=teacher)
+    return nelbo_terms(
+        model.denoiser, model.diffusion, *noised(model), STEPS, time_correction, kl_gradient=False, teacher=teacher
+    )
 
 
 def other_model(**settings):
@@ -44,7 +48,9 @@ def other_model(**settings):
 
 
 def test_divergence_by_hand():
-    """0 for equal distributions; otherwise sum p log(p/q); impossible words add nothing, and no NaN reaches the gradient."""
+    """0 for equal distributions; otherwise sum p log(p/q); impossible words add nothing, and no NaN reaches the
+    gradient.
+    """
     p, q = torch.tensor([[0.5, 0.25, 0.25, 0.0]]), torch.tensor([[0.25, 0.25, 0.5, 0.0]])
     expected = 0.5 * torch.tensor(2.0).log() + 0.25 * torch.tensor(0.5).log()
     logits = q.log().requires_grad_()
@@ -66,14 +72,21 @@ def test_a_teacher_that_is_the_student_teaches_nothing(time_correction):
     terms.surrogate.backward()
     plain = new_model()
     terms_of(plain, None, time_correction).surrogate.backward()
-    own, usual = (max(float(p.grad.abs().max()) for p in m.denoiser.parameters() if p.grad is not None) for m in (model, plain))
+    own, usual = (
+        max(float(p.grad.abs().max()) for p in m.denoiser.parameters() if p.grad is not None) for m in (model, plain)
+    )
     assert own < 1e-5 * usual
 
 
 @pytest.mark.parametrize("student", ["new", "other"])
 def test_the_share_of_the_teacher(student):
-    """The surrogate is (1 - a) cross-entropy + a KL, linear in a; everything reported is that of the student alone, whatever a is."""
-    model, teacher = (new_model if student == "new" else other_model)(), other_model(copy_head=False, self_conditioning=True)
+    """The surrogate is (1 - a) cross-entropy + a KL, linear in a; everything reported is that of the student alone,
+    whatever a is.
+    """
+    model, teacher = (
+        (new_model if student == "new" else other_model)(),
+        other_model(copy_head=False, self_conditioning=True),
+    )
     plain = terms_of(model)
     none, half, whole = (terms_of(model, Teacher(teacher.denoiser, weight)) for weight in (0.0, 0.5, 1.0))
     torch.testing.assert_close(half.surrogate, (none.surrogate + whole.surrogate) / 2)
@@ -107,29 +120,49 @@ def test_a_padded_vocabulary_is_no_other_vocabulary():
     tau = t.double() / STEPS
     size = model.tokenizer.vocab_size
     wide, same, narrow = (teacher.log_mu(batch, x_t, tau, size + extra) for extra in (3, 0, -2))
-    assert torch.equal(wide[:, :size], same) and bool((wide[:, size:] == float("-inf")).all()) and torch.equal(narrow, same[:, :-2])
+    assert (
+        torch.equal(wide[:, :size], same)
+        and bool((wide[:, size:] == float("-inf")).all())
+        and torch.equal(narrow, same[:, :-2])
+    )
 
 
-# ---- whole runs -------------------------------------------------------------------------------------------------------------------------
+# ---- whole runs ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def student_flags(trained, data_dir):
     """Flags of a student of the shared run, which takes its vocabulary."""
     return lambda output, **more: small_flags(
-        data_dir, **{"output_dir": output, "max_steps": 6, "epochs": 3, "teacher": trained / "best_model.pt", "vocab_size": 300, **more}
+        data_dir,
+        **{
+            "output_dir": output,
+            "max_steps": 6,
+            "epochs": 3,
+            "teacher": trained / "best_model.pt",
+            "vocab_size": 300,
+            **more,
+        },
     )
 
 
 def test_a_run_with_a_teacher(student_flags, trained, tmp_path):
-    """The student has the teacher's vocabulary, none of its weights, and a loss of its own; the teacher's path is in its settings."""
+    """The student has the teacher's vocabulary, none of its weights, and a loss of its own; the teacher's path is in
+    its settings.
+    """
     result = run("run_conditional_training", *student_flags(tmp_path))
     assert result.code == 0, result.err
     assert "Teacher " in result.out and "50% of the loss" in result.out
     payload, teacher = read_payload(only_run(tmp_path) / "last.pt"), read_payload(trained / "best_model.pt")
-    assert payload["tokenizer"] == teacher["tokenizer"] and payload["config"]["teacher"] == str(trained / "best_model.pt")
+    assert payload["tokenizer"] == teacher["tokenizer"] and payload["config"]["teacher"] == str(
+        trained / "best_model.pt"
+    )
     assert payload["weights"].keys() == teacher["weights"].keys()
-    assert not any(torch.equal(payload["weights"][name], teacher["weights"][name]) for name in payload["weights"] if name.endswith("dense.weight"))
+    assert not any(
+        torch.equal(payload["weights"][name], teacher["weights"][name])
+        for name in payload["weights"]
+        if name.endswith("dense.weight")
+    )
 
 
 def test_weight_zero_is_plain_training(student_flags, trained, data_dir, tmp_path):
@@ -142,7 +175,9 @@ def test_weight_zero_is_plain_training(student_flags, trained, data_dir, tmp_pat
     from diffusion_bert.tasks import load_pairs
     from diffusion_bert.training import Trainer
 
-    config = RunConfig.from_flat({**SMALL, "data_dir": str(data_dir), "output_dir": str(tmp_path / "plain"), "max_steps": 6, "epochs": 3})
+    config = RunConfig.from_flat(
+        {**SMALL, "data_dir": str(data_dir), "output_dir": str(tmp_path / "plain"), "max_steps": 6, "epochs": 3}
+    )
     splits = load_pairs(config.data, config.training.seed)
     model = build_model(config, [], config.training.seed, load_checkpoint(trained / "best_model.pt").tokenizer)
     _, data = prepare(model, splits, fit=True)
@@ -153,7 +188,9 @@ def test_weight_zero_is_plain_training(student_flags, trained, data_dir, tmp_pat
 
 
 def test_resume_needs_the_teacher(student_flags, trained, tmp_path):
-    """An interrupted run goes on to the same weights with its teacher; without the teacher's file it is refused in one line."""
+    """An interrupted run goes on to the same weights with its teacher; without the teacher's file it is refused in one
+    line.
+    """
     teacher = tmp_path / "teacher.pt"
     shutil.copy(trained / "best_model.pt", teacher)
     assert run("run_conditional_training", *student_flags(tmp_path / "whole", teacher=teacher)).code == 0

@@ -21,12 +21,22 @@ from diffusion_bert.cli import ask
 from diffusion_bert.distributed import join, own_device
 from diffusion_bert.training_state import Reporter
 
-SETTINGS = {"dropout": 0.0, "batch_size": 4, "logging_steps": 1, "epochs": 2, "eval_steps": 4, "warmup_ratio": 0.2, "save_steps": 2}
+SETTINGS = {
+    "dropout": 0.0,
+    "batch_size": 4,
+    "logging_steps": 1,
+    "epochs": 2,
+    "eval_steps": 4,
+    "warmup_ratio": 0.2,
+    "save_steps": 2,
+}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """29 pairs: eight batches of four an epoch, the last with a single pair; one validation batch, so that a process has none."""
+    """29 pairs: eight batches of four an epoch, the last with a single pair; one validation batch, so that a process
+    has none.
+    """
     return write_data(tmp_path_factory.mktemp("data"), train=29, valid=9, test=4)
 
 
@@ -37,7 +47,9 @@ def free_port() -> int:
 
 
 class Forked:
-    """A script's main in a fork of this process, which has imported everything already, with the variables that torchrun sets."""
+    """A script's main in a fork of this process, which has imported everything already, with the variables that
+    torchrun sets.
+    """
 
     def __init__(self, folder: Path, script: str, argv: list[str], **variables):
         self.streams = [folder / f"{name}_{variables['RANK']}.txt" for name in ("stdout", "stderr")]
@@ -48,7 +60,9 @@ class Forked:
                 for number, stream in enumerate(self.streams, 1):
                     os.dup2(os.open(stream, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
                 sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-                os.environ.update({name: str(value) for name, value in variables.items()}, TOKENIZERS_PARALLELISM="false")
+                os.environ.update(
+                    {name: str(value) for name, value in variables.items()}, TOKENIZERS_PARALLELISM="false"
+                )
                 code = importlib.import_module(script).main(argv)
                 sys.stdout.flush()
                 os._exit(code)
@@ -71,7 +85,10 @@ def launch(folder: Path, count: int, script: str, *argv) -> list[Forked]:
     """A script in ``count`` processes."""
     folder.mkdir(parents=True, exist_ok=True)
     common = {"WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    return [Forked(folder, script, [str(item) for item in argv], RANK=rank, LOCAL_RANK=rank, **common) for rank in range(count)]
+    return [
+        Forked(folder, script, [str(item) for item in argv], RANK=rank, LOCAL_RANK=rank, **common)
+        for rank in range(count)
+    ]
 
 
 def finished(processes: list[Forked], seconds: float = 60) -> list[tuple[int, str, str]]:
@@ -96,7 +113,8 @@ def assert_same_training(ours: Path, whole: Path) -> None:
     assert a[0]["valid_nelbo"] == pytest.approx(b[0]["valid_nelbo"], rel=1e-9)
     for name in ("best_model.pt", "last.pt"):
         mine, other = read_payload(ours / name)["weights"], read_payload(whole / name)["weights"]
-        # the bias of a key shifts all scores of a place alike: its true gradient is 0, what is left is rounding, which Adam blows up
+        # the bias of a key shifts all scores of a place alike: its true gradient is 0, what is left is rounding, which
+        # Adam blows up
         keys = [key for key in other if not key.endswith("key.bias")]
         assert all(torch.allclose(mine[key], other[key], rtol=1e-5, atol=1e-5) for key in keys), name
 
@@ -111,26 +129,38 @@ def alone(tmp_path_factory, data):
 
 
 def test_torchrun(data, tmp_path):
-    """The command of the README, two processes: one run directory, one voice, the numbers of one process with twice the accumulation."""
+    """The command of the README, two processes: one run directory, one voice, the numbers of one process with twice the
+    accumulation.
+    """
     output = tmp_path / "two"
     flags = small_flags(data, output_dir=output, accumulation_steps=1, **SETTINGS)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port", str(free_port())]
     done = subprocess.run(
-        [*torchrun, str(ROOT / "run_conditional_training.py"), *flags], capture_output=True, text=True, timeout=150, env={**os.environ}
+        [*torchrun, str(ROOT / "run_conditional_training.py"), *flags],
+        capture_output=True,
+        text=True,
+        timeout=150,
+        env={**os.environ},
     )
     assert done.returncode == 0, done.stderr
     assert "Batch   4 x 2 = 8 examples per optimizer step, 2 batches dealt out to 2 processes" in done.stdout
     assert done.stdout.count("Test NELBO") == 1 and "Traceback" not in done.stderr
     assert len(list(output.iterdir())) == 1
-    result = run("run_conditional_training", *small_flags(data, output_dir=tmp_path / "one", accumulation_steps=2, **SETTINGS))
+    result = run(
+        "run_conditional_training", *small_flags(data, output_dir=tmp_path / "one", accumulation_steps=2, **SETTINGS)
+    )
     assert result.code == 0
     assert_same_training(only_run(output), only_run(tmp_path / "one"))
-    ours, whole = (json.loads((only_run(folder) / "training_results.json").read_text()) for folder in (output, tmp_path / "one"))
+    ours, whole = (
+        json.loads((only_run(folder) / "training_results.json").read_text()) for folder in (output, tmp_path / "one")
+    )
     assert ours["test_nelbo"] == pytest.approx(whole["test_nelbo"], rel=1e-5) and ours["steps"] == whole["steps"] == 8
 
 
 def test_three_processes_with_empty_shares(data, alone, tmp_path):
-    """Three processes with one batch each: in the last step of an epoch, and in validation, some have none; the numbers stay those of one."""
+    """Three processes with one batch each: in the last step of an epoch, and in validation, some have none; the numbers
+    stay those of one.
+    """
     flags = small_flags(data, output_dir=tmp_path / "runs", accumulation_steps=1, **SETTINGS)
     results = finished(launch(tmp_path / "streams", 3, "run_conditional_training", *flags))
     assert [code for code, _, _ in results] == [0, 0, 0], results
@@ -139,13 +169,17 @@ def test_three_processes_with_empty_shares(data, alone, tmp_path):
 
 
 def test_stop_and_resume_with_other_numbers_of_processes(data, alone, tmp_path):
-    """SIGTERM to one of two processes stops both after the same step; one process resumes, and then the run is that of one process."""
+    """SIGTERM to one of two processes stops both after the same step; one process resumes, and then the run is that of
+    one process.
+    """
 
     class Stop(Reporter):
         def step(self, step, progress, values):
             trainer.stop_signal = signal.SIGTERM
 
-    trainer = new_trainer(data, tmp_path / "runs", Stop(), accumulation_steps=3, demonstration_steps=1, **SETTINGS)  # slow enough to be stopped
+    trainer = new_trainer(
+        data, tmp_path / "runs", Stop(), accumulation_steps=3, demonstration_steps=1, **SETTINGS
+    )  # slow enough to be stopped
     assert trainer.fit().state.step == 1
     folder = trainer.run.path
     processes = launch(tmp_path / "streams", 2, "continue_training", "--resume", "--model_dir", folder)
@@ -164,12 +198,16 @@ def test_stop_and_resume_with_other_numbers_of_processes(data, alone, tmp_path):
 
 @pytest.mark.parametrize("where", ["flags", "data", "one process"])
 def test_a_mistake_is_told_once(data, tmp_path, where):
-    """A wrong flag, missing data, or trouble of one process alone: every process ends with 2, one of them with one line, no traceback."""
+    """A wrong flag, missing data, or trouble of one process alone: every process ends with 2, one of them with one
+    line, no traceback.
+    """
     flags = small_flags(data, output_dir=tmp_path / "runs", **SETTINGS)
     if where == "flags":
         processes = launch(tmp_path / "streams", 2, "run_conditional_training", *flags, "--epochs", "0")
     elif where == "data":
-        processes = launch(tmp_path / "streams", 2, "run_conditional_training", *flags, "--data_dir", tmp_path / "nowhere")
+        processes = launch(
+            tmp_path / "streams", 2, "run_conditional_training", *flags, "--data_dir", tmp_path / "nowhere"
+        )
     else:  # only the first process writes, so only it finds out that the disk takes nothing
         (tmp_path / "runs").write_text("a file, not a folder")
         processes = launch(tmp_path / "streams", 2, "run_conditional_training", *flags)

@@ -1,4 +1,6 @@
-"""Several noised targets beside one source (``noise_draws``): exactly the sum of as many batches with one each, at less cost."""
+"""Several noised targets beside one source (``noise_draws``): exactly the sum of as many batches with one each, at less
+cost.
+"""
 
 import dataclasses
 
@@ -38,15 +40,27 @@ def drawn(diffusion, batch: Batch, seed: int = 0) -> tuple[Batch, torch.Tensor, 
     return ready.batch, ready.x_t, ready.t
 
 
-# ---- the layout -------------------------------------------------------------------------------------------------------------------------
+# ---- the layout ----------------------------------------------------------------------------------------------------
 
 
 def test_layout_by_hand():
-    """The target with its [SEP] stands behind the source as often as asked; every one counts its positions from 0 and has its number."""
+    """The target with its [SEP] stands behind the source as often as asked; every one counts its positions from 0 and
+    has its number.
+    """
     batch = make_batch([([5, 10], [20, 21]), ([], [26])]).repeated(2)
-    assert batch.input_ids.tolist() == [[CLS, 5, 10, SEP, 20, 21, SEP, 20, 21, SEP], [CLS, SEP, 26, SEP, 26, SEP, PAD, PAD, PAD, PAD]]
+    assert batch.input_ids.tolist() == [
+        [CLS, 5, 10, SEP, 20, 21, SEP, 20, 21, SEP],
+        [CLS, SEP, 26, SEP, 26, SEP, PAD, PAD, PAD, PAD],
+    ]
     assert batch.valid.sum(1).tolist() == [10, 6] and batch.source_width == 4
-    assert batch.positions[0].tolist() == [0, 1, 2, 3, 0, 1, 2, 0, 1, 2] and batch.positions[1, :6].tolist() == [0, 1, 0, 1, 0, 1]
+    assert batch.positions[0].tolist() == [0, 1, 2, 3, 0, 1, 2, 0, 1, 2] and batch.positions[1, :6].tolist() == [
+        0,
+        1,
+        0,
+        1,
+        0,
+        1,
+    ]
     assert batch.draw[0].tolist() == [-1] * 4 + [0] * 3 + [1] * 3 and batch.draw[1, :6].tolist() == [-1, -1, 0, 0, 1, 1]
     assert batch.target_mask.int().tolist() == [[0, 0, 0, 0, 1, 1, 0, 1, 1, 0], [0, 0, 1, 0, 1, 0, 0, 0, 0, 0]]
     assert batch.copyable.int().tolist()[0] == [0, 0, 1, 0, 0, 0, 0, 0, 0, 0]
@@ -56,22 +70,28 @@ def test_layout_by_hand():
 
 
 def test_one_draw_is_the_plain_batch():
-    """Once is the very same batch, and nothing of it changes; more often, no position goes beyond those of the plain batch."""
+    """Once is the very same batch, and nothing of it changes; more often, no position goes beyond those of the plain
+    batch.
+    """
     batch = make_batch(mixed_rows())
     assert batch.repeated(1) is batch
     assert batch.examples_of((torch.tensor([2, 0]), torch.tensor([3, 4]))).tolist() == [2, 0]
     assert int(batch.repeated(40).positions.max()) <= int(batch.positions.max())  # a table of positions need not grow
-    assert dataclasses.replace(batch.repeated(2).to("cpu"), draws=1).draws == 1 and batch.repeated(2).to("cpu").draws == 2
+    assert (
+        dataclasses.replace(batch.repeated(2).to("cpu"), draws=1).draws == 1 and batch.repeated(2).to("cpu").draws == 2
+    )
 
 
-# ---- the sum of as many batches ---------------------------------------------------------------------------------------------------------
+# ---- the sum of as many batches ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("loss", ("ce", "nelbo"))
 @pytest.mark.parametrize("time_correction", (True, False))
 @pytest.mark.parametrize("options", ({}, {"copy_head": False}, {"self_conditioning": True}), ids=str)
 def test_draws_are_separate_batches(options, time_correction, loss):
-    """Every term and every gradient is the sum over the draws, each beside its source in a batch of its own, in float64."""
+    """Every term and every gradient is the sum over the draws, each beside its source in a batch of its own, in
+    float64.
+    """
     denoiser, diffusion, plain = make_denoiser(**options), make_diffusion(lam=0.25), make_batch(mixed_rows())
     batch, x_t, t = drawn(diffusion, plain)
     two_pass = "self_conditioning" in options
@@ -93,12 +113,19 @@ def test_draws_are_separate_batches(options, time_correction, loss):
 @pytest.mark.parametrize("weighting", ("none", "linear"))
 def test_draws_with_a_teacher(weighting):
     """The teacher's share and the weight of a place are those of its own draw."""
-    student, teacher, diffusion = make_denoiser(), Teacher(make_denoiser(3, copy_head=False), 0.5), make_diffusion(lam=0.25)
+    student, teacher, diffusion = (
+        make_denoiser(),
+        Teacher(make_denoiser(3, copy_head=False), 0.5),
+        make_diffusion(lam=0.25),
+    )
     plain = make_batch(mixed_rows())
     batch, x_t, t = drawn(diffusion, plain)
     settings = {"label_smoothing": 0.1, "loss_weighting": weighting, "teacher": teacher, "kl_gradient": False}
     together = nelbo_terms(student, diffusion, batch, x_t, t, STEPS, **settings)
-    apart = [nelbo_terms(student, diffusion, plain, part(plain, x_t, draw), t[:, draw], STEPS, **settings) for draw in range(DRAWS)]
+    apart = [
+        nelbo_terms(student, diffusion, plain, part(plain, x_t, draw), t[:, draw], STEPS, **settings)
+        for draw in range(DRAWS)
+    ]
     torch.testing.assert_close(together.surrogate, sum(term.surrogate for term in apart), rtol=1e-9, atol=1e-9)
 
 
@@ -114,12 +141,13 @@ def test_targets_do_not_see_each_other():
     assert (differs | ~(batch.target_mask & (batch.draw == 1))).all()
 
 
-# ---- noise and times --------------------------------------------------------------------------------------------------------------------
+# ---- noise and times -----------------------------------------------------------------------------------------------
 
 
 def test_noise_of_the_draws():
-    """Each draw alone is what it would be without the others: masked as often as its time says, place by place independent. Of two draws the second
-    hides what the first shows; the next pair knows nothing of them."""
+    """Each draw alone is what it would be without the others: masked as often as its time says, place by place
+    independent. Of two draws the second hides what the first shows; the next pair knows nothing of them.
+    """
     diffusion, rows = make_diffusion(lam=0.0), 4000
     plain = make_batch([([5], [20, 21, 22, 23])] * rows)
     t = torch.tensor([[3, STEPS + 1 - 3, 3, 9]]).expand(rows, 4)
@@ -152,13 +180,20 @@ def test_noise_does_not_depend_on_the_cut():
     diffusion, rows = make_diffusion(), [([5, 9], [20, 21, 22, 23])] * 6
     t = 1 + torch.arange(12).view(6, 2) % STEPS
     whole = noised(make_batch(rows).repeated(2), t, STEPS, diffusion, 3, 0, torch.device("cpu")).x_t
-    halves = [noised(make_batch(rows[:3]).repeated(2), t[start : start + 3], STEPS, diffusion, 3, start, torch.device("cpu")).x_t for start in (0, 3)]
+    halves = [
+        noised(
+            make_batch(rows[:3]).repeated(2), t[start : start + 3], STEPS, diffusion, 3, start, torch.device("cpu")
+        ).x_t
+        for start in (0, 3)
+    ]
     assert torch.equal(whole, torch.cat(halves))
 
 
 @pytest.mark.parametrize("draws", (1, 2, 3, 4))
 def test_times_of_the_draws(draws):
-    """Of two draws the second has T + 1 - t; all first ones of all examples are spread evenly; one draw has the times it always had."""
+    """Of two draws the second has T + 1 - t; all first ones of all examples are spread evenly; one draw has the times
+    it always had.
+    """
     examples, num_steps = 8, 1000
     t = draw_times(examples, draws, num_steps, torch.Generator().manual_seed(3))
     assert t.shape == (examples, draws) and int(t.min()) >= 1 and int(t.max()) <= num_steps
@@ -170,36 +205,56 @@ def test_times_of_the_draws(draws):
         assert torch.equal(t[:, 0], sample_times(examples, num_steps, torch.Generator().manual_seed(3)))
 
 
-# ---- training ---------------------------------------------------------------------------------------------------------------------------
+# ---- training ------------------------------------------------------------------------------------------------------
 
 
 def test_training_with_draws(tmp_path):
-    """A run with several draws learns, counts every noised word, and its halves make the same step as the whole batch."""
+    """A run with several draws learns, counts every noised word, and its halves make the same step as the whole
+    batch.
+    """
     data = write_data(tmp_path / "data", train=32, valid=8, test=4)
-    settings = {"loss": "ce", "dropout": 0.0, "max_steps": 8, "epochs": 8, "logging_steps": 1, "source_dropout": 0.0, "continue_share": 0.0}
+    settings = {
+        "loss": "ce",
+        "dropout": 0.0,
+        "max_steps": 8,
+        "epochs": 8,
+        "logging_steps": 1,
+        "source_dropout": 0.0,
+        "continue_share": 0.0,
+    }
     trainer = new_trainer(data, tmp_path / "draws", noise_draws=DRAWS, **settings)
     trainer.fit()
     records = read_records(trainer.run.path)
     values = [record["valid_nelbo"] for record in records if record["kind"] == "validation"]
     assert values[-1] < 0.95 * values[0]
-    whole, halves = (new_trainer(data, tmp_path / name, noise_draws=DRAWS, **{**settings, "batch_size": 8}) for name in ("whole", "halves"))
+    whole, halves = (
+        new_trainer(data, tmp_path / name, noise_draws=DRAWS, **{**settings, "batch_size": 8})
+        for name in ("whole", "halves")
+    )
     batch = whole._epoch_batches(0)[0]
     fields = ("input_ids", "source_length", "prompt_length", "target_length")
-    parts = [dataclasses.replace(batch, **{name: getattr(batch, name)[half] for name in fields}) for half in (slice(0, 4), slice(4, 8))]
+    parts = [
+        dataclasses.replace(batch, **{name: getattr(batch, name)[half] for name in fields})
+        for half in (slice(0, 4), slice(4, 8))
+    ]
     told = []
     for one, group in ((whole, [batch]), (halves, parts)):
         one.reporter.step = lambda step, progress, values: told.append(values)
         one.started = 0.0
         one.step(group)
         one.log.read()
-    assert told[0]["loss"] == pytest.approx(told[1]["loss"], rel=1e-5) and told[0]["grad_norm"] == pytest.approx(told[1]["grad_norm"], rel=1e-4)
+    assert told[0]["loss"] == pytest.approx(told[1]["loss"], rel=1e-5) and told[0]["grad_norm"] == pytest.approx(
+        told[1]["grad_norm"], rel=1e-4
+    )
     assert told[0]["tokens"] == told[1]["tokens"] == DRAWS * int(batch.target_length.sum())
 
 
 def many(config: DataConfig):
     """500 short pairs, encoded."""
     tokenizer = tiny_tokenizer()
-    return encode_pairs(grammar_pairs("train", 500), tokenizer, config, "paraphrase:"), Collator(tokenizer, "paraphrase:")
+    return encode_pairs(grammar_pairs("train", 500), tokenizer, config, "paraphrase:"), Collator(
+        tokenizer, "paraphrase:"
+    )
 
 
 def test_tokens_per_batch_counts_all_draws():
@@ -212,7 +267,7 @@ def test_tokens_per_batch_counts_all_draws():
     assert {batch.draws for batch in batches} == {3} and sum(map(len, batches)) == len(data)
 
 
-# ---- refusals ---------------------------------------------------------------------------------------------------------------------------
+# ---- refusals ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("settings", ({"attention": "full"}, {"timestep": "layerwise"}))

@@ -20,7 +20,9 @@ def data(tmp_path_factory):
 
 
 def test_the_average_follows_its_formula():
-    """After n updates it is the weighted sum of all weights seen, with d_n = min(decay, (1 + n) / (10 + n)); tied weights are averaged once."""
+    """After n updates it is the weighted sum of all weights seen, with d_n = min(decay, (1 + n) / (10 + n)); tied
+    weights are averaged once.
+    """
     module = torch.nn.Linear(3, 2)
     module.twin = module.weight
     average = WeightAverage(module, 0.4)
@@ -45,7 +47,9 @@ def test_constant_weights_are_their_own_average():
 
 
 def test_in_place_gives_the_weights_back():
-    """Inside the block the network has the average, afterwards its own weights to the bit, also after an error; both keep their storage."""
+    """Inside the block the network has the average, afterwards its own weights to the bit, also after an error; both
+    keep their storage.
+    """
     module = torch.nn.Linear(3, 2)
     average = WeightAverage(module, 0.5)
     with torch.no_grad():
@@ -58,8 +62,13 @@ def test_in_place_gives_the_weights_back():
 
 
 def test_training_itself_is_the_same_with_and_without(data, tmp_path):
-    """The average only watches: with it the trained weights are those without it; best_model.pt differs, and without it last.pt has no average."""
-    plain, averaged = (new_trainer(data, tmp_path / name, ema_decay=decay, **SETTINGS) for name, decay in (("plain", 0.0), ("averaged", 0.9)))
+    """The average only watches: with it the trained weights are those without it; best_model.pt differs, and without it
+    last.pt has no average.
+    """
+    plain, averaged = (
+        new_trainer(data, tmp_path / name, ema_decay=decay, **SETTINGS)
+        for name, decay in (("plain", 0.0), ("averaged", 0.9))
+    )
     plain.fit()
     averaged.fit()
     one, two = read_payload(plain.run.last), read_payload(averaged.run.last)
@@ -70,7 +79,9 @@ def test_training_itself_is_the_same_with_and_without(data, tmp_path):
 
 
 def test_best_model_holds_the_average_and_its_nelbo(data, tmp_path):
-    """When the last validation was the best, best_model.pt holds exactly the average that last.pt carries, and its NELBO is the recorded one."""
+    """When the last validation was the best, best_model.pt holds exactly the average that last.pt carries, and its
+    NELBO is the recorded one.
+    """
     trainer = new_trainer(data, tmp_path, ema_decay=0.5, **SETTINGS)
     trainer.fit()
     assert trainer.state.best_step == trainer.state.step == 6

@@ -1,4 +1,6 @@
-"""RoBERTa, DistilBERT and ModernBERT under the same denoiser: their weights arrive, the source stays isolated, training and sampling work."""
+"""RoBERTa, DistilBERT and ModernBERT under the same denoiser: their weights arrive, the source stays isolated, training
+and sampling work.
+"""
 
 import copy
 from dataclasses import replace
@@ -26,7 +28,13 @@ from diffusion_bert.tokenization import TextTokenizer
 
 ROBERTA, BERT = ("<s>", "<pad>", "</s>", "<unk>", "<mask>"), ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
 FAMILIES = ("roberta", "distilbert", "modernbert")
-SIZE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48, "initializer_range": 0.1}
+SIZE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "initializer_range": 0.1,
+}
 
 
 @lru_cache
@@ -37,7 +45,9 @@ def byte_level(specials) -> Tokenizer:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend.train_from_iterator(
         sorted(set(grammar_texts())),
-        trainers.BpeTrainer(vocab_size=700, special_tokens=list(specials), initial_alphabet=alphabet, show_progress=False),
+        trainers.BpeTrainer(
+            vocab_size=700, special_tokens=list(specials), initial_alphabet=alphabet, show_progress=False
+        ),
     )
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.post_processor = processors.ByteLevel()
@@ -46,7 +56,11 @@ def byte_level(specials) -> Tokenizer:
 
 def save_encoder(family: str, folder):
     """A random model of a family and its tokenizer, as a directory; the model."""
-    backend = Tokenizer.from_str(tiny_tokenizer().json) if family == "distilbert" else byte_level(ROBERTA if family == "roberta" else BERT)
+    backend = (
+        Tokenizer.from_str(tiny_tokenizer().json)
+        if family == "distilbert"
+        else byte_level(ROBERTA if family == "roberta" else BERT)
+    )
     names = ("cls", "pad", "sep", "unk", "mask") if family == "roberta" else ("unk", "cls", "sep", "pad", "mask")
     specials = dict(zip((f"{name}_token" for name in names), ROBERTA if family == "roberta" else BERT))
     transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **specials).save_pretrained(folder)
@@ -61,7 +75,13 @@ def save_encoder(family: str, folder):
         )
     else:
         config = transformers.ModernBertConfig(
-            **common, **SIZE, local_attention=8, bos_token_id=None, eos_token_id=None, cls_token_id=None, sep_token_id=None
+            **common,
+            **SIZE,
+            local_attention=8,
+            bos_token_id=None,
+            eos_token_id=None,
+            cls_token_id=None,
+            sep_token_id=None,
         )
     model = transformers.AutoModelForMaskedLM.from_config(config).eval()
     model.save_pretrained(folder)
@@ -89,7 +109,12 @@ def built(saved):
 def batch_of(model, rows=((PAIR, 0), (NO_SOURCE, 1), (CONTINUE, 2), (PAIR, 3))):
     encode = model.tokenizer.encode
     examples = [
-        (skill, [] if skill == NO_SOURCE else encode(grammar_pairs()[n].source)[: 9 + n], encode(grammar_pairs()[n].target)[:20]) for skill, n in rows
+        (
+            skill,
+            [] if skill == NO_SOURCE else encode(grammar_pairs()[n].source)[: 9 + n],
+            encode(grammar_pairs()[n].target)[:20],
+        )
+        for skill, n in rows
     ]
     return Collator(model.tokenizer, model.task.prompt).batch(examples)
 
@@ -99,16 +124,23 @@ def noised(model, batch):
     return model.diffusion.q_sample(batch.input_ids, tau, batch.target_mask, torch.Generator().manual_seed(0)), tau
 
 
-# ---- the pieces of byte-level BPE -------------------------------------------------------------------------------------------------------
+# ---- the pieces of byte-level BPE ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("specials", [ROBERTA, BERT])
-@pytest.mark.parametrize("text", ["How can I learn to swim?", "It's 3.5 %, don't (really) ...", "naïve café – 日本 🙂", "A [MASK] <mask> </s> here"])
+@pytest.mark.parametrize(
+    "text",
+    ["How can I learn to swim?", "It's 3.5 %, don't (really) ...", "naïve café – 日本 🙂", "A [MASK] <mask> </s> here"],
+)
 def test_byte_level_text_comes_back(specials, text):
     """Encoded and written again, a text is the same; literal special tokens are ordinary text."""
     tokenizer = TextTokenizer(byte_level(specials).to_str())
     ids = tokenizer.encode(text)
-    assert tokenizer.text(ids) == text and tokenizer.encode(f"  {text}\n ".replace(" ", "\t ")) == ids and not set(ids) & set(tokenizer.special_ids)
+    assert (
+        tokenizer.text(ids) == text
+        and tokenizer.encode(f"  {text}\n ".replace(" ", "\t ")) == ids
+        and not set(ids) & set(tokenizer.special_ids)
+    )
     assert tokenizer.encode_many([text, "x"])[0] == ids and tokenizer.words(ids) == text.split()
     again = type(tokenizer)(tokenizer.json)
     assert again.json == tokenizer.json and again.encode(text) == ids
@@ -116,9 +148,15 @@ def test_byte_level_text_comes_back(specials, text):
 
 
 def test_specials_and_words(built, saved):
-    """[CLS], [SEP] and the others are those of the family; pieces behind a space begin words; half a character is never written."""
+    """[CLS], [SEP] and the others are those of the family; pieces behind a space begin words; half a character is never
+    written.
+    """
     tokenizer, family = built.tokenizer, saved[0]
-    names = ("<pad>", "<unk>", "<s>", "</s>", "<mask>") if family == "roberta" else ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    names = (
+        ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
+        if family == "roberta"
+        else ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    )
     assert tuple(tokenizer.tokens[index] for index in tokenizer.special_ids) == names
     if family == "distilbert":
         return
@@ -132,27 +170,37 @@ def test_specials_and_words(built, saved):
     assert not tokenizer.tokens[tokenizer.encode_with_offsets("s, too", goes_on=True)[0][0]].startswith("Ġ")
 
 
-# ---- the network ------------------------------------------------------------------------------------------------------------------------
+# ---- the network ---------------------------------------------------------------------------------------------------
 
 
 def test_weights_and_states_are_the_original(saved):
-    """All weights arrive; with full attention and the original's own positions, states and word logits are the original's: nothing is causal."""
+    """All weights arrive; with full attention and the original's own positions, states and word logits are the
+    original's: nothing is causal.
+    """
     family, folder, original = saved
     model = build_model(tiny_config(model_name_or_path=str(folder), attention="full", dropout=0.0), [], 0)
     own, theirs = model.denoiser.mlm.state_dict(), original.state_dict()
     assert own.keys() == theirs.keys() and all(torch.equal(own[name], theirs[name]) for name in own)
     assert not model.denoiser.target_embedding.any()
     denoiser, tokenizer = model.denoiser.eval(), model.tokenizer
-    ids = torch.tensor([[tokenizer.cls_id, *tokenizer.encode("How can I learn to swim in two weeks?"), tokenizer.sep_id]])
+    ids = torch.tensor(
+        [[tokenizer.cls_id, *tokenizer.encode("How can I learn to swim in two weeks?"), tokenizer.sep_id]]
+    )
     everywhere = torch.ones(1, ids.shape[1], ids.shape[1], dtype=torch.bool)
     with torch.no_grad():
-        states = denoiser._run(denoiser._embed(ids), torch.zeros_like(ids), torch.arange(ids.shape[1])[None], everywhere)
+        states = denoiser._run(
+            denoiser._embed(ids), torch.zeros_like(ids), torch.arange(ids.shape[1])[None], everywhere
+        )
         logits = denoiser.family.logits(denoiser.mlm, states)
-        torch.testing.assert_close(logits, original(input_ids=ids, attention_mask=torch.ones_like(ids)).logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            logits, original(input_ids=ids, attention_mask=torch.ones_like(ids)).logits, rtol=1e-4, atol=1e-4
+        )
 
 
 def test_the_target_changes_no_source_state(built):
-    """Isolated attention: other target words, and another length, leave source states and the length's logits as they are."""
+    """Isolated attention: other target words, and another length, leave source states and the length's logits as they
+    are.
+    """
     batch = batch_of(built)
     x_t, tau = noised(built, batch)
     other = torch.where(batch.target_mask, built.tokenizer.encode("swim")[0], x_t)
@@ -170,12 +218,18 @@ def test_padding_changes_nothing(built):
     """A row in a wide batch has the states it has alone."""
     batch, alone = batch_of(built), batch_of(built, ((NO_SOURCE, 1),))
     with torch.no_grad():
-        wide = built.denoiser.hidden_states(batch, batch.input_ids, torch.full((4,), 0.5))[1, : alone.input_ids.shape[1]]
-        torch.testing.assert_close(wide, built.denoiser.hidden_states(alone, alone.input_ids, torch.full((1,), 0.5))[0], rtol=1e-4, atol=1e-5)
+        wide = built.denoiser.hidden_states(batch, batch.input_ids, torch.full((4,), 0.5))[
+            1, : alone.input_ids.shape[1]
+        ]
+        torch.testing.assert_close(
+            wide, built.denoiser.hidden_states(alone, alone.input_ids, torch.full((1,), 0.5))[0], rtol=1e-4, atol=1e-5
+        )
 
 
 def test_the_target_vector_tells_the_segments_apart(built):
-    """Without token types it is the added vector that makes a target place differ from a source place: in the target only."""
+    """Without token types it is the added vector that makes a target place differ from a source place: in the target
+    only.
+    """
     plain = copy.deepcopy(built.denoiser)
     torch.nn.init.zeros_(plain.target_embedding)
     batch = batch_of(built)
@@ -187,8 +241,9 @@ def test_the_target_vector_tells_the_segments_apart(built):
 
 
 def test_one_table_has_the_whole_gradient(built, monkeypatch):
-    """The head of every family takes the table from the node of one_table.py, its last layer leaves out what is not read where it can, and every
-    gradient is that of the plain way."""
+    """The head of every family takes the table from the node of one_table.py, its last layer leaves out what is not
+    read where it can, and every gradient is that of the plain way.
+    """
     batch, denoiser = batch_of(built), copy.deepcopy(built.denoiser)
     x_t, tau = noised(built, batch)
     gradients = []
@@ -197,14 +252,18 @@ def test_one_table_has_the_whole_gradient(built, monkeypatch):
         denoiser.leaves_out = way is one_table
         denoiser.zero_grad(set_to_none=True)
         denoiser.true_words(batch, x_t, tau).log_mu.sum().backward()
-        gradients.append({name: parameter.grad for name, parameter in denoiser.named_parameters() if parameter.grad is not None})
+        gradients.append(
+            {name: parameter.grad for name, parameter in denoiser.named_parameters() if parameter.grad is not None}
+        )
     assert gradients[0].keys() == gradients[1].keys() and denoiser._words.weight.grad.any()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-3, atol=1e-4)
 
 
 def test_cached_equals_whole(built):
-    """RoBERTa's target states on the cached source are those of the whole sequence; the others keep nothing, and say so."""
+    """RoBERTa's target states on the cached source are those of the whole sequence; the others keep nothing, and say
+    so.
+    """
     batch = batch_of(built)
     x_t, tau = noised(built, batch)
     denoiser = built.denoiser
@@ -217,7 +276,10 @@ def test_cached_equals_whole(built):
     for row, (start, length) in enumerate(zip(batch.source_length.tolist(), (batch.target_length + 1).tolist())):
         target[row, :length] = x_t[row, start : start + length]
     with torch.no_grad():
-        whole, cached = denoiser.hidden_states(batch, x_t, tau), denoiser.target_states(source, target, batch.target_length, tau)
+        whole, cached = (
+            denoiser.hidden_states(batch, x_t, tau),
+            denoiser.target_states(source, target, batch.target_length, tau),
+        )
     for row, (start, length) in enumerate(zip(batch.source_length.tolist(), (batch.target_length + 1).tolist())):
         torch.testing.assert_close(cached[row, :length], whole[row, start : start + length], rtol=1e-4, atol=1e-5)
 
@@ -234,28 +296,41 @@ def test_several_targets_beside_a_source(built):
     torch.testing.assert_close(two.stacked(), 2 * one.stacked(), rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{"timestep": "prefix"}, {"timestep": "layerwise"}, {"self_conditioning": True}, {"attention": "full"}])
+@pytest.mark.parametrize(
+    "options", [{"timestep": "prefix"}, {"timestep": "layerwise"}, {"self_conditioning": True}, {"attention": "full"}]
+)
 def test_other_options(saved, options):
-    """Time conditioning, self-conditioning and full attention: a step of training is finite, and a text can be written."""
+    """Time conditioning, self-conditioning and full attention: a step of training is finite, and a text can be
+    written.
+    """
     model = build_model(tiny_config(model_name_or_path=str(saved[1]), **options), [], 0)
     batch = batch_of(model)
     x_t, tau = noised(model, batch)
     t = (tau * 16).ceil().long()
-    terms = nelbo_terms(model.denoiser, model.diffusion, batch, x_t, t, 16, two_pass=model.denoiser.self_conditioning is not None)
+    terms = nelbo_terms(
+        model.denoiser, model.diffusion, batch, x_t, t, 16, two_pass=model.denoiser.self_conditioning is not None
+    )
     training_loss(terms, "ce", 0.0, terms.masked, terms.tokens).backward()
-    assert terms.total.isfinite() and all(p.grad.isfinite().all() for p in model.denoiser.parameters() if p.grad is not None)
+    assert terms.total.isfinite() and all(
+        p.grad.isfinite().all() for p in model.denoiser.parameters() if p.grad is not None
+    )
     canvas = blank_canvas(PAIR, model.tokenizer.encode("How now?"), 5, model.tokenizer.mask_id)
     written = decode(
-        model.__class__(**{**vars(model), "denoiser": model.denoiser.eval()}), [canvas], SamplingConfig(num_steps=3), Collator(model.tokenizer, "a:")
+        model.__class__(**{**vars(model), "denoiser": model.denoiser.eval()}),
+        [canvas],
+        SamplingConfig(num_steps=3),
+        Collator(model.tokenizer, "a:"),
     )
     assert len(written[0].ids) == 5 and not set(written[0].ids) & set(model.tokenizer.unwritable_ids)
 
 
-# ---- from training to text --------------------------------------------------------------------------------------------------------------
+# ---- from training to text -----------------------------------------------------------------------------------------
 
 
 def test_train_save_load_write(saved, tmp_path):
-    """Some steps lower the NELBO on held-out pairs; the checkpoint gives the same model back, which fills, continues and rewrites."""
+    """Some steps lower the NELBO on held-out pairs; the checkpoint gives the same model back, which fills, continues
+    and rewrites.
+    """
     model = build_model(tiny_config(model_name_or_path=str(saved[1]), dropout=0.0), [], 0)
     encode = model.tokenizer.encode_many
     pairs = [pair for pair in grammar_pairs("train", 900) if all(len(ids) <= 24 for ids in encode(list(pair)))]
@@ -280,13 +355,21 @@ def test_train_save_load_write(saved, tmp_path):
 
     save_checkpoint(tmp_path / "model.pt", model)
     again = load_checkpoint(tmp_path / "model.pt")
-    assert torch.equal(length_log_probs(model, [(PAIR, rows[0][1])], collator), length_log_probs(again, [(PAIR, rows[0][1])], collator))
+    assert torch.equal(
+        length_log_probs(model, [(PAIR, rows[0][1])], collator), length_log_probs(again, [(PAIR, rows[0][1])], collator)
+    )
     assert estimate_nelbo(again.denoiser, again.diffusion, held_out).per_token()["nelbo"] == after
     generator = DiffusionTextGenerator(again, SamplingConfig(num_samples=2, best_of=1, num_steps=4))
     assert len(generator.paraphrase_text(pairs[0].source)) == 2 and all(generator.paraphrase_text(pairs[0].source))
     typed = "I  need the [MASK] by [MASK]s, (the [MASK])."
     for text in generator.fill_masks(typed):
-        assert text.startswith("I  need the ") and " by " in text and text.endswith(").") and "[MASK]" not in text and "�" not in text
+        assert (
+            text.startswith("I  need the ")
+            and " by " in text
+            and text.endswith(").")
+            and "[MASK]" not in text
+            and "�" not in text
+        )
         assert "s, (the " in text and "  " not in text[3:]
     assert all(text.startswith("We plan to") for text in generator.complete_text("We plan to"))
     assert again.parameter_count == model.parameter_count and forward_flops(again.denoiser, 2, 10, 5, 4) > 0
@@ -294,11 +377,15 @@ def test_train_save_load_write(saved, tmp_path):
 
 
 def test_positions_are_counted(saved):
-    """RoBERTa's table begins with padding: what is left of it is what max_length may use. ModernBERT has its thousands."""
+    """RoBERTa's table begins with padding: what is left of it is what max_length may use. ModernBERT has its
+    thousands.
+    """
     family, folder, _ = saved
     limit = {"roberta": 65, "distilbert": 70, "modernbert": 8192}[family]
     assert build_model(tiny_config(model_name_or_path=str(folder), max_length=limit), [], 0)
-    assert f"only {limit} positions" in refusal(build_model, tiny_config(model_name_or_path=str(folder), max_length=limit + 1), [], 0)
+    assert f"only {limit} positions" in refusal(
+        build_model, tiny_config(model_name_or_path=str(folder), max_length=limit + 1), [], 0
+    )
 
 
 def test_the_scripts(saved, tmp_path, data_dir):
@@ -315,7 +402,21 @@ def test_the_scripts(saved, tmp_path, data_dir):
     )
     assert run("run_conditional_training", *flags).code == 0
     best = only_run(tmp_path / "runs") / "best_model.pt"
-    evaluated = run("evaluate_trained_model", "--checkpoint", best, "--max_samples", 3, "--num_steps", 2, "--device", "cpu")
+    evaluated = run(
+        "evaluate_trained_model", "--checkpoint", best, "--max_samples", 3, "--num_steps", 2, "--device", "cpu"
+    )
     assert evaluated.code == 0 and "Report" in evaluated.out, evaluated.err
-    child = run("continue_training", "--checkpoint", best, "--max_steps", 2, "--epochs", 1, "--teacher", best, "--output_dir", tmp_path / "child")
+    child = run(
+        "continue_training",
+        "--checkpoint",
+        best,
+        "--max_steps",
+        2,
+        "--epochs",
+        1,
+        "--teacher",
+        best,
+        "--output_dir",
+        tmp_path / "child",
+    )
     assert child.code == 0 and "Teacher" in child.out, child.err

@@ -43,7 +43,9 @@ def sentences(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alone(trained, tmp_path_factory, sentences):
-    """best_model.pt copied alone to another folder and evaluated there, with MBR and own sentences: (text, json, folder)."""
+    """best_model.pt copied alone to another folder and evaluated there, with MBR and own sentences: (text, json,
+    folder).
+    """
     folder = tmp_path_factory.mktemp("elsewhere")
     checkpoint = shutil.copy(trained / "best_model.pt", folder / "copied.pt")
     return evaluate(Path(checkpoint), "--mbr", "3", "--examples", sentences, "--max_samples", "12")
@@ -56,7 +58,15 @@ def test_report_files(alone):
     assert {path.name for path in folder.iterdir()} == {"copied.pt", *names}
     assert (folder / "evaluation.png").read_bytes().startswith(b"\x89PNG")
     text = (folder / "evaluation.md").read_text()
-    for heading in ("## Reconstruction", "## Conditional generation", "## NELBO", "## Score", "| copy |", "| unigram |", "| MBR 3 |"):
+    for heading in (
+        "## Reconstruction",
+        "## Conditional generation",
+        "## NELBO",
+        "## Score",
+        "| copy |",
+        "| unigram |",
+        "| MBR 3 |",
+    ):
         assert heading in text, heading
 
 
@@ -69,18 +79,24 @@ def test_report_can_be_repeated(alone):
 
 
 def test_rows(alone):
-    """Model, one sample, MBR and the floors stand in one table, each with all metrics; the model's NFE is the number of calls per text."""
+    """Model, one sample, MBR and the floors stand in one table, each with all metrics; the model's NFE is the number of
+    calls per text.
+    """
     rows = alone[1]["rows"]
     assert set(rows) == {"model", "likeliest length", "one sample", "MBR 3", "copy", "unigram", "nearest training pair"}
     for name, row in rows.items():
-        assert {"bleu", "rouge_l", "dist1", "overlap", "ibleu", "repetition", "length_ratio", "bleu_interval"} <= set(row), name
+        assert {"bleu", "rouge_l", "dist1", "overlap", "ibleu", "repetition", "length_ratio", "bleu_interval"} <= set(
+            row
+        ), name
         assert row["ibleu"] == pytest.approx(0.8 * row["bleu"] - 0.2 * row["overlap"])
         low, high = row["bleu_interval"]
         assert 0 <= low <= row["bleu"] <= high <= 100
         for metric in ("bleu", "rouge_l", "dist1", "overlap", "ibleu", "repetition", "length_ratio"):
             low, high = row[f"{metric}_interval"]
             assert low - 1e-9 <= row[metric] <= high + 1e-9, (name, metric)
-    assert {"self_bleu", "div4", "valid", "two_frames"} <= set(rows["one sample"]) and not {"self_bleu", "div4"} & set(rows["model"])
+    assert {"self_bleu", "div4", "valid", "two_frames"} <= set(rows["one sample"]) and not {"self_bleu", "div4"} & set(
+        rows["model"]
+    )
     assert (
         0 < rows["likeliest length"]["nfe"] <= 4
         and rows["likeliest length"]["nfe"] < rows["model"]["nfe"] <= 5 * 4
@@ -89,14 +105,25 @@ def test_rows(alone):
 
 
 def test_generations_are_all_there_and_in_order(alone, data_dir):
-    """generations.jsonl: per source its reference, every candidate with its calls, and the one MBR chose; in the order of the report."""
+    """generations.jsonl: per source its reference, every candidate with its calls, and the one MBR chose; in the order
+    of the report.
+    """
     _, report, folder = alone
     records = [json.loads(line) for line in (folder / "generations.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [record["source"] for record in records] == [example["source"] for example in report["examples"]] and len(records) == 12
+    assert [record["source"] for record in records] == [example["source"] for example in report["examples"]] and len(
+        records
+    ) == 12
     pairs = {row["src"]: row["trg"] for row in map(json.loads, (data_dir / "test.jsonl").read_text().splitlines())}
     for record, example in zip(records, report["examples"]):
-        assert record["reference"] == pairs[record["source"]] and record["output"] == example["output"] and record["output"] in record["by_length"]
-        assert len(record["candidates"]) == len(record["calls"]) == 3 and record["chosen"] == record["candidates"][record["choice"]]
+        assert (
+            record["reference"] == pairs[record["source"]]
+            and record["output"] == example["output"]
+            and record["output"] in record["by_length"]
+        )
+        assert (
+            len(record["candidates"]) == len(record["calls"]) == 3
+            and record["chosen"] == record["candidates"][record["choice"]]
+        )
         assert record["choice"] == mbr_select([metric_text(text) for text in record["candidates"]])
         assert all(1 <= calls <= 4 for calls in (*record["calls"], *record["by_length_calls"]))
     calls = [number for record in records for number in record["calls"]]
@@ -108,10 +135,19 @@ def test_generations_are_all_there_and_in_order(alone, data_dir):
 def test_parts(own_run):
     """--parts does these and no others; without reconstruction there is no score, and nothing fails for it."""
     out, report, folder = evaluate(own_run / "best_model.pt", "--parts", "nelbo", "--max_samples", "4")
-    assert report["rows"] == {} == report["reconstruction"] and report["score"] is None and report["nelbo"]["nelbo_per_token"] > 0
+    assert (
+        report["rows"] == {} == report["reconstruction"]
+        and report["score"] is None
+        and report["nelbo"]["nelbo_per_token"] > 0
+    )
     assert not (folder / "generations.jsonl").exists() and "Conditional" not in out and "Reconstruction" not in out
     _, report, folder = evaluate(own_run / "best_model.pt", "--parts", "generation", "--max_samples", "4")
-    assert report["nelbo"] == {} and report["score"] is None and (folder / "generations.jsonl").is_file() and "unigram" in report["rows"]
+    assert (
+        report["nelbo"] == {}
+        and report["score"] is None
+        and (folder / "generations.jsonl").is_file()
+        and "unigram" in report["rows"]
+    )
     refused = run("evaluate_trained_model", "--checkpoint", own_run / "best_model.pt", "--parts", "generation,nelbow")
     assert refused.code == 2 and "'nelbow' is none of" in refused.err and "did you mean 'nelbo'?" in refused.err
     assert evaluate_command.PARTS == PARTS
@@ -122,23 +158,33 @@ def test_bertscore_column(own_run, tmp_path):
     save_bert(tmp_path / "bert")
     flags = ("--parts", "generation", "--max_samples", "3", "--bertscore", tmp_path / "bert", "--length_beam", "1")
     _, report, _ = evaluate(own_run / "best_model.pt", *flags)
-    assert all(0 < row["bertscore"] <= 100 for row in report["rows"].values()) and "layer 2" in report["settings"]["bertscore"]
+    assert (
+        all(0 < row["bertscore"] <= 100 for row in report["rows"].values())
+        and "layer 2" in report["settings"]["bertscore"]
+    )
 
 
 def test_copy_floor(alone):
-    """Copying the source overlaps with it by 100 %, and iBLEU punishes that: it is no valid paraphrase by the grammar."""
+    """Copying the source overlaps with it by 100 %, and iBLEU punishes that: it is no valid paraphrase by the
+    grammar.
+    """
     copy = alone[1]["rows"]["copy"]
     assert copy["overlap"] == pytest.approx(100) and copy["ibleu"] < 5 and copy["valid"] == 0
 
 
 def test_own_sentences_for_the_reconstruction(alone):
-    """--examples replaces the held-out sentences of part 1; 20, 50 and 80 % are corrupted, accuracy counts these places only."""
+    """--examples replaces the held-out sentences of part 1; 20, 50 and 80 % are corrupted, accuracy counts these places
+    only.
+    """
     parts = alone[1]["reconstruction"]
     assert list(parts) == ["20", "50", "80"]
     assert parts["20"]["places"] < parts["50"]["places"] < parts["80"]["places"]
     for row in parts.values():
         assert 0 <= row["accuracy"] <= 100 and 0 <= row["floor"] <= 100
-        assert {example["original"] for example in row["examples"]} == {"How can I learn to cook?", "The museum is open on Friday."}
+        assert {example["original"] for example in row["examples"]} == {
+            "How can I learn to cook?",
+            "The museum is open on Friday.",
+        }
         assert all("____" in example["corrupted"] and "____" not in example["restored"] for example in row["examples"])
 
 
@@ -149,7 +195,9 @@ def test_nelbo_terms(alone):
         total = sum(nelbo[f"{term}_per_{unit}"] for term in ("reveal", "stay", "length"))
         assert nelbo[f"nelbo_per_{unit}"] == pytest.approx(total)
         assert nelbo[f"perplexity_bound_per_{unit}"] == pytest.approx(math.exp(total))
-    assert nelbo["T"] == 1000 and nelbo["nelbo_per_word"] * nelbo["words"] == pytest.approx(nelbo["nelbo_per_token"] * nelbo["tokens"])
+    assert nelbo["T"] == 1000 and nelbo["nelbo_per_word"] * nelbo["words"] == pytest.approx(
+        nelbo["nelbo_per_token"] * nelbo["tokens"]
+    )
 
 
 def test_printed_report(alone):
@@ -186,7 +234,9 @@ def test_evaluation_is_reproducible(alone, trained, tmp_path, sentences):
             "--seed",
             seed,
         )
-        same = [example["samples"] for example in report["examples"]] == [example["samples"] for example in alone[1]["examples"]]
+        same = [example["samples"] for example in report["examples"]] == [
+            example["samples"] for example in alone[1]["examples"]
+        ]
         assert same == (seed == 0)
     assert not (trained / "evaluation.json").exists()
 
@@ -200,7 +250,9 @@ def test_split_and_max_samples(own_run, tmp_path, data_dir):
 
 
 def test_own_test_file(own_run, tmp_path):
-    """--test_file evaluates on that file instead; a source that is too long is scored as an empty output and noted, never cut."""
+    """--test_file evaluates on that file instead; a source that is too long is scored as an empty output and noted,
+    never cut.
+    """
     own = tmp_path / "own.tsv"
     long = " ".join(["very"] * 120)
     own.write_text(f"src\ttrg\nHow do I cook?\tWhat is the way to cook?\n{long} long\tShort.\n")
@@ -222,11 +274,15 @@ def test_an_untrained_model_is_poor(data_dir, tmp_path):
     trainer = new_trainer(data_dir, tmp_path / "runs")
     save_checkpoint(trainer.run.best, trainer.model)
     _, report, _ = evaluate(trainer.run.best, "--max_samples", "10")
-    assert report["score"]["verdict"] == "Poor" and report["score"]["level"] == "none" and report["score"]["points"] < 20
+    assert (
+        report["score"]["verdict"] == "Poor" and report["score"]["level"] == "none" and report["score"]["points"] < 20
+    )
 
 
 def test_floors_posing_as_the_model_are_poor(alone):
-    """Copying the source or drawing frequent words, scored as if they were the model and with perfect reconstruction, are Poor."""
+    """Copying the source or drawing frequent words, scored as if they were the model and with perfect reconstruction,
+    are Poor.
+    """
     report = alone[1]
     perfect = {key: {"accuracy": 100.0, "floor": 0.0} for key in ("20", "50", "80")}
     for name in ("copy", "unigram"):

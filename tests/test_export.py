@@ -1,4 +1,6 @@
-"""Exported directories: transformers opens them, the answers are the checkpoint's own, and training can start from them."""
+"""Exported directories: transformers opens them, the answers are the checkpoint's own, and training can start from
+them.
+"""
 
 import json
 
@@ -32,7 +34,9 @@ def exported(tmp_path_factory):
 @pytest.fixture(scope="module")
 def opened(exported):
     folder = exported[1]
-    return transformers.AutoModelForMaskedLM.from_pretrained(folder).eval(), transformers.AutoTokenizer.from_pretrained(folder)
+    return transformers.AutoModelForMaskedLM.from_pretrained(folder).eval(), transformers.AutoTokenizer.from_pretrained(
+        folder
+    )
 
 
 def own_log_mu(model, ids):
@@ -42,12 +46,18 @@ def own_log_mu(model, ids):
 
 
 def test_the_tokenizer_writes_our_layout(exported, opened):
-    """A text is [CLS] [SEP] text [SEP], a pair [CLS] source [SEP] target [SEP], with the token types of training; [MASK] is the mask."""
+    """A text is [CLS] [SEP] text [SEP], a pair [CLS] source [SEP] target [SEP], with the token types of training;
+    [MASK] is the mask.
+    """
     model, tokenizer = exported[0], opened[1]
     text, own = "How can I learn to swim?", model.tokenizer
     one, two = tokenizer(text), tokenizer("What now?", text)
     ids, source = own.encode(text), own.encode("What now?")
-    assert one["input_ids"] == [own.cls_id, own.sep_id, *ids, own.sep_id] and one["token_type_ids"] == [0, 0, *[1] * (len(ids) + 1)]
+    assert one["input_ids"] == [own.cls_id, own.sep_id, *ids, own.sep_id] and one["token_type_ids"] == [
+        0,
+        0,
+        *[1] * (len(ids) + 1),
+    ]
     assert two["input_ids"] == [own.cls_id, *source, own.sep_id, *ids, own.sep_id]
     assert two["token_type_ids"] == [0] * (len(source) + 2) + [1] * (len(ids) + 1)
     assert tokenizer.mask_token_id == own.mask_id and tokenizer.mask_token_id in tokenizer("a [MASK] ?")["input_ids"]
@@ -56,7 +66,9 @@ def test_the_tokenizer_writes_our_layout(exported, opened):
 
 
 def test_isolated_it_is_the_checkpoint(exported, opened):
-    """Given the isolation mask, which a plain reader leaves out, its distribution at masked places is the checkpoint's own mu."""
+    """Given the isolation mask, which a plain reader leaves out, its distribution at masked places is the checkpoint's
+    own mu.
+    """
     model, (mlm, tokenizer) = exported[0], opened
     ids = model.tokenizer.encode(grammar_pairs()[0].target)
     ids[1] = ids[3] = model.tokenizer.mask_id
@@ -75,7 +87,10 @@ def test_it_is_bidirectional_and_writes_no_specials(exported, opened):
     model, (mlm, tokenizer) = exported[0], opened
     assert mlm.config.is_decoder is False and type(mlm) is transformers.BertForMaskedLM
     with torch.no_grad():
-        one, two = (mlm(**tokenizer(f"[MASK] can i learn to {word}", return_tensors="pt")).logits[0, 2] for word in ("swim", "cook"))
+        one, two = (
+            mlm(**tokenizer(f"[MASK] can i learn to {word}", return_tensors="pt")).logits[0, 2]
+            for word in ("swim", "cook")
+        )
     assert not torch.allclose(one, two, atol=1e-3)
     assert float(torch.softmax(one, -1)[model.tokenizer.forbidden_ids].sum()) == 0.0
     assert bool((mlm.cls.predictions.bias[model.tokenizer.forbidden_ids] == NO_MASS).all())
@@ -96,7 +111,9 @@ def test_training_can_start_from_it(exported):
     before, after = model.denoiser.mlm.state_dict(), again.denoiser.mlm.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before if not name.endswith("bias"))
-    assert again.tokenizer.tokens == model.tokenizer.tokens and again.tokenizer.encode("How now?") == model.tokenizer.encode("How now?")
+    assert again.tokenizer.tokens == model.tokenizer.tokens and again.tokenizer.encode(
+        "How now?"
+    ) == model.tokenizer.encode("How now?")
     ids = [*model.tokenizer.encode("how can i"), model.tokenizer.mask_id]
     torch.testing.assert_close(own_log_mu(again, ids), own_log_mu(model, ids), rtol=1e-5, atol=1e-5)
     scratch = build_model(tiny_config(model_name_or_path=str(folder), from_scratch=True), [], 0)
@@ -109,21 +126,38 @@ def test_a_pretrained_bert_with_padded_vocabulary(tmp_path):
     model = build_model(tiny_config(model_name_or_path=str(tmp_path / "bert")), [], 0)
     export(model, tmp_path / "out")
     mlm = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out")
-    assert mlm.config.vocab_size == 64 and bool((mlm.cls.predictions.bias[model.tokenizer.vocab_size :] == NO_MASS).all())
+    assert mlm.config.vocab_size == 64 and bool(
+        (mlm.cls.predictions.bias[model.tokenizer.vocab_size :] == NO_MASS).all()
+    )
 
 
 def test_the_command(trained, tmp_path, capsys, data_dir):
-    """A run directory becomes a folder with a card, which the training script takes; a second export refuses to overwrite."""
+    """A run directory becomes a folder with a card, which the training script takes; a second export refuses to
+    overwrite.
+    """
     out = tmp_path / "new" / "model"
     assert guarded(main, [str(trained), str(out)]) == 0
-    assert {path.name for path in out.iterdir()} == {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert {path.name for path in out.iterdir()} == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
     card = (out / "README.md").read_text()
-    assert card.startswith("---\nlibrary_name:") and "length head, copy head" in card and str(data_dir) not in card and data_dir.name in card
+    assert (
+        card.startswith("---\nlibrary_name:")
+        and "length head, copy head" in card
+        and str(data_dir) not in card
+        and data_dir.name in card
+    )
     assert json.loads((out / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert [path.name for path in out.parent.iterdir()] == ["model"]
     result = run(
         "run_conditional_training",
-        *small_flags(data_dir, model_name_or_path=out, vocab_size=None, output_dir=tmp_path / "runs", max_steps=2, epochs=1),
+        *small_flags(
+            data_dir, model_name_or_path=out, vocab_size=None, output_dir=tmp_path / "runs", max_steps=2, epochs=1
+        ),
     )
     assert result.code == 0, result.err
     capsys.readouterr()
@@ -132,7 +166,9 @@ def test_the_command(trained, tmp_path, capsys, data_dir):
 
 
 def test_refusals(exported, tmp_path, monkeypatch, capsys):
-    """A file or full folder in the way, a network that is told the time, a full disk: one line, and nothing is left behind."""
+    """A file or full folder in the way, a network that is told the time, a full disk: one line, and nothing is left
+    behind.
+    """
     model = exported[0]
     (tmp_path / "file").write_text("mine")
     assert "is a file" in refusal(export, model, tmp_path / "file") and (tmp_path / "file").read_text() == "mine"
@@ -151,10 +187,15 @@ def test_refusals(exported, tmp_path, monkeypatch, capsys):
 
 
 def test_agreement_with_fill(exported, tmp_path):
-    """The benchmark's table: shares of places, of which there are as many as were masked; one word masked leaves little to differ in."""
+    """The benchmark's table: shares of places, of which there are as many as were masked; one word masked leaves little
+    to differ in.
+    """
     model = exported[0]
     texts = [pair.target for pair in grammar_pairs()[:6]]
     rows = export_agreement.compare(model, texts, tmp_path / "out")
     fitting = [len(model.tokenizer.encode(text)) for text in texts if len(model.tokenizer.encode(text)) <= 24]
-    assert [row["places"] for row in rows] == [len(fitting), *(sum(max(1, round(share * n)) for n in fitting) for share in (0.2, 0.5))]
+    assert [row["places"] for row in rows] == [
+        len(fitting),
+        *(sum(max(1, round(share * n)) for n in fitting) for share in (0.2, 0.5)),
+    ]
     assert all(0 <= row[name] <= 100 for row in rows for name in ("export", "plain", "own_right"))

@@ -16,7 +16,15 @@ from diffusion_bert.config import SamplingConfig
 from diffusion_bert.generation import DiffusionTextGenerator
 from diffusion_bert.text_files import Row, entry_line, stream_rows, whole_lines
 
-TEXTS = ["How can I learn to cook?", "", "Where is the museum?", "museum " * 200, "How are you?", "We will [MASK] the museum.", "Is it open?"]
+TEXTS = [
+    "How can I learn to cook?",
+    "",
+    "Where is the museum?",
+    "museum " * 200,
+    "How are you?",
+    "We will [MASK] the museum.",
+    "Is it open?",
+]
 FAST = {"num_steps": 2, "num_samples": 2, "best_of": 1, "batch_size": 3, "device": "cpu"}  # chunks of 3 texts
 
 
@@ -44,7 +52,9 @@ def whole(tmp_path_factory):
 
 
 def test_a_second_writer_touches_nothing(texts, tmp_path):
-    """While an output is being written a second call is refused, with --overwrite too, and what says how it was made stays."""
+    """While an output is being written a second call is refused, with --overwrite too, and what says how it was made
+    stays.
+    """
     path = tmp_path / "out.jsonl"
     job = {"command": "para"}
     with open_output(path, job, False, False) as file:
@@ -59,10 +69,14 @@ def test_input_that_is_refused_leaves_no_output(tmp_path):
     """A table without a column of texts is refused; after its correction the same call works."""
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
     source.write_text("words\nhello\n")
-    assert "expected one of" in refusal(work_on_file, generator(), "para", str(source), str(target), {"input_sha256": "1"})
+    assert "expected one of" in refusal(
+        work_on_file, generator(), "para", str(source), str(target), {"input_sha256": "1"}
+    )
     source.write_text("text\nhello\n")
     work_on_file(generator(), "para", str(source), str(target), {"input_sha256": "2"})
-    assert target.read_text().splitlines()[0] == "source,output_1,output_2" and len(target.read_text().splitlines()) == 2
+    assert (
+        target.read_text().splitlines()[0] == "source,output_1,output_2" and len(target.read_text().splitlines()) == 2
+    )
 
 
 def test_freed_memory_is_given_back_after_every_chunk(texts, tmp_path, monkeypatch):
@@ -87,7 +101,9 @@ def test_an_entry_for_every_row_in_order(whole):
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(share=st.floats(0, 1))
 def test_continued_after_any_byte(whole, kind, share):
-    """Whatever was on the disk when the process died: the same command makes the file of an uninterrupted run, byte for byte."""
+    """Whatever was on the disk when the process died: the same command makes the file of an uninterrupted run, byte for
+    byte.
+    """
     folder, made = whole
     path = folder / f"out{kind}"
     cut = round(share * len(made[kind]))
@@ -98,7 +114,9 @@ def test_continued_after_any_byte(whole, kind, share):
 
 
 def test_stopped_in_the_middle(whole, tmp_path):
-    """An interrupt in the second chunk leaves the first one whole; the next run goes on there and asks the model for the rest only."""
+    """An interrupt in the second chunk leaves the first one whole; the next run goes on there and asks the model for
+    the rest only.
+    """
     rows = [Row(text) for text in "abcdefgh"]
     calls = []
 
@@ -139,7 +157,9 @@ def test_every_text_has_its_own_seed(tmp_path):
 
 
 def test_made_otherwise_is_refused(whole):
-    """Other options, command, input or checkpoint, no note of how it was made, or stdin: refused; what is there stays. --overwrite begins anew."""
+    """Other options, command, input or checkpoint, no note of how it was made, or stdin: refused; what is there stays.
+    --overwrite begins anew.
+    """
     folder, made = whole
     source, path, note = folder / "in.txt", folder / "out.jsonl", folder / "out.jsonl.job.json"
     path.write_bytes(made[".jsonl"])
@@ -185,7 +205,9 @@ def test_commands(tmp_path):
 
 
 def test_commands_of_several_tasks(tmp_path):
-    """Each task of a checkpoint works on files by the command that it has in the loop, and answers as there; one that it lacks is refused."""
+    """Each task of a checkpoint works on files by the command that it has in the loop, and answers as there; one that
+    it lacks is refused.
+    """
     path, out = tmp_path / "in.txt", tmp_path / "out.jsonl"
     path.write_text("Where is the museum?\nHow are you?\n")
     several = DiffusionTextGenerator(new_model(task_name="qqp,CC"), SamplingConfig(**{**FAST, "batch_size": 2}))
@@ -196,7 +218,9 @@ def test_commands_of_several_tasks(tmp_path):
         assert outputs[command] == several.rewrite(path.read_text().splitlines(), task=task, seed=0)
     assert outputs["para"] != outputs["reply"]
     out.unlink()
-    assert "para, reply, fill" in refusal(work_on_file, several, "simplify", str(path), str(out), {}) and not out.exists()
+    assert (
+        "para, reply, fill" in refusal(work_on_file, several, "simplify", str(path), str(out), {}) and not out.exists()
+    )
 
 
 def test_an_option_that_no_text_allows(texts, tmp_path):
@@ -213,14 +237,22 @@ def test_an_option_that_no_text_allows(texts, tmp_path):
         (
             ".jsonl",
             b'{"src": "a"}\n{"source": "b", "x": 1}\n"c"\n{"trg": "d"}\nnot\n\n[1]\n{"text": 5}\n',
-            [("a", ""), ("b", ""), ("c", ""), ('{"trg": "d"}', "no text"), ("not", "not JSON"), ("", "empty"), ("[1]", "no text"),
-             ('{"text": 5}', "no text")],
+            [
+                ("a", ""),
+                ("b", ""),
+                ("c", ""),
+                ('{"trg": "d"}', "no text"),
+                ("not", "not JSON"),
+                ("", "empty"),
+                ("[1]", "no text"),
+                ('{"text": 5}', "no text"),
+            ],
         ),
         (".csv", b'id,Text\n1,"a, ""b""\nc"\n2\n3,d\n', [('a, "b"\nc', ""), ("", "has 1 columns"), ("d", "")]),
         (".tsv", b"src\ttrg\na\tb\n", [("a", "")]),
         (".csv", b"text\nHello, how are you?\nfine\n", [("", "quotation marks"), ("fine", "")]),
     ],
-)  # fmt: skip
+)
 def test_rows_of_every_kind(kind, content, expected):
     """A row for every row, bad ones with their reason."""
     rows = list(stream_rows(io.BytesIO(content), kind))
@@ -230,7 +262,10 @@ def test_rows_of_every_kind(kind, content, expected):
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.text(), st.lists(st.text(min_size=1), max_size=2)), max_size=6), st.sampled_from([".jsonl", ".csv", ".txt"]))
+@given(
+    st.lists(st.tuples(st.text(), st.lists(st.text(min_size=1), max_size=2)), max_size=6),
+    st.sampled_from([".jsonl", ".csv", ".txt"]),
+)
 def test_every_entry_is_one_line(entries, kind):
     """Whatever characters a text holds, an entry is one line, and a file of whole lines is left as it is."""
     lines = [entry_line(kind, text, outputs, 2) for text, outputs in entries]
@@ -246,7 +281,10 @@ def test_memory_does_not_grow(tmp_path):
         rows = (Row(f"text number {number} " * 20) for number in range(count))
         tracemalloc.start()
         with open(tmp_path / f"{count}.jsonl", "ab+") as target:
-            assert transform(rows, target, ".jsonl", 1, 500, lambda texts, first: [[text] for text in texts]).entries == count
+            assert (
+                transform(rows, target, ".jsonl", 1, 500, lambda texts, first: [[text] for text in texts]).entries
+                == count
+            )
         value = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return value
@@ -254,7 +292,7 @@ def test_memory_does_not_grow(tmp_path):
     assert peak(20_000) < 1.2 * peak(5_000)
 
 
-# ---- the command --------------------------------------------------------------------------------------------------------------------
+# ---- the command ---------------------------------------------------------------------------------------------------
 
 
 def test_the_command(trained, texts, tmp_path):
@@ -262,7 +300,11 @@ def test_the_command(trained, texts, tmp_path):
     flags = ("--checkpoint", trained / "best_model.pt", "--num_steps", 2, "--best_of", 1, "--device", "cpu")
     result = run("interactive_generation", *flags, "--input_file", texts, "--output_file", tmp_path / "out.txt")
     assert result.code == 0 and result.out == "", result.err
-    assert "entry 2: is empty" in result.err and "entry 4: a sentence of" in result.err and "7 entries, 2 without an answer" in result.err
+    assert (
+        "entry 2: is empty" in result.err
+        and "entry 4: a sentence of" in result.err
+        and "7 entries, 2 without an answer" in result.err
+    )
     lines = (tmp_path / "out.txt").read_text().split("\n")
     assert len(lines) == 8 and [bool(line) for line in lines] == [True, False, True, False, True, True, True, False]
 
@@ -270,10 +312,14 @@ def test_the_command(trained, texts, tmp_path):
 def test_pipes(trained):
     """- is stdin and stdout, of a real process: nothing but entries on stdout."""
     flags = ("--checkpoint", trained / "best_model.pt", "--num_steps", 2, "--best_of", 1, "--device", "cpu")
-    process = start("interactive_generation", *flags, "--input_file", "-", "--output_file", "-", "--command", "complete")
+    process = start(
+        "interactive_generation", *flags, "--input_file", "-", "--output_file", "-", "--command", "complete"
+    )
     out, err = process.communicate("How can\nI\n", timeout=120)
     records = [json.loads(line) for line in out.splitlines()]
-    assert [record["source"] for record in records] == ["How can", "I"] and all(len(record["outputs"]) == 3 for record in records), err
+    assert [record["source"] for record in records] == ["How can", "I"] and all(
+        len(record["outputs"]) == 3 for record in records
+    ), err
 
 
 @pytest.mark.parametrize(
@@ -288,7 +334,10 @@ def test_pipes(trained):
         (("--input_file", "{folder}/in.pdf", "--output_file", "x.txt"), "unknown ending '.pdf'"),
         (("--input_file", "{in}", "--output_file", "x.docx"), "unknown ending '.docx'"),
         (("--input_file", "{in}", "--output_file", "{folder}/none/x.txt"), "no folder"),
-        (("--input_file", "{in}", "--output_file", "x.jsonl", "--command", "translate"), "expected one of para, question, simplify, reply, fill"),
+        (
+            ("--input_file", "{in}", "--output_file", "x.jsonl", "--command", "translate"),
+            "expected one of para, question, simplify, reply, fill",
+        ),
         (("--input_file", "{in}", "--output_file", "x.txt", "--num_samples", "2"), "one answer each"),
     ],
 )

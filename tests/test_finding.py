@@ -18,7 +18,9 @@ from diffusion_bert.storage import weights_digest
 
 
 def test_order(tmp_path, monkeypatch):
-    """The newest run; without one the last bundled checkpoint by name; without that a refusal that says how to train."""
+    """The newest run; without one the last bundled checkpoint by name; without that a refusal that says how to
+    train.
+    """
     bundled, runs = tmp_path / "checkpoints", tmp_path / "runs"
     monkeypatch.setattr(finding, "BUNDLED", bundled)
     assert "run_conditional_training.py" in refusal(checkpoint_file, None, runs)
@@ -52,7 +54,9 @@ def test_first_line(trained, tmp_path, monkeypatch, named):
 
 
 def test_licence_note(tmp_path):
-    """It travels in the checkpoint, stands in the first line and in the report, and stays when training goes on; by default there is none."""
+    """It travels in the checkpoint, stands in the first line and in the report, and stays when training goes on; by
+    default there is none.
+    """
     model = new_model(license_note="research use only (Quora Question Pairs)")
     path = tmp_path / "best_model.pt"
     save_checkpoint(path, model)
@@ -60,9 +64,14 @@ def test_licence_note(tmp_path):
     assert "M parameters; research use only (Quora Question Pairs)). Type help" in result.out.splitlines()[0]
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text(json.dumps({"src": "How are you?", "trg": "How do you do?"}) + "\n")
-    result = run("evaluate_trained_model", "--checkpoint", path, "--test_file", pairs, "--num_steps", 2, "--device", "cpu")
+    result = run(
+        "evaluate_trained_model", "--checkpoint", path, "--test_file", pairs, "--num_steps", 2, "--device", "cpu"
+    )
     assert result.code == 0 and "licence of the training data: research use only" in result.out, result.err
-    assert "licence of the training data" in (tmp_path / "evaluation.md").read_text() and (tmp_path / "confidence_map.png").is_file()
+    assert (
+        "licence of the training data" in (tmp_path / "evaluation.md").read_text()
+        and (tmp_path / "confidence_map.png").is_file()
+    )
     assert child_config(path, {"epochs": 1}).data.license_note.startswith("research use only")
     assert new_model().config.data.license_note is None
 
@@ -71,13 +80,20 @@ def test_licence_note_of_a_preset_is_about_its_own_data():
     """The presets on Quora say so; with a file of one's own the remark falls away, unless it is given."""
     assert "research use only" in settings_of({"preset": "fast_training", "data_dir": "qqp"})["license_note"]
     assert "license_note" not in settings_of({"preset": "fast_training", "train_file": "mine.jsonl"})
-    assert settings_of({"preset": "fast_training", "train_file": "mine.jsonl", "license_note": "mine"})["license_note"] == "mine"
+    assert (
+        settings_of({"preset": "fast_training", "train_file": "mine.jsonl", "license_note": "mine"})["license_note"]
+        == "mine"
+    )
 
 
 def test_weights_of_half_precision(trained, tmp_path):
-    """They load as float32, the nearest numbers to the stored ones, and write the same text as if they had been rounded."""
+    """They load as float32, the nearest numbers to the stored ones, and write the same text as if they had been
+    rounded.
+    """
     payload = read_payload(trained / "best_model.pt")
-    payload["weights"] = {name: value.half() if value.is_floating_point() else value for name, value in payload["weights"].items()}
+    payload["weights"] = {
+        name: value.half() if value.is_floating_point() else value for name, value in payload["weights"].items()
+    }
     payload["weights_sha256"] = weights_digest(payload["weights"])
     torch.save(payload, tmp_path / "half.pt")
     half, full = load_checkpoint(tmp_path / "half.pt"), load_checkpoint(trained / "best_model.pt")
@@ -86,7 +102,9 @@ def test_weights_of_half_precision(trained, tmp_path):
 
 
 def test_the_bundled_checkpoint_by_any_name(tmp_path, monkeypatch):
-    """However it is named, its reports do not go into the program's own folder; those of another checkpoint go beside it."""
+    """However it is named, its reports do not go into the program's own folder; those of another checkpoint go beside
+    it.
+    """
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "b.pt").touch()
     monkeypatch.setattr(finding, "BUNDLED", tmp_path / "checkpoints")
@@ -97,7 +115,9 @@ def test_the_bundled_checkpoint_by_any_name(tmp_path, monkeypatch):
 
 
 def test_evaluation_of_the_bundled_checkpoint(tmp_path, monkeypatch, data_dir):
-    """It is announced, says that its data is not there, takes the task's own folder or one with a folder per task, and leaves its report in runs."""
+    """It is announced, says that its data is not there, takes the task's own folder or one with a folder per task, and
+    leaves its report in runs.
+    """
     monkeypatch.chdir(tmp_path)
     bundled = tmp_path / "checkpoints"
     bundled.mkdir()
@@ -112,4 +132,6 @@ def test_evaluation_of_the_bundled_checkpoint(tmp_path, monkeypatch, data_dir):
     for folder in (data_dir, tmp_path / "data"):
         done = run("evaluate_trained_model", "--data_dir", folder, *small)
         assert done.code in (None, 0) and done.out.startswith(f"The bundled checkpoint {bundled / 'a.pt'}"), done.err
-    assert (tmp_path / "runs" / "evaluation_a" / "evaluation.json").is_file() and [path.name for path in bundled.iterdir()] == ["a.pt"]
+    assert (tmp_path / "runs" / "evaluation_a" / "evaluation.json").is_file() and [
+        path.name for path in bundled.iterdir()
+    ] == ["a.pt"]

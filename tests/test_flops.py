@@ -13,10 +13,14 @@ from diffusion_bert.schedule import NoiseSchedule
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"copy_head": False}, {"attention": "full"}, {"timestep": "prefix"}, {"timestep": "layerwise"}], ids=lambda options: str(options)
+    "options",
+    [{}, {"copy_head": False}, {"attention": "full"}, {"timestep": "prefix"}, {"timestep": "layerwise"}],
+    ids=lambda options: str(options),
 )
 def test_count_is_that_of_the_counter(options):
-    """Forward alone, and forward with backward: within 3 % of torch.utils.flop_counter on a training step's own code."""
+    """Forward alone, and forward with backward: within 3 % of torch.utils.flop_counter on a training step's own
+    code.
+    """
     denoiser = make_denoiser(**options)
     denoiser.leaves_out = False  # as on a GPU
     batch = make_batch([([5, 10, 11, 12, 13], [20, 10, 21, 22, 23]), ([5, 13, 14], [22, 23, 24, 25, 13])] * 8)
@@ -30,7 +34,9 @@ def test_count_is_that_of_the_counter(options):
         with FlopCounterMode(display=False) as backward:
             training_loss(terms, "ce", 0.0, 1, 1).backward()
     assert forward_flops(denoiser, *shape) == pytest.approx(forward.get_total_flops(), rel=0.03)
-    assert training_flops(denoiser, *shape) == pytest.approx(forward.get_total_flops() + backward.get_total_flops(), rel=0.03)
+    assert training_flops(denoiser, *shape) == pytest.approx(
+        forward.get_total_flops() + backward.get_total_flops(), rel=0.03
+    )
 
 
 def test_peaks():

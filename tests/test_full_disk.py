@@ -1,4 +1,6 @@
-"""No room to write: one line, exit code 2, and what was there before is intact. On a real full disk where one may be mounted, else under a limit."""
+"""No room to write: one line, exit code 2, and what was there before is intact. On a real full disk where one may be
+mounted, else under a limit.
+"""
 
 import contextlib
 import os
@@ -51,16 +53,25 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_training_on_a_full_disk(data_dir, small_disk):
     """The real script: best_model.pt fits, last.pt does not. One line; best_model.pt loads; no half file."""
-    process = start("run_conditional_training", *small_flags(data_dir, output_dir=small_disk, max_steps=4, save_steps=1))
+    process = start(
+        "run_conditional_training", *small_flags(data_dir, output_dir=small_disk, max_steps=4, save_steps=1)
+    )
     out, err = process.communicate(timeout=300)
     (folder,) = small_disk.iterdir()
-    one_line(type("Result", (), {"code": process.returncode, "err": err}), "last.pt", "No space left on device", "another place")
+    one_line(
+        type("Result", (), {"code": process.returncode, "err": err}),
+        "last.pt",
+        "No space left on device",
+        "another place",
+    )
     load_checkpoint(folder / "best_model.pt")
     assert not list(folder.glob(".*")) and not (folder / "last.pt").exists()
 
 
 def test_resuming_on_a_full_disk(data_dir, tmp_path):
-    """A run that cannot save any more keeps its last.pt, byte for byte, and goes on from there when there is room again."""
+    """A run that cannot save any more keeps its last.pt, byte for byte, and goes on from there when there is room
+    again.
+    """
     from commands import new_trainer
 
     from diffusion_bert.training_state import Reporter
@@ -86,7 +97,17 @@ def test_reports_on_a_full_disk(own_run, limit, name):
     for file in ("evaluation.json", "evaluation.md", "evaluation.png"):
         (own_run / file).write_text("old")
     with largest_file(limit):
-        result = run("evaluate_trained_model", "--checkpoint", own_run / "best_model.pt", "--max_samples", 2, "--num_steps", 2, "--device", "cpu")
+        result = run(
+            "evaluate_trained_model",
+            "--checkpoint",
+            own_run / "best_model.pt",
+            "--max_samples",
+            2,
+            "--num_steps",
+            2,
+            "--device",
+            "cpu",
+        )
     one_line(result, name, "File too large")
     assert (own_run / name).read_text() == "old" and not list(own_run.glob(".*"))
 
@@ -146,7 +167,11 @@ def test_a_full_temporary_folder(data_dir, tmp_path, monkeypatch):
 def test_a_folder_without_permission(data_dir, tmp_path):
     """A read-only --output_dir: one line, nothing written."""
     (tmp_path / "closed").mkdir(mode=0o500)
-    one_line(run("run_conditional_training", *small_flags(data_dir, output_dir=tmp_path / "closed")), "closed", "Permission denied")
+    one_line(
+        run("run_conditional_training", *small_flags(data_dir, output_dir=tmp_path / "closed")),
+        "closed",
+        "Permission denied",
+    )
 
 
 def test_two_runs_started_at_once(data_dir, tmp_path):
@@ -157,5 +182,12 @@ def test_two_runs_started_at_once(data_dir, tmp_path):
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert sorted(path.name[-4:] for path in tmp_path.iterdir()) == ["_001", "_002"]
     for folder in tmp_path.iterdir():
-        assert {"best_model.pt", "last.pt", "config.yaml", "metrics.jsonl", "training_results.json", "curves.png"} == set(contents(folder))
+        assert {
+            "best_model.pt",
+            "last.pt",
+            "config.yaml",
+            "metrics.jsonl",
+            "training_results.json",
+            "curves.png",
+        } == set(contents(folder))
         shutil.rmtree(folder)

@@ -30,7 +30,9 @@ def generator(attention: str = "isolated") -> DiffusionTextGenerator:
 
 
 def typed_part_stays(text: str, filled: str) -> bool:
-    """Everything outside the [MASK]s of ``text`` is in ``filled`` as it was typed, with something in each [MASK]'s place."""
+    """Everything outside the [MASK]s of ``text`` is in ``filled`` as it was typed, with something in each [MASK]'s
+    place.
+    """
     pattern = "(.+?)".join(re.escape(part) for part in text.split("[MASK]"))
     return re.fullmatch(pattern, filled, re.DOTALL) is not None and "[MASK]" not in filled
 
@@ -40,13 +42,15 @@ def short_words(g: DiffusionTextGenerator, count: int) -> list[str]:
     return [token for token in g.tokenizer.tokens if token.isalpha() and len(token) > 2][:count]
 
 
-# ---- shapes and seeds -------------------------------------------------------------------------------------------------------------------
+# ---- shapes and seeds ----------------------------------------------------------------------------------------------
 
 
 @each_skill
 @each_attention
 def test_shapes(skill, attention):
-    """A string gives num_samples distinct strings, a list a list of such lists, in the order given; an empty list gives an empty one."""
+    """A string gives num_samples distinct strings, a list a list of such lists, in the order given; an empty list gives
+    an empty one.
+    """
     work = getattr(generator(attention), skill)
     for count in (1, 4):
         one = work(SOURCE, num_samples=count)
@@ -62,7 +66,11 @@ def test_texts_do_not_influence_each_other(skill):
     texts = [SOURCE, "Why is the [MASK]?", *SHORT[:5]]
     work = getattr(generator(), skill)
     together = work(texts, num_samples=1, temperature=0.0)
-    assert together == work(texts, num_samples=1, temperature=0.0, batch_size=1) == [work(text, num_samples=1, temperature=0.0) for text in texts]
+    assert (
+        together
+        == work(texts, num_samples=1, temperature=0.0, batch_size=1)
+        == [work(text, num_samples=1, temperature=0.0) for text in texts]
+    )
 
 
 @each_skill
@@ -92,30 +100,40 @@ def test_candidates_differ_from_the_source_where_possible():
     g = generator()
     examples = [(PAIR, g.tokenizer.encode(SOURCE))]
     names = iter(["Same.", "other", "same.", "Same.", "third"] + ["other"] * 50)
-    (found,) = g._candidates(examples, SamplingConfig(num_steps=1, num_samples=3), lambda *_: next(names), avoid=["  SAME. "])
+    (found,) = g._candidates(
+        examples, SamplingConfig(num_steps=1, num_samples=3), lambda *_: next(names), avoid=["  SAME. "]
+    )
     assert sorted(found.texts[:2]) == ["other", "third"] and found.texts[2] == "Same." and found.trace is None
-    assert g._candidates(examples, SamplingConfig(num_steps=1, num_samples=3), lambda *_: "x", avoid=["x"]) == [(["x"], None)]
+    assert g._candidates(examples, SamplingConfig(num_steps=1, num_samples=3), lambda *_: "x", avoid=["x"]) == [
+        (["x"], None)
+    ]
 
 
 @each_skill
 def test_no_special_token_is_ever_written(skill):
     """No [UNK], [PAD] or ## in any text, even from a source of unknown signs."""
-    for text in getattr(generator(), skill)(["\U0001f600 \u4e2d\u6587 how?", SOURCE], temperature=3.0, top_p=1.0, num_samples=4):
+    for text in getattr(generator(), skill)(
+        ["\U0001f600 \u4e2d\u6587 how?", SOURCE], temperature=3.0, top_p=1.0, num_samples=4
+    ):
         assert not any(re.search(r"\[(UNK|PAD|CLS|SEP|MASK|unused)|##", candidate) for candidate in text)
 
 
-# ---- paraphrase and complete ------------------------------------------------------------------------------------------------------------
+# ---- paraphrase and complete ---------------------------------------------------------------------------------------
 
 
 def test_generated_sentences_look_like_sentences():
-    """An uncased vocabulary gives sentences with a capital and no blank before punctuation; names take the source's spelling."""
+    """An uncased vocabulary gives sentences with a capital and no blank before punctuation; names take the source's
+    spelling.
+    """
     g = generator()
     for text in g.paraphrase_text(SOURCE, num_samples=6, temperature=1.0):
         assert not text[0].islower() and " ?" not in text and " ." not in text and text == text.strip()
     assert g.sentence(g.tokenizer.encode("how can i go to paris ?"), "I love Paris.") == "How can I go to Paris?"
 
 
-@pytest.mark.parametrize("text", [SOURCE, "  two  BLANKS\tand tab", "iPhone \u2014 caf\u00e9", "\ufb01rst \u00df", "a", "Is that so?"])
+@pytest.mark.parametrize(
+    "text", [SOURCE, "  two  BLANKS\tand tab", "iPhone \u2014 caf\u00e9", "\ufb01rst \u00df", "a", "Is that so?"]
+)
 def test_complete_starts_with_the_typed_text(text):
     """The text comes back as it was typed (outer blanks at its end aside), and something is added."""
     for candidate in generator().complete_text(text, num_samples=3):
@@ -144,25 +162,32 @@ def test_too_long_a_sentence_is_refused_with_the_limit(skill, limit):
         refusal(work, "Why? " + text + " how.", num_samples=1)
 
 
-# ---- fill -------------------------------------------------------------------------------------------------------------------------------
+# ---- fill ----------------------------------------------------------------------------------------------------------
 
 pieces = st.text(
     st.one_of(
-        st.characters(exclude_categories=["Cs"], exclude_characters="\0"), st.sampled_from("aB zI'.,?!- \t\n\u00e9\u0301\u00df\u0130\ufb01#[]")
+        st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
+        st.sampled_from("aB zI'.,?!- \t\n\u00e9\u0301\u00df\u0130\ufb01#[]"),
     ),
     max_size=8,
 )
 
 
 def test_a_sign_in_the_place_of_a_word_stands_at_the_word_before():
-    """What fill hides by itself takes its space along when a sign comes instead; in the place of a typed [MASK] the space stays."""
+    """What fill hides by itself takes its space along when a sign comes instead; in the place of a typed [MASK] the
+    space stays.
+    """
     tokenizer, text = tiny_model().tokenizer, "Where is the museum today"
     stop = tokenizer.encode(".")[0]
     for typed, expected in ((text, "Where is the museum."), (text.replace("today", "[MASK]"), "Where is the museum .")):
         ids, spans = tokenize_masked(typed, tokenizer)
         last = [place for place, (start, _) in enumerate(spans) if start >= typed.rindex(" ")]
         words = [tokenizer.mask_id if place in last else index for place, index in enumerate(ids)]
-        masked = MaskedText(typed, Canvas(NO_SOURCE, [], words[: last[0] + 1], 0.5), [*spans[: last[0]], (spans[last[0]][0], len(typed))])
+        masked = MaskedText(
+            typed,
+            Canvas(NO_SOURCE, [], words[: last[0] + 1], 0.5),
+            [*spans[: last[0]], (spans[last[0]][0], len(typed))],
+        )
         parts = splice(masked, [*ids[: last[0]], stop], tokenizer, lambda whole, typed: whole)
         assert "".join(part for part, _ in parts) == expected
 
@@ -200,7 +225,9 @@ def test_masks_in_a_long_text():
 
 @pytest.mark.parametrize("count", [1, 2, 3, 9, 15])
 def test_without_a_mask_about_a_third_of_the_words_changes(count):
-    """A text without [MASK] keeps two thirds of its words in their places, and its spacing and punctuation (but see the test of signs)."""
+    """A text without [MASK] keeps two thirds of its words in their places, and its spacing and punctuation (but see the
+    test of signs).
+    """
     g = generator()
     words = short_words(g, count)
     text = "  ".join(words) + " !"
@@ -219,7 +246,9 @@ def test_other_words_for_every_candidate():
     g = generator()
     words = short_words(g, 9)
     found = g.fill_masks(" ".join(words), num_samples=6, temperature=1.0)
-    places = {tuple(number for number, (one, other) in enumerate(zip(words, text.split())) if one != other) for text in found}
+    places = {
+        tuple(number for number, (one, other) in enumerate(zip(words, text.split())) if one != other) for text in found
+    }
     assert len(places) > 2
 
 
@@ -246,7 +275,7 @@ def test_a_cased_vocabulary_gets_no_capitals(tmp_path):
     assert g.paraphrase_text("how is the cook?", num_samples=1)
 
 
-# ---- refusals ---------------------------------------------------------------------------------------------------------------------------
+# ---- refusals ------------------------------------------------------------------------------------------------------
 
 
 @each_skill
@@ -325,8 +354,14 @@ def test_extreme_options_work(skill, options):
 
 
 def test_what_only_leaves_out_words_comes_late():
-    """Of a paraphrase the texts with words of their own come first, then the source with words left out, the source itself last."""
+    """Of a paraphrase the texts with words of their own come first, then the source with words left out, the source
+    itself last.
+    """
     ranking = Ranking(1, 3)
-    for text, score, same, shortened in (("copy", 0.0, True, True), ("short", -1.0, False, True), ("new", -9.0, False, False)):
+    for text, score, same, shortened in (
+        ("copy", 0.0, True, True),
+        ("short", -1.0, False, True),
+        ("new", -9.0, False, False),
+    ):
         ranking.add(0, text, score, same, shortened=shortened)
     assert ranking.answers()[0].texts == ["new", "short", "copy"] and ranking.missing() == [0]

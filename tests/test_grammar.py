@@ -1,4 +1,6 @@
-"""The sample grammar: every sentence has one reading, the splits share no meaning, and a lookup does not solve the test."""
+"""The sample grammar: every sentence has one reading, the splits share no meaning, and a lookup does not solve the
+test.
+"""
 
 import hashlib
 import itertools
@@ -55,7 +57,12 @@ def test_counts():
 
 
 def test_count_pairs_is_exact_on_a_small_group():
-    group = Group("trip", {"a": "city", "b": "city"}, ["From {a} to {b}.", "To {b} from {a}!", "{a}, {b}?"], {"city": ["Rome", "Oslo", "Bonn"]})
+    group = Group(
+        "trip",
+        {"a": "city", "b": "city"},
+        ["From {a} to {b}.", "To {b} from {a}!", "{a}, {b}?"],
+        {"city": ["Rome", "Oslo", "Bonn"]},
+    )
     meanings = [(a, b) for a, b in itertools.product(group.slots["a"], group.slots["b"]) if a != b]
     assert group.count_pairs() == len(meanings) * 3 * 2
 
@@ -118,7 +125,11 @@ def pieces_of(group: Group, frame: str) -> list[list[tuple[str, ...]]]:
     """The frame as a list of choices between token sequences; a literal word is a choice of one."""
     pieces = []
     for i, part in enumerate(SLOT.split(frame)):
-        pieces += [[tuple(tokens(filler)) for filler in group.slots[part]]] if i % 2 else [[(token,)] for token in tokens(part)]
+        pieces += (
+            [[tuple(tokens(filler)) for filler in group.slots[part]]]
+            if i % 2
+            else [[(token,)] for token in tokens(part)]
+        )
     return pieces
 
 
@@ -140,7 +151,9 @@ def overlap(a: list, b: list, ahead: tuple[str, ...] = ()) -> bool:
 
 
 def test_no_sentence_fits_two_frames():
-    """Proof over all sentences, not a sample: within a frame the fillers of a list are prefix-free, across frames nothing overlaps."""
+    """Proof over all sentences, not a sample: within a frame the fillers of a list are prefix-free, across frames
+    nothing overlaps.
+    """
     frames = [(f"{group.name}: {frame}", pieces_of(group, frame)) for group in GROUPS for frame in group.frames]
     assert overlap(frames[0][1], frames[0][1])  # the check itself can find an overlap
     for (name_a, a), (name_b, b) in itertools.combinations(frames, 2):
@@ -226,10 +239,14 @@ def test_pairs_are_distinct_balanced_paraphrases(corpus):
 
 
 def test_no_meaning_is_shared_by_two_splits(corpus):
-    meanings = {split: {GRAMMAR.parse(text).meaning for pair in pairs for text in pair} for split, pairs in corpus.items()}
+    meanings = {
+        split: {GRAMMAR.parse(text).meaning for pair in pairs for text in pair} for split, pairs in corpus.items()
+    }
     for a, b in itertools.combinations(SPLITS, 2):
         assert not meanings[a] & meanings[b]
-    assert {GRAMMAR.parse(source).meaning for source, _ in GRAMMAR.pairs("test", 200, seed=1)}.isdisjoint(meanings["train"])
+    assert {GRAMMAR.parse(source).meaning for source, _ in GRAMMAR.pairs("test", 200, seed=1)}.isdisjoint(
+        meanings["train"]
+    )
     for split in SPLITS:
         assert {split_of(meaning) for meaning in meanings[split]} == {split}
 
@@ -237,9 +254,14 @@ def test_no_meaning_is_shared_by_two_splits(corpus):
 def test_train_has_every_frame_and_every_filler_on_both_sides(corpus):
     for side in (0, 1):
         parses = [GRAMMAR.parse(pair[side]) for pair in corpus["train"]]
-        assert {(p.group, p.frame) for p in parses} == {(group.name, i) for group in GROUPS for i in range(len(group.frames))}
+        assert {(p.group, p.frame) for p in parses} == {
+            (group.name, i) for group in GROUPS for i in range(len(group.frames))
+        }
         assert {(p.group, *item) for p in parses for item in p.fillers} == {
-            (group.name, slot, filler) for group in GROUPS for slot, fillers in group.slots.items() for filler in fillers
+            (group.name, slot, filler)
+            for group in GROUPS
+            for slot, fillers in group.slots.items()
+            for filler in fillers
         }
 
 

@@ -34,7 +34,15 @@ def folder(tmp_path, monkeypatch):
 
 
 def config(name: str, **settings) -> DataConfig:
-    return DataConfig(**{"task_name": "custom", "dataset_name": name, "source_column": "question", "target_column": "rewrite", **settings})
+    return DataConfig(
+        **{
+            "task_name": "custom",
+            "dataset_name": name,
+            "source_column": "question",
+            "target_column": "rewrite",
+            **settings,
+        }
+    )
 
 
 def pairs(rows) -> list[Pair]:
@@ -47,7 +55,12 @@ def test_columns_of_a_local_dataset(folder, ending):
     folder(f"train.{ending}", ROWS[:40])
     folder(f"validation.{ending}", ROWS[40:50])
     splits = load_pairs(config(folder(f"test.{ending}", ROWS[50:])))
-    assert (splits.train, splits.valid, splits.test, splits.notes) == (pairs(ROWS[:40]), pairs(ROWS[40:50]), pairs(ROWS[50:]), [])
+    assert (splits.train, splits.valid, splits.test, splits.notes) == (
+        pairs(ROWS[:40]),
+        pairs(ROWS[40:50]),
+        pairs(ROWS[50:]),
+        [],
+    )
 
 
 def test_hold_out_mapping_and_edits(folder, tmp_path):
@@ -85,22 +98,37 @@ def test_unknown_columns_are_named_with_the_known(folder):
     """A mistyped column, and a dataset without the usual ones: the line lists what there is."""
     name = folder()
     message = refusal(load_pairs, config(name, source_column="qestion"))
-    assert "'qestion'; did you mean 'question'?" in message and "question, rewrite, other" in message and "--source_column" in message
+    assert (
+        "'qestion'; did you mean 'question'?" in message
+        and "question, rewrite, other" in message
+        and "--source_column" in message
+    )
     assert "--target_column" in refusal(load_pairs, config(name, target_column=None))
     assert "no column src or source" in refusal(load_pairs, config(name, source_column=None, target_column=None))
 
 
 def test_bad_rows(folder):
     """Missing and empty values are counted by split and row; too many stop; none usable is refused."""
-    name = folder(rows=[*ROWS[:5], {"question": None, "rewrite": "x", "other": 0}, {"question": "x", "rewrite": " ", "other": 0}, *ROWS[5:]])
+    name = folder(
+        rows=[
+            *ROWS[:5],
+            {"question": None, "rewrite": "x", "other": 0},
+            {"question": "x", "rewrite": " ", "other": 0},
+            *ROWS[5:],
+        ]
+    )
     notes = load_pairs(config(name)).notes
     assert notes[0].startswith("2 malformed rows") and f"{name}/train, row 6: src is missing" in notes[0]
     assert "--max_bad_rows 1" in refusal(load_pairs, config(name, max_bad_rows=1))
-    assert "got" in refusal(load_pairs, config(name, target_column="other")) or "int" in refusal(load_pairs, config(name, target_column="other"))
+    assert "got" in refusal(load_pairs, config(name, target_column="other")) or "int" in refusal(
+        load_pairs, config(name, target_column="other")
+    )
 
 
 def test_what_cannot_be_loaded(folder, tmp_path):
-    """An empty folder and a damaged file give one line with advice; without a network a hub name is refused within five seconds."""
+    """An empty folder and a damaged file give one line with advice; without a network a hub name is refused within five
+    seconds.
+    """
     (tmp_path / "empty").mkdir()
     assert "--dataset_name" in refusal(load_pairs, config(str(tmp_path / "empty")))
     name = folder()
@@ -126,7 +154,12 @@ def test_no_training_split(folder):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"dataset_name": "a", "data_dir": "b"}, {"dataset_name": "a", "train_file": "b.txt"}, {"source_column": "a"}, {"dataset_config": "a"}],
+    [
+        {"dataset_name": "a", "data_dir": "b"},
+        {"dataset_name": "a", "train_file": "b.txt"},
+        {"source_column": "a"},
+        {"dataset_config": "a"},
+    ],
 )
 def test_settings_that_contradict(settings):
     """One source of data, and columns only where a dataset is named."""

@@ -60,17 +60,37 @@ class Screen(io.StringIO):
             self.column += 1
 
 
-WORDS = ["How", "can", "you", "bake", "some", "very", "good", "bread", "at", "home", "within", "two", "or", "three", "weeks"]
+WORDS = [
+    "How",
+    "can",
+    "you",
+    "bake",
+    "some",
+    "very",
+    "good",
+    "bread",
+    "at",
+    "home",
+    "within",
+    "two",
+    "or",
+    "three",
+    "weeks",
+]
 PARTS = [part for number, word in enumerate(WORDS) for part in ((" ", None), (word, number))][1:]
 TRACE = Trace(
-    PARTS, [(1, 4, "some"), (1, 2, "me"), (2, 2, None)] + [(3 + number % 5, number, word) for number, word in enumerate(WORDS) if number != 4]
+    PARTS,
+    [(1, 4, "some"), (1, 2, "me"), (2, 2, None)]
+    + [(3 + number % 5, number, word) for number, word in enumerate(WORDS) if number != 4],
 )
 TRACE.changes.sort(key=lambda change: change[0])
 
 
 @pytest.mark.parametrize("width", [12, 20, 33, 80, 200])
 def test_every_frame_replaces_the_one_before(width):
-    """Whatever the width: each write leaves one whole frame, over what stood there before, and the last one is the text."""
+    """Whatever the width: each write leaves one whole frame, over what stood there before, and the last one is the
+    text.
+    """
     screen, naps = Screen(), []
     assert animate(TRACE, "  1. ", screen, (width, 24), 0.06, naps.append)
     frames = ["".join(cell.text for cell in cells) for _, cells in TRACE.frames()]
@@ -84,7 +104,9 @@ def test_every_frame_replaces_the_one_before(width):
 
 
 def test_colours_tell_the_step():
-    """A word keeps the colour of its step; early and late steps have the two ends of the ramp; what is hidden is dim; the end resets."""
+    """A word keeps the colour of its step; early and late steps have the two ends of the ramp; what is hidden is dim;
+    the end resets.
+    """
     screen = Screen()
     animate(TRACE, "  1. ", screen, (200, 24), 0, lambda seconds: None)
     last = screen.raw[-2]
@@ -134,9 +156,13 @@ def test_plain_lines():
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.text(max_size=12), st.sampled_from([GIVEN, HIDDEN, 1, 2])), max_size=12), st.integers(2, 40))
+@given(
+    st.lists(st.tuples(st.text(max_size=12), st.sampled_from([GIVEN, HIDDEN, 1, 2])), max_size=12), st.integers(2, 40)
+)
 def test_wrapping_loses_nothing(cells, width):
-    """Any text in any width: lines are never wider, and together they hold every character but those that would move the cursor."""
+    """Any text in any width: lines are never wider, and together they hold every character but those that would move
+    the cursor.
+    """
     lines = wrap([Cell(*cell) for cell in cells], width)
     assert all(sum(columns(letter) for cell in line for letter in cell.text) <= width for line in lines)
     assert "".join(cell.text for line in lines for cell in line) == printable("".join(text for text, _ in cells))

@@ -1,4 +1,6 @@
-"""Data mapped from the cache: the same rows, splits and word pieces as in memory, never stale, and never a reason to fail."""
+"""Data mapped from the cache: the same rows, splits and word pieces as in memory, never stale, and never a reason to
+fail.
+"""
 
 import json
 import pickle
@@ -16,7 +18,12 @@ from diffusion_bert.mapped_pairs import MappedPairs, row_hash
 from diffusion_bert.reading import Pair
 from diffusion_bert.tasks import load_pairs
 
-ROWS = [*grammar_pairs("train", 90), Pair("", "no source"), Pair("\U0001f600 h\xe9", "\u65e5\u672c"), *grammar_pairs("train", 30)]
+ROWS = [
+    *grammar_pairs("train", 90),
+    Pair("", "no source"),
+    Pair("\U0001f600 h\xe9", "\u65e5\u672c"),
+    *grammar_pairs("train", 30),
+]
 
 
 @pytest.fixture
@@ -31,7 +38,15 @@ def config(tmp_path, monkeypatch):
             path.write_text("".join(row.target + "\n" for row in rows))
         elif rows is not None:
             path.write_text("".join(json.dumps({"src": row.source, "trg": row.target}) + "\n" for row in rows))
-        return DataConfig(**{"task_name": "custom", "train_file": str(path), "cache_above_mb": 0, "cache_dir": str(tmp_path / "cache"), **settings})
+        return DataConfig(
+            **{
+                "task_name": "custom",
+                "train_file": str(path),
+                "cache_above_mb": 0,
+                "cache_dir": str(tmp_path / "cache"),
+                **settings,
+            }
+        )
 
     return make
 
@@ -40,7 +55,10 @@ def plain(splits):
     return [list(part) for part in (splits.train, splits.valid, splits.test)], splits.notes
 
 
-@pytest.mark.parametrize("settings", [{}, {"max_samples": 40}, {"symmetric": True}, {"max_samples": 41, "symmetric": True}, {"name": "t.txt"}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"max_samples": 40}, {"symmetric": True}, {"max_samples": 41, "symmetric": True}, {"name": "t.txt"}],
+)
 @pytest.mark.parametrize("seed", [0, 5])
 def test_mapped_is_as_in_memory(config, settings, seed):
     """Hold-out, sample, both directions and notes: everything is the same by way of the cache, cold and warm."""
@@ -49,22 +67,42 @@ def test_mapped_is_as_in_memory(config, settings, seed):
     expected, cold, warm = load_pairs(memory, seed), load_pairs(mapped, seed), load_pairs(mapped, seed)
     assert isinstance(cold.train, MappedPairs) and isinstance(expected.train, list)
     assert plain(cold) == plain(warm) == plain(expected)
-    one, two, three = (encode_pairs(splits.train, tiny_tokenizer(), DataConfig(max_length=30), "reply:") for splits in (expected, cold, warm))
+    one, two, three = (
+        encode_pairs(splits.train, tiny_tokenizer(), DataConfig(max_length=30), "reply:")
+        for splits in (expected, cold, warm)
+    )
     for encoded in (two, three):
         assert encoded.notes == one.notes and len(encoded) == len(one)
         for name in ("ids", "offsets", "has_source", "kept"):
-            assert np.array_equal(getattr(encoded, name), getattr(one, name)) and getattr(encoded, name).dtype == getattr(one, name).dtype
+            assert (
+                np.array_equal(getattr(encoded, name), getattr(one, name))
+                and getattr(encoded, name).dtype == getattr(one, name).dtype
+            )
 
 
 def test_a_sequence_like_a_list(config):
     """Length, places, slices, iteration, selection, turning and a round trip through another process's pickle."""
     pairs = tasks.read_pairs(config().train_file, config(), [])
-    assert len(pairs) == len(ROWS) and list(pairs) == ROWS and pairs[3] == ROWS[3] and pairs[-1] == ROWS[-1] and pairs[5:30] == ROWS[5:30]
+    assert (
+        len(pairs) == len(ROWS)
+        and list(pairs) == ROWS
+        and pairs[3] == ROWS[3]
+        and pairs[-1] == ROWS[-1]
+        and pairs[5:30] == ROWS[5:30]
+    )
     chosen = pairs.take(np.array([90, 3, 3]))
-    assert list(chosen) == [ROWS[90], ROWS[3], ROWS[3]] and list(chosen.turned()) == [Pair(ROWS[3].target, ROWS[3].source)] * 2
+    assert (
+        list(chosen) == [ROWS[90], ROWS[3], ROWS[3]]
+        and list(chosen.turned()) == [Pair(ROWS[3].target, ROWS[3].source)] * 2
+    )
     again = pickle.loads(pickle.dumps(chosen + chosen.turned()))
     assert list(again) == [*chosen, *chosen.turned()]
-    assert len({pairs.fingerprint, chosen.fingerprint, again.fingerprint, pairs.take(np.arange(len(ROWS) - 1)).fingerprint}) == 4
+    assert (
+        len(
+            {pairs.fingerprint, chosen.fingerprint, again.fingerprint, pairs.take(np.arange(len(ROWS) - 1)).fingerprint}
+        )
+        == 4
+    )
     with pytest.raises(IndexError):
         pairs[len(ROWS)]
     hashes = [row_hash(pair) for pair in (*ROWS[:90], Pair(None, "a"), Pair("", "a"), Pair("a", ""), Pair("a", "a"))]
@@ -72,12 +110,16 @@ def test_a_sequence_like_a_list(config):
 
 
 def test_an_edited_file_is_never_served_stale(config):
-    """A change of one letter that leaves size and name alone, another limit for bad rows, another tokenizer setting: all are seen."""
+    """A change of one letter that leaves size and name alone, another limit for bad rows, another tokenizer setting:
+    all are seen.
+    """
     before = load_pairs(config(), 0)
     changed = [ROWS[0]._replace(target="X" + ROWS[0].target[1:]), *ROWS[1:]]
     after = load_pairs(config(changed), 0)
     assert changed[0] in [*after.train, *after.valid] and changed[0] not in [*before.train, *before.valid]
-    wide, narrow = (encode_pairs(after.train, tiny_tokenizer(), DataConfig(max_length=length), "reply:") for length in (128, 30))
+    wide, narrow = (
+        encode_pairs(after.train, tiny_tokenizer(), DataConfig(max_length=length), "reply:") for length in (128, 30)
+    )
     assert len(narrow) < len(wide)
 
 
@@ -94,7 +136,9 @@ def test_bad_rows_are_told_again(config, tmp_path):
     assert "--max_bad_rows 0" in refusal(load_pairs, config(None, max_bad_rows=0))
 
 
-@pytest.mark.parametrize("content, expected", [("", "no usable row"), ('{"a": 1}\n', "src is missing"), ("\xff", "not UTF-8")])
+@pytest.mark.parametrize(
+    "content, expected", [("", "no usable row"), ('{"a": 1}\n', "src is missing"), ("\xff", "not UTF-8")]
+)
 def test_refusals_stay(config, tmp_path, content, expected):
     """Hopeless files are refused as ever and leave nothing in the cache."""
     (tmp_path / "bad.jsonl").write_bytes(content.encode("latin-1") + b"\n")
@@ -124,7 +168,9 @@ def test_processes_change_nothing(config, tmp_path):
     """Tokenised by two processes or by this one: the same arrays."""
     pairs = load_pairs(config(), 0).train
     one = encode_pairs(pairs, tiny_tokenizer(), config(), "reply:")
-    two = encode_pairs(pairs, tiny_tokenizer(), config(cache_dir=str(tmp_path / "other"), preprocessing_num_workers=2), "reply:")
+    two = encode_pairs(
+        pairs, tiny_tokenizer(), config(cache_dir=str(tmp_path / "other"), preprocessing_num_workers=2), "reply:"
+    )
     assert len(list((tmp_path / "other").glob("ids-*"))) == 1
     for name in ("ids", "offsets", "has_source", "kept"):
         assert np.array_equal(getattr(one, name), getattr(two, name))

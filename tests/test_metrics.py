@@ -34,7 +34,8 @@ def test_bleu_argument_order():
         ("a b c d", "a b c d", 100.0),
         # 1-grams a b d of a b x d; 2-grams ab of ab bx xd; no 3-gram of 2: ln4/(5*2)/2; no 4-gram of 1: ln4/(5*4)/1
         ("a b c d", "a b x d", 100 * (3 / 4 * 1 / 3 * (LN4 / 10 / 2) * (LN4 / 20)) ** 0.25),
-        # clipping: "a" counts once although it stands four times; no 2-gram of 3, no 3-gram of 2, no 4-gram of 1; BP = 1
+        # clipping: "a" counts once although it stands four times; no 2-gram of 3, no 3-gram of 2, no 4-gram of 1; BP =
+        # 1
         ("a b", "a a a a", 100 * (1 / 4 * (LN4 / 10 / 3) * (LN4 / 20 / 2) * (LN4 / 40)) ** 0.25),
         # an exact copy of two words: 3- and 4-grams do not exist and count as 0 of 1
         ("a b", "a b", 100 * (LN2 / 10 * LN2 / 20) ** 0.25),
@@ -54,7 +55,8 @@ def test_bleu_by_hand(reference, hypothesis, expected):
 
 
 def test_method_4_is_the_one_of_nltk_3_6_and_later():
-    # before 3.6 a zero count became n - 1 + 5/ln|hypothesis| (n = 3: 5.61 of 2, n = 4: 6.61 of 1), and this pair scored 147
+    # before 3.6 a zero count became n - 1 + 5/ln|hypothesis| (n = 3: 5.61 of 2, n = 4: 6.61 of 1), and this pair scored
+    # 147
     assert metrics.sentence_bleu("a b c d", "a b x d") == pytest.approx(18.62, abs=0.005)
 
 
@@ -111,7 +113,10 @@ def test_mbr_agrees_with_the_definition():
     rng = random.Random(0)
     for _ in range(30):
         candidates = [random_sentence(rng) or "a" for _ in range(6)]
-        sums = [math.fsum(metrics.sentence_bleu(other, one) for j, other in enumerate(candidates) if j != i) for i, one in enumerate(candidates)]
+        sums = [
+            math.fsum(metrics.sentence_bleu(other, one) for j, other in enumerate(candidates) if j != i)
+            for i, one in enumerate(candidates)
+        ]
         assert metrics.mbr_select(candidates) == sums.index(max(sums))
 
 
@@ -124,7 +129,9 @@ def test_all_pairs_at_once_agree_with_nltk():
             table = metrics.bleu_table(texts)
             for j, reference in enumerate(texts):
                 for i, hypothesis in enumerate(texts):
-                    assert table[j][i] == pytest.approx(metrics.sentence_bleu(reference, hypothesis), rel=1e-12, abs=1e-12)
+                    assert table[j][i] == pytest.approx(
+                        metrics.sentence_bleu(reference, hypothesis), rel=1e-12, abs=1e-12
+                    )
     assert metrics.bleu_table([]) == []
 
 
@@ -198,7 +205,12 @@ def test_every_score_stays_in_its_range():
     rng = random.Random(2)
     for _ in range(200):
         one, two, three = (random_sentence(rng) for _ in range(3))
-        scores = [metrics.sentence_bleu(one, two), metrics.rouge_l(one, two), metrics.distinct_n(one), metrics.repetition_rate(one)]
+        scores = [
+            metrics.sentence_bleu(one, two),
+            metrics.rouge_l(one, two),
+            metrics.distinct_n(one),
+            metrics.repetition_rate(one),
+        ]
         scores += [metrics.self_bleu([one, two, three]), metrics.diverse_4([one, two, three])]
         assert all(0.0 <= score <= 100.0 + 1e-9 for score in scores)
         assert -20.0 - 1e-9 <= metrics.ibleu(one, two, three) <= 80.0 + 1e-9
@@ -206,7 +218,10 @@ def test_every_score_stays_in_its_range():
 
 
 def test_importing_needs_no_heavy_library():
-    code = "import sys, diffusion_bert.metrics, diffusion_bert.text; print(sorted({'nltk', 'rouge_score', 'tokenizers', 'torch'} & set(sys.modules)))"
+    code = (
+        "import sys, diffusion_bert.metrics, diffusion_bert.text; print(sorted({'nltk', 'rouge_score', 'tokenizers',"
+        " 'torch'} & set(sys.modules)))"
+    )
     root = Path(__file__).resolve().parents[1]
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -1,4 +1,6 @@
-"""Building models: the same seed gives the same weights, a BERT's weights arrive unchanged, what does not fit is refused."""
+"""Building models: the same seed gives the same weights, a BERT's weights arrive unchanged, what does not fit is
+refused.
+"""
 
 import http.server
 import json
@@ -31,11 +33,13 @@ def same_weights(one: dict, two: dict) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
-# ---- built-in sizes ---------------------------------------------------------------------------------------------------------------------
+# ---- built-in sizes ------------------------------------------------------------------------------------------------
 
 
 def test_the_seed_fixes_the_weights():
-    """The same seed and texts give the same vocabulary and weights, whatever was drawn before; another seed gives others."""
+    """The same seed and texts give the same vocabulary and weights, whatever was drawn before; another seed gives
+    others.
+    """
     torch.rand(7)
     one, two, other = (build_model(tiny_config(), grammar_texts(), seed) for seed in (3, 3, 4))
     assert one.tokenizer.json == two.tokenizer.json
@@ -45,12 +49,18 @@ def test_the_seed_fixes_the_weights():
 
 def test_built_in_size_follows_the_settings():
     """Layers, width, vocabulary, limits, heads and dropout are those of the settings."""
-    model = build_model(tiny_config(dropout=0.3, copy_head=False, timestep="prefix", attention="full"), grammar_texts(), 0)
+    model = build_model(
+        tiny_config(dropout=0.3, copy_head=False, timestep="prefix", attention="full"), grammar_texts(), 0
+    )
     config = model.denoiser.bert_config
     assert (config.num_hidden_layers, config.hidden_size, config.num_attention_heads) == SIZES["tiny"]
     assert config.vocab_size == model.tokenizer.vocab_size <= 600 and config.max_position_embeddings >= 64
     assert config.hidden_dropout_prob == config.attention_probs_dropout_prob == 0.3
-    assert model.denoiser.copy_head is None and model.denoiser.time_embedding is not None and model.denoiser.attention == "full"
+    assert (
+        model.denoiser.copy_head is None
+        and model.denoiser.time_embedding is not None
+        and model.denoiser.attention == "full"
+    )
     assert model.denoiser.length_head.out_features == model.denoiser.max_target_length == 24
     assert model.parameter_count == sum(parameter.numel() for parameter in model.denoiser.parameters())
     assert model.task.name == "sample" and model.device == torch.device("cpu")
@@ -68,10 +78,15 @@ def test_long_sequences_get_positions():
 
 
 def test_fit_schedule_counts_the_targets():
-    """The schedule's table follows the counts of the training targets: common negative, rare positive, specials zero."""
+    """The schedule's table follows the counts of the training targets: common negative, rare positive, specials
+    zero.
+    """
     model = new_model()
     targets = model.tokenizer.encode_many([pair.target for pair in grammar_pairs()])
-    assert int(model.token_counts.sum()) == sum(map(len, targets)) and len(model.token_counts) == model.tokenizer.vocab_size
+    assert (
+        int(model.token_counts.sum()) == sum(map(len, targets))
+        and len(model.token_counts) == model.tokenizer.vocab_size
+    )
     h = model.schedule.informativeness
     assert h[model.token_counts.argmax()] == h.min() < 0 < h.max() == 1 and not h[model.tokenizer.special_ids].any()
     assert model.schedule.word_freq_lambda == 0.2 and model.diffusion.schedule is model.schedule
@@ -79,7 +94,7 @@ def test_fit_schedule_counts_the_targets():
     assert model.schedule.is_plain
 
 
-# ---- a BERT from a directory ------------------------------------------------------------------------------------------------------------
+# ---- a BERT from a directory ---------------------------------------------------------------------------------------
 
 
 def test_pretrained_weights_arrive_unchanged(bert):
@@ -88,22 +103,39 @@ def test_pretrained_weights_arrive_unchanged(bert):
     model = build_model(tiny_config(model_name_or_path=str(folder)), [], 0)
     assert same_weights(model.denoiser.mlm.state_dict(), original.state_dict())
     assert model.tokenizer.vocab_size == original.config.vocab_size
-    decoder, words = model.denoiser.mlm.cls.predictions.decoder.weight, model.denoiser.mlm.bert.embeddings.word_embeddings.weight
+    decoder, words = (
+        model.denoiser.mlm.cls.predictions.decoder.weight,
+        model.denoiser.mlm.bert.embeddings.word_embeddings.weight,
+    )
     assert decoder.data_ptr() == words.data_ptr(), "input and output embeddings must stay tied"
 
 
 def test_pretrained_states_equal_the_original(bert):
-    """With full attention the denoiser's states are those of the original BERT on the same sequence: the decoder flag makes nothing causal."""
+    """With full attention the denoiser's states are those of the original BERT on the same sequence: the decoder flag
+    makes nothing causal.
+    """
     folder, original = bert
     model = build_model(tiny_config(model_name_or_path=str(folder), attention="full", dropout=0.0), [], 0)
     tokenizer = model.tokenizer
-    first, second = [tokenizer.cls_id, *tokenizer.encode("how is the cook ?"), tokenizer.sep_id], tokenizer.encode("what is [MASK] learning ?")
+    first, second = (
+        [tokenizer.cls_id, *tokenizer.encode("how is the cook ?"), tokenizer.sep_id],
+        tokenizer.encode("what is [MASK] learning ?"),
+    )
     ids = torch.tensor([[*first, *second, tokenizer.sep_id]])
-    batch = Batch(ids, torch.tensor([len(first)]), torch.tensor([0]), torch.tensor([len(second)]), tokenizer.pad_id, tokenizer.mask_id)
+    batch = Batch(
+        ids,
+        torch.tensor([len(first)]),
+        torch.tensor([0]),
+        torch.tensor([len(second)]),
+        tokenizer.pad_id,
+        tokenizer.mask_id,
+    )
     types = torch.tensor([[0] * len(first) + [1] * (len(second) + 1)])
     with torch.no_grad():
         states = model.denoiser.eval().hidden_states(batch, ids, torch.tensor([0.5]))
-        expected = original.eval().bert(input_ids=ids, token_type_ids=types, position_ids=batch.positions).last_hidden_state
+        expected = (
+            original.eval().bert(input_ids=ids, token_type_ids=types, position_ids=batch.positions).last_hidden_state
+        )
     torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -121,8 +153,13 @@ def test_from_scratch_takes_the_architecture_only(bert):
     """With from_scratch the shape and vocabulary are the BERT's, the weights are not, and they depend on the seed."""
     folder, original = bert
     config = tiny_config(model_name_or_path=str(folder), from_scratch=True)
-    one, two = build_model(config, [], 0).denoiser.mlm.state_dict(), build_model(config, [], 1).denoiser.mlm.state_dict()
-    assert {name: weight.shape for name, weight in one.items()} == {name: weight.shape for name, weight in original.state_dict().items()}
+    one, two = (
+        build_model(config, [], 0).denoiser.mlm.state_dict(),
+        build_model(config, [], 1).denoiser.mlm.state_dict(),
+    )
+    assert {name: weight.shape for name, weight in one.items()} == {
+        name: weight.shape for name, weight in original.state_dict().items()
+    }
     name = "bert.embeddings.word_embeddings.weight"
     assert not torch.equal(one[name], original.state_dict()[name]) and not torch.equal(one[name], two[name])
 
@@ -140,7 +177,11 @@ def test_a_padded_vocabulary_has_no_mass(tmp_path):
     save_bert(tmp_path, vocab_size=64)
     model = build_model(tiny_config(model_name_or_path=str(tmp_path)), [], 0)
     extra = model.denoiser.forbidden_bias[model.tokenizer.vocab_size :]
-    assert len(extra) > 0 and bool(extra.isneginf().all()) and bool(model.denoiser.forbidden_bias[model.tokenizer.unk_id] == 0)
+    assert (
+        len(extra) > 0
+        and bool(extra.isneginf().all())
+        and bool(model.denoiser.forbidden_bias[model.tokenizer.unk_id] == 0)
+    )
     fit_schedule(model, [[8, 9, 9]])
     assert len(model.schedule.informativeness) == 64
 
@@ -167,7 +208,9 @@ def test_a_model_in_the_cache_of_the_hub_needs_no_network(tmp_path):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         variables = {name: value for name, value in os.environ.items() if not name.endswith("OFFLINE")}
         variables |= {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=variables, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env=variables, capture_output=True, text=True, timeout=120
+        )
         server.shutdown()
     assert (done.stdout, done.stderr) == ("True\n", "")
     assert [path for path in asked if "tiny" in path] == []  # the library may ask for other things
@@ -180,7 +223,7 @@ def test_nothing_is_printed(bert, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-# ---- refusals ---------------------------------------------------------------------------------------------------------------------------
+# ---- refusals ------------------------------------------------------------------------------------------------------
 
 
 def test_too_long_for_the_positions(bert):
@@ -191,7 +234,9 @@ def test_too_long_for_the_positions(bert):
 
 
 def test_a_model_without_its_vocabulary(tmp_path):
-    """A folder with config and weights alone: the library would make up a vocabulary of five special words; refused instead."""
+    """A folder with config and weights alone: the library would make up a vocabulary of five special words; refused
+    instead.
+    """
     save_bert(tmp_path)
     for path in tmp_path.glob("*"):
         if path.name not in ("config.json", "model.safetensors"):
@@ -209,7 +254,9 @@ def test_directories_that_are_no_bert(tmp_path, name):
 
 def test_other_models_are_refused(tmp_path):
     """A model of another type is refused by its type."""
-    transformers.AlbertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32).save_pretrained(tmp_path)
+    transformers.AlbertConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    ).save_pretrained(tmp_path)
     assert "albert" in refusal(build_model, tiny_config(model_name_or_path=str(tmp_path)), [], 0)
 
 
@@ -241,7 +288,9 @@ def test_weights_of_something_else(bert, tmp_path):
         {f"other.{name}": weight for name, weight in weights.items()},
         {name: weight[..., :3].clone() for name, weight in weights.items()},
     ):
-        safetensors.torch.save_file({name: weight.clone() for name, weight in change.items()}, folder / "model.safetensors", {"format": "pt"})
+        safetensors.torch.save_file(
+            {name: weight.clone() for name, weight in change.items()}, folder / "model.safetensors", {"format": "pt"}
+        )
         assert str(folder) in refusal(build_model, tiny_config(model_name_or_path=str(folder)), [], 0)
 
 
@@ -278,7 +327,7 @@ def test_tokenizer_larger_than_the_model(tmp_path):
     assert "do not belong together" in refusal(build_model, tiny_config(model_name_or_path=str(tmp_path)), [], 0)
 
 
-# ---- devices ----------------------------------------------------------------------------------------------------------------------------
+# ---- devices -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "CPU", "cpu:0", "cuda:-1", " cpu", "mps", "mps:0", ""])

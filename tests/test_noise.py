@@ -24,12 +24,19 @@ def test_neighbours_are_independent():
     """No correlation between neighbouring keys, rows and places: within four sigma of 0."""
     values = keyed_uniform(1, *grid(300, 300)) - 0.5
     other_key = keyed_uniform(2, *grid(300, 300)) - 0.5
-    for a, b in ((values[1:], values[:-1]), (values[:, 1:], values[:, :-1]), (values[1:, :-1], values[:-1, 1:]), (values, other_key)):
+    for a, b in (
+        (values[1:], values[:-1]),
+        (values[:, 1:], values[:, :-1]),
+        (values[1:, :-1], values[:-1, 1:]),
+        (values, other_key),
+    ):
         assert abs((a * b).mean() * 12) < 4 / a.numel() ** 0.5
 
 
 def test_only_key_row_and_place_count():
-    """Any cut of rows, any width and any order give the same numbers; another key gives others. Large keys are welcome."""
+    """Any cut of rows, any width and any order give the same numbers; another key gives others. Large keys are
+    welcome.
+    """
     whole = keyed_uniform(2**62 + 5, *grid(10, 20))
     rows = torch.tensor([7, 2])
     places = torch.tensor([[3, 0, 19], [5, 5, 1]])

@@ -7,7 +7,15 @@ import pytest
 import torch
 from helpers import BERT_MASK, MASK, VOCAB, WORDS, make_batch, make_denoiser, make_diffusion, mixed_rows, random_log_mu
 
-from diffusion_bert.objective import NelboTerms, estimate_nelbo, loss_weight, nelbo_terms, sample_times, smoothed_cross_entropy, training_loss
+from diffusion_bert.objective import (
+    NelboTerms,
+    estimate_nelbo,
+    loss_weight,
+    nelbo_terms,
+    sample_times,
+    smoothed_cross_entropy,
+    training_loss,
+)
 from diffusion_bert.schedule import SCHEDULES
 
 
@@ -15,7 +23,7 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-# ---- times -----------------------------------------------------------------------------------------------------------------------------
+# ---- times ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch_size, num_steps", [(1, 1), (1, 10), (8, 8), (8, 1000), (32, 4), (7, 50)])
@@ -28,7 +36,10 @@ def test_times_lie_in_1_to_T_and_cover_it_evenly(batch_size, num_steps):
         assert int(counts.max() - counts.min()) <= 1 or batch_size < num_steps
         assert int(counts.max()) <= -(-batch_size // num_steps) + (batch_size % num_steps != 0)
         if num_steps % batch_size == 0:  # B strata of T / B steps: one time each
-            assert torch.equal(torch.bincount((t - 1) // (num_steps // batch_size), minlength=batch_size), torch.ones(batch_size, dtype=torch.int64))
+            assert torch.equal(
+                torch.bincount((t - 1) // (num_steps // batch_size), minlength=batch_size),
+                torch.ones(batch_size, dtype=torch.int64),
+            )
 
 
 @pytest.mark.parametrize("place", (0, 2))
@@ -45,12 +56,14 @@ def test_times_are_set_by_the_generator():
     assert torch.equal(sample_times(9, 1000, seeded(2)), sample_times(9, 1000, seeded(2)))
 
 
-# ---- terms -----------------------------------------------------------------------------------------------------------------------------
+# ---- terms ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("time_correction", (False, True))
 def test_terms_are_what_their_names_say(time_correction):
-    """reveal and stay are T times diffusion.kl, cross_entropy is -log mu of the true words, length is -log p(length | source), counts are counts."""
+    """reveal and stay are T times diffusion.kl, cross_entropy is -log mu of the true words, length is -log p(length |
+    source), counts are counts.
+    """
     denoiser, diffusion, batch = make_denoiser(), make_diffusion(), make_batch(mixed_rows())
     t = torch.tensor([2, 7, 9, 10])
     x_t = diffusion.q_sample(batch.input_ids, t / 10, batch.target_mask, seeded(3))
@@ -64,8 +77,12 @@ def test_terms_are_what_their_names_say(time_correction):
         kl = diffusion.kl(log_mu, x_0, (times - 1) / 10, times / 10)
     assert float(terms.reveal) == pytest.approx(10 * float(kl.reveal.sum()), rel=1e-9)
     assert float(terms.stay) == pytest.approx(10 * float(kl.stay.sum()), rel=1e-9)
-    assert float(terms.cross_entropy) == pytest.approx(-sum(float(log_mu[i, v]) for i, v in enumerate(x_0.tolist())), rel=1e-6)
-    assert float(terms.length) == pytest.approx(-sum(float(lengths.log_softmax(-1)[i, n - 1]) for i, n in enumerate([3, 5, 2, 1])), rel=1e-5)
+    assert float(terms.cross_entropy) == pytest.approx(
+        -sum(float(log_mu[i, v]) for i, v in enumerate(x_0.tolist())), rel=1e-6
+    )
+    assert float(terms.length) == pytest.approx(
+        -sum(float(lengths.log_softmax(-1)[i, n - 1]) for i, n in enumerate([3, 5, 2, 1])), rel=1e-5
+    )
     assert float(terms.masked) == int(masked.sum()) and float(terms.tokens) == 11
     per_token = terms.per_token()
     assert per_token["nelbo"] == pytest.approx(per_token["reveal"] + per_token["stay"] + per_token["length"])
@@ -76,7 +93,15 @@ def test_terms_are_what_their_names_say(time_correction):
 def test_terms_add_up():
     """Adding two batches' terms adds every field."""
     one, two = (NelboTerms(*(torch.tensor(float(base + i)) for i in range(6))) for base in (1, 10))
-    assert [float(value) for value in vars(one + two).values()] == [11.0, 13.0, 15.0, 17.0, 19.0, 21.0, 17.0]  # the surrogate is the cross-entropy
+    assert [float(value) for value in vars(one + two).values()] == [
+        11.0,
+        13.0,
+        15.0,
+        17.0,
+        19.0,
+        21.0,
+        17.0,
+    ]  # the surrogate is the cross-entropy
 
 
 @pytest.mark.parametrize("lam", (0.0, 0.3))
@@ -98,14 +123,23 @@ def test_a_batch_without_a_masked_place(lam, loss):
 
 @pytest.mark.parametrize("lam", (0.0, 0.3))
 def test_kl_without_gradient_is_only_reported(lam):
-    """kl_gradient=False changes no value and no gradient of cross-entropy and length; the KL terms then carry no gradient themselves."""
-    denoiser, diffusion, batch, t = make_denoiser(), make_diffusion(lam=lam), make_batch(mixed_rows()), torch.tensor([1, 6, 8, 10])
+    """kl_gradient=False changes no value and no gradient of cross-entropy and length; the KL terms then carry no
+    gradient themselves.
+    """
+    denoiser, diffusion, batch, t = (
+        make_denoiser(),
+        make_diffusion(lam=lam),
+        make_batch(mixed_rows()),
+        torch.tensor([1, 6, 8, 10]),
+    )
     x_t = diffusion.q_sample(batch.input_ids, t / 10, batch.target_mask, seeded(7))
     gradients, terms = [], []
     for kl_gradient in (True, False):
         denoiser.zero_grad(set_to_none=True)
         terms.append(nelbo_terms(denoiser, diffusion, batch, x_t, t, 10, kl_gradient=kl_gradient))
-        assert terms[-1].reveal.requires_grad is kl_gradient and terms[-1].stay.requires_grad is (kl_gradient and lam > 0)
+        assert terms[-1].reveal.requires_grad is kl_gradient and terms[-1].stay.requires_grad is (
+            kl_gradient and lam > 0
+        )
         training_loss(terms[-1], "ce", 0.0, 5, 11).backward()
         gradients.append([parameter.grad for parameter in denoiser.parameters()])
     assert all(torch.equal(one, other) for one, other in zip(vars(terms[0]).values(), vars(terms[1]).values()))
@@ -115,7 +149,9 @@ def test_kl_without_gradient_is_only_reported(lam):
 @pytest.mark.parametrize("loss, hybrid_lambda", [("ce", 0.0), ("nelbo", 0.0), ("nelbo", 0.1)])
 @pytest.mark.parametrize("lam", (0.0, 0.3))
 def test_micro_batches_add_up_to_the_big_batch(loss, hybrid_lambda, lam):
-    """Losses of micro-batches of other widths, one of them without a masked place, sum to the loss of the big batch; so do their gradients."""
+    """Losses of micro-batches of other widths, one of them without a masked place, sum to the loss of the big batch; so
+    do their gradients.
+    """
     denoiser, diffusion, rows = make_denoiser(timestep="layerwise"), make_diffusion(lam=lam), mixed_rows()
     t, batch = torch.tensor([1, 6, 8, 10]), make_batch(rows)
     x_t = diffusion.q_sample(batch.input_ids, t / 10, batch.target_mask, seeded(4))
@@ -128,7 +164,11 @@ def test_micro_batches_add_up_to_the_big_batch(loss, hybrid_lambda, lam):
         for group in groups:
             part = make_batch([rows[i] for i in group])
             value = training_loss(
-                nelbo_terms(denoiser, diffusion, part, x_t[group, : part.input_ids.shape[1]], t[group], 10), loss, hybrid_lambda, masked, tokens
+                nelbo_terms(denoiser, diffusion, part, x_t[group, : part.input_ids.shape[1]], t[group], 10),
+                loss,
+                hybrid_lambda,
+                masked,
+                tokens,
             )
             value.backward()
             total += float(value.detach())
@@ -142,18 +182,22 @@ def test_micro_batches_add_up_to_the_big_batch(loss, hybrid_lambda, lam):
 
 
 def test_training_loss_formulas():
-    """ce is per masked place, nelbo per target token plus hybrid_lambda times ce, both plus the length term per token."""
+    """ce is per masked place, nelbo per target token plus hybrid_lambda times ce, both plus the length term per
+    token.
+    """
     terms = NelboTerms(*(torch.tensor(value) for value in (6.0, -2.0, 3.0, 10.0, 5.0, 8.0)))
     assert float(training_loss(terms, "ce", 0.5, 5, 8)) == pytest.approx(10 / 5 + 3 / 8)
     assert float(training_loss(terms, "nelbo", 0.0, 5, 8)) == pytest.approx(4 / 8 + 3 / 8)
     assert float(training_loss(terms, "nelbo", 0.5, 5, 8)) == pytest.approx(4 / 8 + 0.5 * 10 / 5 + 3 / 8)
 
 
-# ---- label smoothing and weights -------------------------------------------------------------------------------------------------------
+# ---- label smoothing and weights -----------------------------------------------------------------------------------
 
 
 def test_smoothing_is_cross_entropy_to_a_smoothed_target():
-    """The smoothed loss is the cross-entropy to (1 - e) one-hot + e uniform over the allowed words; the forbidden ones get none of e."""
+    """The smoothed loss is the cross-entropy to (1 - e) one-hot + e uniform over the allowed words; the forbidden ones
+    get none of e.
+    """
     log_mu = random_log_mu((6,), 1)
     x_0 = torch.tensor([0, 1, 2, 3, 0, 1])
     for e in (0.0, 0.1, 0.6):
@@ -164,7 +208,9 @@ def test_smoothing_is_cross_entropy_to_a_smoothed_target():
 
 
 def test_smoothing_moves_the_optimum():
-    """Minimised over mu, the plain loss wants all mass on the word, the smoothed one exactly 1 - e + e / V of it, and a finite loss."""
+    """Minimised over mu, the plain loss wants all mass on the word, the smoothed one exactly 1 - e + e / V of it, and a
+    finite loss.
+    """
     logits = torch.zeros(1, WORDS, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([logits], max_iter=200, tolerance_grad=1e-12, tolerance_change=1e-14)
     forbidden = torch.full((1, 1), float("-inf"), dtype=torch.float64)
@@ -181,7 +227,9 @@ def test_smoothing_moves_the_optimum():
 
 
 def test_weights_are_linear_and_never_zero():
-    """linear: 1 at t = 1, falling evenly to 1/T at t = T, so that even wholly masked examples teach something; none: 1."""
+    """linear: 1 at t = 1, falling evenly to 1/T at t = T, so that even wholly masked examples teach something; none:
+    1.
+    """
     t = torch.arange(1, 11)
     assert loss_weight(t, 10, "linear").tolist() == pytest.approx([1 - i / 10 for i in range(10)])
     assert loss_weight(t, 10, "none").tolist() == [1.0] * 10
@@ -190,29 +238,57 @@ def test_weights_are_linear_and_never_zero():
 @pytest.mark.parametrize("smoothing, weighting", [(0.2, "none"), (0.0, "linear"), (0.2, "linear")])
 def test_what_is_reported_knows_no_smoothing(smoothing, weighting):
     """Smoothing and weights change the surrogate, and so the loss, but no other term, and no entry of per_token."""
-    denoiser, diffusion, batch, t = make_denoiser(), make_diffusion(), make_batch(mixed_rows()), torch.tensor([1, 6, 8, 10])
+    denoiser, diffusion, batch, t = (
+        make_denoiser(),
+        make_diffusion(),
+        make_batch(mixed_rows()),
+        torch.tensor([1, 6, 8, 10]),
+    )
     x_t = diffusion.q_sample(batch.input_ids, t / 10, batch.target_mask, seeded(7))
     with torch.no_grad():
         plain = nelbo_terms(denoiser, diffusion, batch, x_t, t, 10)
         other = nelbo_terms(denoiser, diffusion, batch, x_t, t, 10, label_smoothing=smoothing, loss_weighting=weighting)
     assert plain.per_token() == pytest.approx(other.per_token(), rel=1e-12)
-    assert plain.surrogate == plain.cross_entropy and float(other.surrogate) != pytest.approx(float(plain.surrogate), rel=1e-3)
-    assert float(training_loss(other, "ce", 0.0, 5, 11)) == pytest.approx(float(other.surrogate) / 5 + float(other.length) / 11)
-    assert float(training_loss(other, "nelbo", 0.5, 5, 11)) == pytest.approx(float(training_loss(plain, "nelbo", 0.5, 5, 11)), rel=1e-12)
+    assert plain.surrogate == plain.cross_entropy and float(other.surrogate) != pytest.approx(
+        float(plain.surrogate), rel=1e-3
+    )
+    assert float(training_loss(other, "ce", 0.0, 5, 11)) == pytest.approx(
+        float(other.surrogate) / 5 + float(other.length) / 11
+    )
+    assert float(training_loss(other, "nelbo", 0.5, 5, 11)) == pytest.approx(
+        float(training_loss(plain, "nelbo", 0.5, 5, 11)), rel=1e-12
+    )
     if weighting == "linear" and not smoothing:
-        one_by_one = [nelbo_terms(denoiser, diffusion, make_batch([row]), x_t[i : i + 1, : len(row[0]) + len(row[1]) + 3], t[i : i + 1], 10)
-                      for i, row in enumerate(mixed_rows())]  # fmt: skip
-        weighted = sum((1 - (int(t[i]) - 1) / 10) * float(terms.cross_entropy.detach()) for i, terms in enumerate(one_by_one))
+        one_by_one = [
+            nelbo_terms(
+                denoiser,
+                diffusion,
+                make_batch([row]),
+                x_t[i : i + 1, : len(row[0]) + len(row[1]) + 3],
+                t[i : i + 1],
+                10,
+            )
+            for i, row in enumerate(mixed_rows())
+        ]
+        weighted = sum(
+            (1 - (int(t[i]) - 1) / 10) * float(terms.cross_entropy.detach()) for i, terms in enumerate(one_by_one)
+        )
         assert float(other.surrogate) == pytest.approx(weighted, rel=1e-6)
 
 
-# ---- the estimator ---------------------------------------------------------------------------------------------------------------------
+# ---- the estimator -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("training", (False, True))
 def test_estimate_is_fixed_and_leaves_the_mode(training):
-    """The estimate is the same every time, in train and eval mode (dropout is off), whatever the global random state; the mode is restored."""
-    denoiser, diffusion, batches = make_denoiser(), make_diffusion(), [make_batch(mixed_rows()), make_batch(mixed_rows()[:2])]
+    """The estimate is the same every time, in train and eval mode (dropout is off), whatever the global random state;
+    the mode is restored.
+    """
+    denoiser, diffusion, batches = (
+        make_denoiser(),
+        make_diffusion(),
+        [make_batch(mixed_rows()), make_batch(mixed_rows()[:2])],
+    )
     expected = estimate_nelbo(denoiser.eval(), diffusion, batches)
     denoiser.train(training)
     torch.manual_seed(5)
@@ -226,7 +302,9 @@ def test_estimate_is_fixed_and_leaves_the_mode(training):
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("time_correction", (False, True))
 def test_monte_carlo_agrees_with_the_exhaustive_sum(name, time_correction):
-    """Over random t and noise, the mean of nelbo_terms is the exhaustive sum over all t and all mask patterns, within 4 sigma, term by term."""
+    """Over random t and noise, the mean of nelbo_terms is the exhaustive sum over all t and all mask patterns, within 4
+    sigma, term by term.
+    """
     denoiser, diffusion, num_steps = make_denoiser(timestep="prefix"), make_diffusion(name), 3
     batch = make_batch([([5, 10, 11], [20, 10])])
     words, x_0 = slice(5, 7), batch.input_ids

@@ -48,8 +48,12 @@ def refusal(path, **options) -> str:
 @pytest.mark.parametrize("ending", [".jsonl", ".csv", ".tsv", ".JSONL", ".Csv"])
 @pytest.mark.parametrize("bom, line_end", [("", "\n"), ("\ufeff", "\r\n")])
 def test_pairs_come_back_exactly(tmp_path, names, ending, bom, line_end):
-    """Both namings of the columns, all formats, with and without byte-order mark and CRLF; "None", "NA" and "null" are ordinary text."""
-    content = jsonl(PAIRS, names) if ending.lower() == ".jsonl" else table(PAIRS, names, "\t" if ending == ".tsv" else ",")
+    """Both namings of the columns, all formats, with and without byte-order mark and CRLF; "None", "NA" and "null" are
+    ordinary text.
+    """
+    content = (
+        jsonl(PAIRS, names) if ending.lower() == ".jsonl" else table(PAIRS, names, "\t" if ending == ".tsv" else ",")
+    )
     report = read_file(write(tmp_path, "data" + ending, (bom + content).replace("\n", line_end)))
     assert report.pairs == PAIRS and not report.bad_rows
 
@@ -90,7 +94,11 @@ def test_bad_json_rows_are_named(tmp_path, row, reason):
     path = write(tmp_path, "a.jsonl", jsonl(PAIRS[:1]) + "\n" + row + "\n" + jsonl(PAIRS[1:2]))
     report = read_file(path)
     assert report.pairs == PAIRS[:2]
-    assert len(report.bad_rows) == 1 and report.bad_rows[0].startswith(f"{path}, line 3: ") and reason in report.bad_rows[0]
+    assert (
+        len(report.bad_rows) == 1
+        and report.bad_rows[0].startswith(f"{path}, line 3: ")
+        and reason in report.bad_rows[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -109,12 +117,18 @@ def test_bad_table_rows_are_named(tmp_path, row, reason, line):
     path = write(tmp_path, "a.csv", f"src,trg\nx,y\n{row}\nv,w\n")
     report = read_file(path)
     assert report.pairs == [Pair("x", "y"), Pair("v", "w")]
-    assert len(report.bad_rows) == 1 and report.bad_rows[0].startswith(f"{path}, line {line}: ") and reason in report.bad_rows[0]
+    assert (
+        len(report.bad_rows) == 1
+        and report.bad_rows[0].startswith(f"{path}, line {line}: ")
+        and reason in report.bad_rows[0]
+    )
 
 
 @pytest.mark.parametrize("rest", ["c,d\ne,f\n", 'c,d\ne,"f" g\n'])
 def test_an_open_quote_does_not_swallow_rows_in_silence(tmp_path, rest):
-    """A quote that is never closed takes the rows below into its cell: that is on record, not a row of training data."""
+    """A quote that is never closed takes the rows below into its cell: that is on record, not a row of training
+    data.
+    """
     path = write(tmp_path, "a.csv", f'src,trg\nx,y\na,"b\n{rest}')
     report = read_file(path)
     assert report.pairs == [Pair("x", "y")]
@@ -134,7 +148,10 @@ def test_too_many_bad_rows_stop(tmp_path, kind, limit):
     good, bad = ('{"src": "a", "trg": "b"}\n', "{\n") if kind == "jsonl" else ("a,b\n", "a\n")
     start = "" if kind == "jsonl" else "src,trg\n"
     first = 2 if kind == "jsonl" else 3
-    assert len(read_file(write(tmp_path, f"a.{kind}", start + good + bad * limit + good), max_bad_rows=limit).bad_rows) == limit
+    assert (
+        len(read_file(write(tmp_path, f"a.{kind}", start + good + bad * limit + good), max_bad_rows=limit).bad_rows)
+        == limit
+    )
     path = write(tmp_path, f"a.{kind}", start + good + bad * (limit + 1) + good)
     message = refusal(path, max_bad_rows=limit)
     assert f"{path}, line {first}: " in message and f"--max_bad_rows {limit}" in message

@@ -15,7 +15,10 @@ from diffusion_bert.checkpoint import save_checkpoint
 from diffusion_bert.config import RunConfig
 from diffusion_bert.tasks import load_pairs
 
-PARAGRAPH = "The museum opened its doors to the public again. In 1999 the roof fell in. Mr. Smith then painted all of the old walls! Visit it."
+PARAGRAPH = (
+    "The museum opened its doors to the public again. In 1999 the roof fell in. Mr. Smith then painted all of the old"
+    " walls! Visit it."
+)
 
 
 @pytest.mark.parametrize(
@@ -37,16 +40,31 @@ def test_plain_sentences(sentence, plain):
 
 
 def test_the_data_folder(tmp_path):
-    """A folder for each task that the preset's command reads: different sentences, held-out ones from their own file, drawn pairs in order."""
+    """A folder for each task that the preset's command reads: different sentences, held-out ones from their own file,
+    drawn pairs in order.
+    """
     (tmp_path / "a.txt").write_text(f"{PARAGRAPH}\n\n{PARAGRAPH}\n")
     (tmp_path / "b.txt.xz").write_bytes(lzma.compress(b"All of the other halls are open as well. It is."))
     assert sentences([tmp_path / "a.txt"]) == [PARAGRAPH[:48]]
     qqp, replies = write_data(tmp_path / "qqp"), write_data(tmp_path / "replies")
-    flags = ["--text", tmp_path / "a.txt", "--held_out_text", tmp_path / "b.txt.xz", "--qqp", qqp, "--CC", replies, "--replies", "10"]
+    flags = [
+        "--text",
+        tmp_path / "a.txt",
+        "--held_out_text",
+        tmp_path / "b.txt.xz",
+        "--qqp",
+        qqp,
+        "--CC",
+        replies,
+        "--replies",
+        "10",
+    ]
     done = run("benchmarks.release_data", tmp_path / "data", *flags)
     assert done.code in (None, 0) and "text/train.txt: 1 rows" in done.out, done.err
     assert (tmp_path / "data/text/valid.txt").read_text() == "All of the other halls are open as well.\n"
-    before, after = ((folder / "train.jsonl").read_text().splitlines() for folder in (replies, tmp_path / "data" / "CC"))
+    before, after = (
+        (folder / "train.jsonl").read_text().splitlines() for folder in (replies, tmp_path / "data" / "CC")
+    )
     assert len(after) == 10 and [line for line in before if line in set(after)] == after
     assert (tmp_path / "data/qqp/train.jsonl").read_text() == (qqp / "train.jsonl").read_text()
     splits = load_pairs(RunConfig.from_flat({"task_name": "qqp,CC,text", "data_dir": str(tmp_path / "data")}).data)
@@ -61,7 +79,16 @@ def test_refusals_of_the_data_folder(tmp_path):
     (tmp_path / "good.txt").write_text(PARAGRAPH)
 
     def flags(text: str) -> list[str]:
-        return ["--text", str(tmp_path / text), "--held_out_text", str(tmp_path / "good.txt"), "--qqp", folder, "--CC", folder]
+        return [
+            "--text",
+            str(tmp_path / text),
+            "--held_out_text",
+            str(tmp_path / "good.txt"),
+            "--qqp",
+            folder,
+            "--CC",
+            folder,
+        ]
 
     for text in ("none.txt", "broken.txt.xz", "cut.txt.xz"):
         assert text in refusal(main, [str(tmp_path / "data"), *flags(text)])
@@ -72,9 +99,15 @@ def test_refusals_of_the_data_folder(tmp_path):
 
 
 def test_masked_words(tmp_path):
-    """A model that always says one word is right where that word was masked, and as often as the floor if it is the commonest."""
+    """A model that always says one word is right where that word was masked, and as often as the floor if it is the
+    commonest.
+    """
     model = new_model()
-    texts = [pair.target for pair in grammar_pairs()[:20] if len(model.tokenizer.encode(pair.target)) <= model.denoiser.max_target_length]
+    texts = [
+        pair.target
+        for pair in grammar_pairs()[:20]
+        if len(model.tokenizer.encode(pair.target)) <= model.denoiser.max_target_length
+    ]
     commonest = int(model.token_counts.argmax())
     with torch.no_grad():
         model.denoiser.mlm.cls.predictions.bias[commonest] = 1e4
@@ -85,10 +118,14 @@ def test_masked_words(tmp_path):
     (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n")
     done = run("benchmarks.masked_words", tmp_path / "model.pt", tmp_path / "texts.txt", "--share", "1")
     assert done.code in (None, 0) and f"| model | {places} | {100 * right / places:.1f}" in done.out, done.err
-    assert "above 0" in refusal(masked_words.main, [str(tmp_path / "model.pt"), str(tmp_path / "texts.txt"), "--share", "0"])
+    assert "above 0" in refusal(
+        masked_words.main, [str(tmp_path / "model.pt"), str(tmp_path / "texts.txt"), "--share", "0"]
+    )
 
 
 def test_masked_text_and_interval():
     """The share is kept, at least one place; the interval is Wilson's (10 of 20: 29.9 to 70.1)."""
-    assert masked_text([5] * 20, 0.15, 1, random.Random(0)).count(1) == 3 and masked_text([5], 0.15, 1, random.Random(0)) == [1]
+    assert masked_text([5] * 20, 0.15, 1, random.Random(0)).count(1) == 3 and masked_text(
+        [5], 0.15, 1, random.Random(0)
+    ) == [1]
     assert [round(value, 1) for value in wilson(10, 20)] == [29.9, 70.1]

@@ -1,4 +1,6 @@
-"""The checkpoint that comes with the program: small, without paths, with its licence, and talking without any training."""
+"""The checkpoint that comes with the program: small, without paths, with its licence, and talking without any
+training.
+"""
 
 import re
 
@@ -25,7 +27,9 @@ def payload():
 
 
 def test_size_and_contents(payload):
-    """All of the folder's weights have at most 64 MiB, in half precision; nothing names a path; pairs, replies and plain texts went in."""
+    """All of the folder's weights have at most 64 MiB, in half precision; nothing names a path; pairs, replies and
+    plain texts went in.
+    """
     assert sum(path.stat().st_size for path in FOLDER.glob("*.pt")) <= 64 * 2**20
     assert {tensor.dtype for tensor in payload["weights"].values() if tensor.is_floating_point()} == {torch.float16}
     settings = [payload["architecture"], payload["config"], payload["parent"]]
@@ -38,7 +42,11 @@ def test_size_and_contents(payload):
 def test_card(payload):
     """The model card says which weights it describes, under which terms, and shows twenty samples of each skill."""
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert payload["weights_sha256"] in card and "research" in payload["config"]["license_note"] and "research use" in card.lower()
+    assert (
+        payload["weights_sha256"] in card
+        and "research" in payload["config"]["license_note"]
+        and "research use" in card.lower()
+    )
     for skill in ("para", "reply", "fill", "mask", "complete"):
         sources = (FOLDER / "inputs" / f"{skill}.txt").read_text(encoding="utf-8").splitlines()
         section = card.split(f"### {skill}\n")[1].split("\n### ")[0].split("\n## ")[0]
@@ -50,10 +58,16 @@ def test_the_first_minute(monkeypatch, tmp_path):
     monkeypatch.setattr(finding, "BUNDLED", FOLDER)
     monkeypatch.chdir(tmp_path)
     done = run("interactive_generation", "--device", "cpu", stdin="\n".join([*FIRST_MINUTE, "quit"]) + "\n")
-    assert done.code in (None, 0) and done.out.startswith("The bundled checkpoint ") and "research use only" in done.out.splitlines()[0], done.err
+    assert (
+        done.code in (None, 0)
+        and done.out.startswith("The bundled checkpoint ")
+        and "research use only" in done.out.splitlines()[0]
+    ), done.err
     answers = re.findall(r"^  \d\. (.+)$", done.out, flags=re.M)
     assert len(answers) == 3 * len(FIRST_MINUTE)
     for number, line in enumerate(FIRST_MINUTE):
         typed = line.partition(" ")[2]
-        assert all(answer and answer != typed and "[MASK]" not in answer for answer in answers[3 * number : 3 * number + 3])
+        assert all(
+            answer and answer != typed and "[MASK]" not in answer for answer in answers[3 * number : 3 * number + 3]
+        )
     assert all(answer.startswith("The capital of France is ") for answer in answers[3:6])

@@ -48,7 +48,9 @@ class Session:
 
     def candidates(self, line: str) -> list[str]:
         """The numbered candidates one command writes."""
-        return [re.fullmatch(r"  \d+\. (.*)", text, flags=re.S)[1] for text in self(line) if re.match(r"  \d+\. ", text)]
+        return [
+            re.fullmatch(r"  \d+\. (.*)", text, flags=re.S)[1] for text in self(line) if re.match(r"  \d+\. ", text)
+        ]
 
 
 @pytest.fixture
@@ -73,7 +75,9 @@ def test_every_command_gives_candidates(session, line):
 
 
 def test_what_was_typed_comes_back(session):
-    """Outside the masked places the text is as typed, case and spacing included; complete keeps the whole text in front."""
+    """Outside the masked places the text is as typed, case and spacing included; complete keeps the whole text in
+    front.
+    """
     for text in session.candidates("mask  HELLO   World,  the [MASK] of McDonald's  is ~~ok~~!"):
         assert re.fullmatch(r"HELLO   World,  the \S+ of McDonald's  is ~~ok~~!", text)
     for text in session.candidates("complete  The BEST  way"):
@@ -207,7 +211,17 @@ def test_help_lists_everything(session):
     text = "\n".join(session("help"))
     assert all(
         word in text
-        for word in ("para <text>", "fill <text>", "mask <text>", "complete <text>", "set <option> <value>", "show", "quit", "Ctrl-D", *SETTABLE)
+        for word in (
+            "para <text>",
+            "fill <text>",
+            "mask <text>",
+            "complete <text>",
+            "set <option> <value>",
+            "show",
+            "quit",
+            "Ctrl-D",
+            *SETTABLE,
+        )
     )
 
 
@@ -240,19 +254,34 @@ def test_ctrl_c_gives_up_the_line_only(session, monkeypatch):
         return line
 
     session.repl.run(read)
-    assert any("interrupted" in line for line in session.lines) and any("num_steps = 3" in line for line in session.lines)
+    assert any("interrupted" in line for line in session.lines) and any(
+        "num_steps = 3" in line for line in session.lines
+    )
     assert next(script) == "never"
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals here")
 def test_ctrl_c_on_a_real_terminal(trained, tmp_path):
-    """Ctrl-C typed while the real script generates: back at the prompt, the next command is answered, quit leaves with 0."""
+    """Ctrl-C typed while the real script generates: back at the prompt, the next command is answered, quit leaves with
+    0.
+    """
     import fcntl
     import pty
     import termios
 
     ours, theirs = pty.openpty()
-    argv = ("--checkpoint", trained / "best_model.pt", "--device", "cpu", "--num_steps", "100000", "--batch_size", "1", "--num_samples", "200")
+    argv = (
+        "--checkpoint",
+        trained / "best_model.pt",
+        "--device",
+        "cpu",
+        "--num_steps",
+        "100000",
+        "--batch_size",
+        "1",
+        "--num_samples",
+        "200",
+    )
     terminal = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "cwd": tmp_path, "start_new_session": True}
 
     def own_terminal() -> None:
@@ -288,7 +317,15 @@ def test_ctrl_c_on_a_real_terminal(trained, tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["museum " * 14_286, "x" * 100_000, "\x00" * 100_000, "[MASK]" * 16_667, "東" * 100_000, "\u0301" * 100_000, '"' * 100_000],
+    [
+        "museum " * 14_286,
+        "x" * 100_000,
+        "\x00" * 100_000,
+        "[MASK]" * 16_667,
+        "東" * 100_000,
+        "\u0301" * 100_000,
+        '"' * 100_000,
+    ],
 )
 def test_a_line_of_100000_characters(session, text):
     """Answered, or refused in a short line, by every command; options stay."""
@@ -302,9 +339,14 @@ def test_a_line_of_100000_characters(session, text):
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(option=st.sampled_from(SETTABLE), value=st.one_of(st.text(min_size=1, max_size=20), st.integers().map(str), st.floats().map(str)))
+@given(
+    option=st.sampled_from(SETTABLE),
+    value=st.one_of(st.text(min_size=1, max_size=20), st.integers().map(str), st.floats().map(str)),
+)
 def test_set_takes_legal_values_only(model, option, value):
-    """Whatever is typed after set: either the option takes a value that the command line would take, or it keeps its old one; one line each time."""
+    """Whatever is typed after set: either the option takes a value that the command line would take, or it keeps its
+    old one; one line each time.
+    """
     session = Session(model)
     before = session.options()
     lines = session(f"set {option} {value}") if value.strip() else [""]
@@ -322,14 +364,21 @@ def test_set_alone_lists_all_options(session):
     lines = session("set")
     assert [line.split(" = ")[0].strip() for line in lines] == list(SETTABLE)
     assert any(line.startswith("  sampler = confidence") and "ancestral, first_hitting" in line for line in lines)
-    assert any(line.startswith("  trace = off") for line in lines) and any(line.startswith("  length = none") for line in lines)
+    assert any(line.startswith("  trace = off") for line in lines) and any(
+        line.startswith("  length = none") for line in lines
+    )
 
 
 def test_requested_lengths(session):
     """short, same, long and a number are obeyed by what is written next."""
     generator = session.repl.generator
     source = generator.tokenizer.encode("How can I learn to cook in two weeks?")
-    for length, expected in (("9", 9), ("same", len(source)), ("short", round(len(source) * 2 / 3)), ("long", round(len(source) * 4 / 3))):
+    for length, expected in (
+        ("9", 9),
+        ("same", len(source)),
+        ("short", round(len(source) * 2 / 3)),
+        ("long", round(len(source) * 4 / 3)),
+    ):
         assert session(f"set length {length}") == [f"length = {length}"]
         (outputs,) = generator.generate_ids([(PAIR, source)], generator.options, [3], 0)
         assert [len(output.ids) for output in outputs] == [expected] * 3
@@ -337,7 +386,9 @@ def test_requested_lengths(session):
 
 
 def test_trace_without_colours(session):
-    """A line per step, then the candidates as ever; the last step is the first candidate; nothing else changes; no escape codes."""
+    """A line per step, then the candidates as ever; the last step is the first candidate; nothing else changes; no
+    escape codes.
+    """
     plain = session.candidates(COMMANDS[0])
     session("set seed 0")
     session("set trace on")
@@ -356,7 +407,11 @@ def test_trace_on_a_terminal(model):
         assert len(session("para How are you?")) == 3 and not seen
         session("set trace on")
         lines = session("para How are you?")
-        assert len(seen) == 1 and seen[0][0] == "  1. " and [line[:5] for line in lines] == ["  1. ", "  2. ", "  3. "][can_draw:]
+        assert (
+            len(seen) == 1
+            and seen[0][0] == "  1. "
+            and [line[:5] for line in lines] == ["  1. ", "  2. ", "  3. "][can_draw:]
+        )
 
 
 def test_completion(session):
@@ -370,7 +425,14 @@ def test_completion(session):
 def test_end_of_input_without_quit(trained):
     """A pipe that ends without quit ends the loop with exit code 0; broken UTF-8 in it does no harm."""
     result = run(
-        "interactive_generation", "--checkpoint", trained / "best_model.pt", "--num_steps", "2", "--device", "cpu", stdin="para caf\udce9 now\nhelp\n"
+        "interactive_generation",
+        "--checkpoint",
+        trained / "best_model.pt",
+        "--num_steps",
+        "2",
+        "--device",
+        "cpu",
+        stdin="para caf\udce9 now\nhelp\n",
     )
     assert result.code == 0 and result.err == "" and result.out.count(PROMPT) == 3 and "  2. " in result.out
 
@@ -388,7 +450,9 @@ def test_another_task_says_so(trained_on_text):
 
 @pytest.mark.parametrize(("task", "command"), [("QT", "question"), ("wiki_alignment", "simplify"), ("CC", "reply")])
 def test_skill_of_the_task(trained, task, command):
-    """A checkpoint of such a task has its own command, in help too; another checkpoint says that it has not learned it."""
+    """A checkpoint of such a task has its own command, in help too; another checkpoint says that it has not learned
+    it.
+    """
     model = load_checkpoint(trained / "best_model.pt")
     (refused,) = Session(model)(f"{command} How are you?")
     assert f"not learned to {command}" in refused and f"{command} <text>" not in "\n".join(Session(model)("help"))
@@ -435,7 +499,9 @@ WORDS = st.sampled_from(
     )
 )
 def test_nothing_typed_ends_the_loop(model, line):
-    """Any unicode and control characters: an answer or a line of explanation, never an exception, never a special token that was not typed."""
+    """Any unicode and control characters: an answer or a line of explanation, never an exception, never a special token
+    that was not typed.
+    """
     session = Session(model, num_steps=2, num_samples=2)
     if line.strip().split(" ")[0].lower() in ("quit", "exit"):
         return

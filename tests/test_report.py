@@ -7,7 +7,14 @@ from diffusion_bert.report import markdown, nelbo_lines, plot_curves, plot_evalu
 from diffusion_bert.score import Score
 
 ROWS = {
-    "model": {"bleu": 12.345, "bleu_interval": [11.0, 13.0], "rouge_l": 40.0, "overlap": 20.0, "ibleu": 5.9, "nfe": 8.0},
+    "model": {
+        "bleu": 12.345,
+        "bleu_interval": [11.0, 13.0],
+        "rouge_l": 40.0,
+        "overlap": 20.0,
+        "ibleu": 5.9,
+        "nfe": 8.0,
+    },
     "copy": {"bleu": 22.2, "rouge_l": 57.3, "overlap": 100.0, "ibleu": -2.2},
 }
 NELBO = {
@@ -22,14 +29,21 @@ def test_table():
     """One column per metric that any row has, an empty cell where a row lacks it, intervals in brackets."""
     lines = table(ROWS).splitlines()
     assert lines[0] == "| | BLEU | ROUGE-L | overlap | iBLEU | calls |"
-    assert lines[2].startswith("| model | 12.35 (11.0-13.0) | 40.00 |") or lines[2].startswith("| model | 12.34 (11.0-13.0) | 40.00 |")
+    assert lines[2].startswith("| model | 12.35 (11.0-13.0) | 40.00 |") or lines[2].startswith(
+        "| model | 12.34 (11.0-13.0) | 40.00 |"
+    )
     assert lines[3].endswith("| -2.2 |  |") and all(line.count("|") == 7 for line in lines)
 
 
 def test_markdown_holds_all_parts():
     """Every part that was measured is there; the convention of the metrics stands beside their table."""
     reconstruction = {
-        "50": {"accuracy": 33.3, "floor": 7.0, "places": 1234, "examples": [{"original": "A b.", "corrupted": "a ____", "restored": "A c."}]}
+        "50": {
+            "accuracy": 33.3,
+            "floor": 7.0,
+            "places": 1234,
+            "examples": [{"original": "A b.", "corrupted": "a ____", "restored": "A c."}],
+        }
     }
     example = {"source": "s", "reference": "r", "output": "o", "samples": ["x", "y"]}
     text = markdown(Evaluation("qqp", 5, reconstruction, ROWS, [example], NELBO, SCORE, ["a note"]), "Title")
@@ -57,10 +71,17 @@ def test_lines():
     """The NELBO per word piece and per word; the score with its formula and what is missing."""
     assert nelbo_lines(NELBO).count("3.100") == 2
     lines = score_lines(Evaluation("qqp", 1, score=SCORE)).splitlines()
-    assert lines[0] == "10.0 of 100: Poor, level none" and "0.7 x 10.0" in lines[1] and "4.6" in lines[2] and "Bronze" in lines[4]
+    assert (
+        lines[0] == "10.0 of 100: Poor, level none"
+        and "0.7 x 10.0" in lines[1]
+        and "4.6" in lines[2]
+        and "Bronze" in lines[4]
+    )
 
 
-@pytest.mark.parametrize("records", [[], [{"kind": "validation", "step": 0, "valid_nelbo": 5.0, "valid_reveal": 4.0, "valid_length": 1.0}]])
+@pytest.mark.parametrize(
+    "records", [[], [{"kind": "validation", "step": 0, "valid_nelbo": 5.0, "valid_reveal": 4.0, "valid_length": 1.0}]]
+)
 def test_curves_of_short_runs(tmp_path, records):
     """A run that ended before its first log line still gets its picture."""
     plot_curves(records, tmp_path / "curves.png")

@@ -1,4 +1,6 @@
-"""An interrupted run, resumed, ends exactly like the uninterrupted one: to the bit on a CPU, wall-clock fields aside."""
+"""An interrupted run, resumed, ends exactly like the uninterrupted one: to the bit on a CPU, wall-clock fields
+aside.
+"""
 
 import json
 import random
@@ -11,7 +13,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import ROOT, compare_runs, new_trainer, only_run, read_records, run, small_flags, start, without_wall_clock, write_data
+from commands import (
+    ROOT,
+    compare_runs,
+    new_trainer,
+    only_run,
+    read_records,
+    run,
+    small_flags,
+    start,
+    without_wall_clock,
+    write_data,
+)
 
 from diffusion_bert.checkpoint import RunDirectory, read_payload
 from diffusion_bert.training_state import Reporter
@@ -30,7 +43,9 @@ SETTINGS = {
 
 
 class Snapshots(Reporter):
-    """Copies the run directory after every step: what a power cut at that moment would leave (before this step's saving)."""
+    """Copies the run directory after every step: what a power cut at that moment would leave (before this step's
+    saving).
+    """
 
     def __init__(self, folder: Path):
         self.folder, self.trainer = folder, None
@@ -71,7 +86,9 @@ def resume(folder: Path) -> None:
 
 @pytest.mark.parametrize("stop_after", [1, 4, 5, 11])
 def test_a_stop_between_steps(data, uninterrupted, tmp_path, stop_after):
-    """Stopped by a signal after the first step, inside an epoch, at its end, or before the last step: resumed, all is the same."""
+    """Stopped by a signal after the first step, inside an epoch, at its end, or before the last step: resumed, all is
+    the same.
+    """
 
     class Stop(Reporter):
         def step(self, step, progress, values):
@@ -80,7 +97,12 @@ def test_a_stop_between_steps(data, uninterrupted, tmp_path, stop_after):
 
     trainer = new_trainer(data, tmp_path, Stop(), **SETTINGS)
     result = trainer.fit()
-    assert (result.reason, result.signal, result.state.step, result.state.finished) == ("interrupted", signal.SIGTERM, stop_after, False)
+    assert (result.reason, result.signal, result.state.step, result.state.finished) == (
+        "interrupted",
+        signal.SIGTERM,
+        stop_after,
+        False,
+    )
     resume(trainer.run.path)
     assert_same(trainer.run.path, uninterrupted[0])
 
@@ -94,7 +116,10 @@ def test_a_stop_with_several_draws(data, tmp_path):
             if step == 3:
                 cut.stop_signal = signal.SIGTERM
 
-    whole, cut = (new_trainer(data, tmp_path / name, reporter, **settings) for name, reporter in (("whole", None), ("cut", Stop())))
+    whole, cut = (
+        new_trainer(data, tmp_path / name, reporter, **settings)
+        for name, reporter in (("whole", None), ("cut", Stop()))
+    )
     assert whole.fit().reason == "max_steps" and cut.fit().reason == "interrupted"
     resume(cut.run.path)
     assert_same(cut.run.path, whole.run.path)
@@ -102,7 +127,9 @@ def test_a_stop_with_several_draws(data, tmp_path):
 
 @pytest.mark.parametrize("step", [4, 8, 12])
 def test_a_power_cut(uninterrupted, tmp_path, step):
-    """From any moment that a sudden death may leave behind - last.pt older than best_model.pt and the metrics - the run ends the same."""
+    """From any moment that a sudden death may leave behind - last.pt older than best_model.pt and the metrics - the run
+    ends the same.
+    """
     folder = Path(shutil.copytree(uninterrupted[1] / f"step_{step}" / "run", tmp_path / "run"))
     with open(folder / "metrics.jsonl", "a") as file:
         file.write('{"kind": "train", "st')  # a line cut off in the middle
@@ -147,9 +174,15 @@ def records_so_far(output: Path) -> int:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_to_the_real_process(data, uninterrupted, tmp_path, number, code):
-    """It finishes the step, saves last.pt, names the command that goes on, and exits with 128 + signal; that command ends like the whole run."""
+    """It finishes the step, saves last.pt, names the command that goes on, and exits with 128 + signal; that command
+    ends like the whole run.
+    """
     output = tmp_path / "runs"
-    process = start("run_conditional_training", *small_flags(data, output_dir=output, **SETTINGS, demonstration_steps=1), cwd=tmp_path)
+    process = start(
+        "run_conditional_training",
+        *small_flags(data, output_dir=output, **SETTINGS, demonstration_steps=1),
+        cwd=tmp_path,
+    )
     wait_for(lambda: records_so_far(output) >= 2, process)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -166,13 +199,17 @@ def test_three_kills():
     """SIGKILL at random moments, resumed each time, ends like the undisturbed run: a small helping of `make soak`."""
     seed = random.randrange(10**6)
     done = subprocess.run(
-        [sys.executable, ROOT / "tests/soak.py", "--kills", "3", "--steps", "12", "--seed", str(seed)], capture_output=True, text=True
+        [sys.executable, ROOT / "tests/soak.py", "--kills", "3", "--steps", "12", "--seed", str(seed)],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0 and "3 kills in" in done.stdout, f"seed {seed}\n{done.stdout}\n{done.stderr}"
 
 
 def test_killed_between_its_last_step_and_its_results(uninterrupted, tmp_path):
-    """All steps done, nothing written about it yet: --resume makes the results, trains no step, and then the run is complete."""
+    """All steps done, nothing written about it yet: --resume makes the results, trains no step, and then the run is
+    complete.
+    """
     folder = Path(shutil.copytree(uninterrupted[0], tmp_path / "run"))
     assert not (folder / "training_results.json").exists()
     resume(folder)
@@ -183,7 +220,9 @@ def test_killed_between_its_last_step_and_its_results(uninterrupted, tmp_path):
 
 
 def test_a_shortened_log_is_no_disaster(uninterrupted, tmp_path):
-    """metrics.jsonl was deleted meanwhile: the run resumes, and what it logs is in order, also after one more resume."""
+    """metrics.jsonl was deleted meanwhile: the run resumes, and what it logs is in order, also after one more
+    resume.
+    """
     folder = Path(shutil.copytree(uninterrupted[1] / "step_8" / "run", tmp_path / "run"))
     (folder / "metrics.jsonl").unlink()
     resume(folder)
@@ -193,7 +232,7 @@ def test_a_shortened_log_is_no_disaster(uninterrupted, tmp_path):
     assert read_payload(folder / "last.pt")["training"]["state"]["metrics_lines"] == len(rest)
 
 
-# ---- refusals -----------------------------------------------------------------------------------------------------------------------
+# ---- refusals ------------------------------------------------------------------------------------------------------
 
 
 def refused(*argv) -> str:
@@ -215,7 +254,9 @@ def test_changed_data_is_refused(tmp_path, data):
     trainer.fit()
     before = (trainer.run.path / "last.pt").read_bytes()
     rows = (moved / "train.jsonl").read_text().splitlines()
-    (moved / "train.jsonl").write_text("\n".join([*rows[:-1], json.dumps({"src": "Is this new?", "trg": "Is this one new?"})]) + "\n")
+    (moved / "train.jsonl").write_text(
+        "\n".join([*rows[:-1], json.dumps({"src": "Is this new?", "trg": "Is this one new?"})]) + "\n"
+    )
     assert "training data has changed" in refused("--model_dir", trainer.run.path)
     shutil.rmtree(moved)
     assert "no such folder" in refused("--model_dir", trainer.run.path)

@@ -21,7 +21,14 @@ from helpers import (
 )
 
 from diffusion_bert.diffusion import AbsorbingDiffusion
-from diffusion_bert.samplers import SamplerOptions, sample_ancestral, sample_confidence, sample_entropy, sample_first_hitting, sample_remask
+from diffusion_bert.samplers import (
+    SamplerOptions,
+    sample_ancestral,
+    sample_confidence,
+    sample_entropy,
+    sample_first_hitting,
+    sample_remask,
+)
 from diffusion_bert.samplers.entropy import entropy_of
 from diffusion_bert.samplers.words import WordOptions, draw_words, word_distribution
 from diffusion_bert.schedule import SCHEDULES
@@ -46,7 +53,9 @@ def run(sampler, denoise, x_t, name="mutual", lam=0.3, tau=None, seed=0, callbac
 
 
 def fine_law(name: str, lam: float, log_mu_at) -> torch.Tensor:
-    """p(x_0) over STATES, [25], by 2,000 explicit reverse matrices; log_mu_at(tau) gives log mu [25, places, V]. r by hand."""
+    """p(x_0) over STATES, [25], by 2,000 explicit reverse matrices; log_mu_at(tau) gives log mu [25, places, V]. r by
+    hand.
+    """
     law = torch.zeros(len(STATES), dtype=torch.float64)
     law[state_index(torch.full((PLACES,), MASK))] = 1.0
     clean = torch.nn.functional.one_hot(STATES, VOCAB).double()
@@ -59,15 +68,16 @@ def fine_law(name: str, lam: float, log_mu_at) -> torch.Tensor:
     return law
 
 
-# ---- first hitting ----------------------------------------------------------------------------------------------------------------------
+# ---- first hitting -------------------------------------------------------------------------------------------------
 
 
 @each_schedule
 @each_lambda
 @pytest.mark.parametrize("moving", (False, True), ids=("mu fixed", "mu corrected for time"))
 def test_first_hitting_is_the_fine_grid(name, lam, moving):
-    """The 16 outputs have the law of a chain of 2,000 steps, within 4 sigma, for mu that depends on x_t and for mu that depends on time as well;
-    the law of four steps, or of lambda = 0, is another."""
+    """The 16 outputs have the law of a chain of 2,000 steps, within 4 sigma, for mu that depends on x_t and for mu that
+    depends on time as well; the law of four steps, or of lambda = 0, is another.
+    """
     log_mu = random_log_mu((len(STATES), PLACES), seed=21)
     diffusion, rows = AbsorbingDiffusion(toy_schedule(name, lam), MASK), 20_000
 
@@ -124,14 +134,16 @@ def test_the_commonest_word_has_the_largest_rate(name, lam):
 
 
 def test_ancestral_calls_only_where_something_may_happen():
-    """On a grid of 1,500 steps a row with six places costs at most six calls; with lambda > 0 a few more, for candidates that were turned down."""
+    """On a grid of 1,500 steps a row with six places costs at most six calls; with lambda > 0 a few more, for
+    candidates that were turned down.
+    """
     x_t = torch.full((60, 6), MASK)
     denoise = place_denoiser(random_log_mu((60, 6), 22))
     assert int(run(sample_ancestral, denoise, x_t, lam=0.0, steps=1500).nfe.max()) <= 6
     assert 6 < run(sample_ancestral, denoise, x_t, lam=0.3, steps=1500).nfe.float().mean() < 18
 
 
-# ---- entropy ----------------------------------------------------------------------------------------------------------------------------
+# ---- entropy -------------------------------------------------------------------------------------------------------
 
 
 def entropy_by_hand(log_mu: torch.Tensor) -> torch.Tensor:
@@ -141,11 +153,20 @@ def entropy_by_hand(log_mu: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("gamma", (0.0, 0.3, 1.0, 3.0))
 def test_entropy_bound_holds_and_is_used_up(gamma):
-    """In each call every row reveals its k places of least entropy, sum - max <= gamma, and one more would break the bound; k >= 1."""
+    """In each call every row reveals its k places of least entropy, sum - max <= gamma, and one more would break the
+    bound; k >= 1.
+    """
     log_mu = random_log_mu((20, 9), 23)
     entropy = entropy_by_hand(log_mu)
     history = [torch.full((20, 9), MASK)]
-    output = run(sample_entropy, place_denoiser(log_mu), history[0], gamma=gamma, steps=50, callback=lambda _, x: history.append(x.clone()))
+    output = run(
+        sample_entropy,
+        place_denoiser(log_mu),
+        history[0],
+        gamma=gamma,
+        steps=50,
+        callback=lambda _, x: history.append(x.clone()),
+    )
     for earlier, later in zip(history, history[1:]):
         for row in (earlier == MASK).any(-1).nonzero().flatten().tolist():
             waiting = entropy[row][earlier[row] == MASK].sort().values
@@ -158,7 +179,9 @@ def test_entropy_bound_holds_and_is_used_up(gamma):
 
 
 def test_entropy_limits():
-    """A huge gamma takes everything in one call, certain places go together even at gamma 0, and the last call reveals what is left."""
+    """A huge gamma takes everything in one call, certain places go together even at gamma 0, and the last call reveals
+    what is left.
+    """
     x_t, log_mu = torch.full((8, 7), MASK), random_log_mu((8, 7), 24)
     assert run(sample_entropy, place_denoiser(log_mu), x_t, gamma=1e9, steps=50).nfe.tolist() == [1] * 8
     assert run(sample_entropy, place_denoiser(log_mu), x_t, gamma=0.0, steps=3).nfe.tolist() == [3] * 8
@@ -175,13 +198,15 @@ def test_entropy_of():
     assert float(entropy_of(torch.tensor([[0.0, float("-inf")]]))) == 0.0
 
 
-# ---- remask -----------------------------------------------------------------------------------------------------------------------------
+# ---- remask --------------------------------------------------------------------------------------------------------
 
 
 @each_schedule
 @each_lambda
 def test_remask_without_remasking_is_its_base(name, lam):
-    """Cap 0: on ancestral the law of the explicit reverse chain, on confidence (temperature 0) the very same words and calls."""
+    """Cap 0: on ancestral the law of the explicit reverse chain, on confidence (temperature 0) the very same words and
+    calls.
+    """
     log_mu = random_log_mu((STEPS + 1, len(STATES), PLACES), seed=26)
 
     def denoise(x_t, tau, rows):
@@ -197,7 +222,10 @@ def test_remask_without_remasking_is_its_base(name, lam):
         return (fixed[rows] * (1 + 5 * tau[:, None, None]))[x_t == MASK].log_softmax(-1)
 
     for steps in (5, 20):  # fewer and more than there are places
-        runs = [run(sampler, asked, x_t, name, lam, steps=steps, temperature=0.0, remask_cap=0.0) for sampler in (sample_confidence, sample_remask)]
+        runs = [
+            run(sampler, asked, x_t, name, lam, steps=steps, temperature=0.0, remask_cap=0.0)
+            for sampler in (sample_confidence, sample_remask)
+        ]
         assert torch.equal(runs[0].x_0, runs[1].x_0) and torch.equal(runs[0].nfe, runs[1].nfe)
         torch.testing.assert_close(runs[0].log_prob, runs[1].log_prob)
 
@@ -208,7 +236,16 @@ def test_remask_without_remasking_is_its_base(name, lam):
 def test_remask_in_a_single_step(name, order, cap):
     """One step from all masked reveals every place, with words of the denoiser."""
     log_mu = random_log_mu((4000, 3), 29)
-    output = run(sample_remask, place_denoiser(log_mu), torch.full((4000, 3), MASK), name, 0.3, steps=1, remask_cap=cap, remask_order=order)
+    output = run(
+        sample_remask,
+        place_denoiser(log_mu),
+        torch.full((4000, 3), MASK),
+        name,
+        0.3,
+        steps=1,
+        remask_cap=cap,
+        remask_order=order,
+    )
     assert not bool((output.x_0 == MASK).any()) and output.nfe.tolist() == [1] * 4000
     assert within_sigmas(torch.bincount(output.x_0[:, 0], minlength=VOCAB), log_mu[:, 0].exp().mean(0))
 
@@ -216,16 +253,25 @@ def test_remask_in_a_single_step(name, order, cap):
 @each_schedule
 @pytest.mark.parametrize("cap", (0.05, 1.0))
 def test_remask_rates(name, cap):
-    """With the oracle, word v is masked after each step with probability 1 - alpha_s(v), as in the forward process; a word written goes back to
-    [MASK] with probability min(cap, (1 - alpha_s) / alpha_t); at the end nothing is masked and all is right."""
+    """With the oracle, word v is masked after each step with probability 1 - alpha_s(v), as in the forward process; a
+    word written goes back to [MASK] with probability min(cap, (1 - alpha_s) / alpha_t); at the end nothing is masked
+    and all is right.
+    """
     rows, lam, steps = 40_000, 0.3, 6
     x_0 = torch.arange(WORDS).expand(rows, -1)
     oracle = torch.nn.functional.one_hot(x_0, VOCAB).double().log()
     history = [torch.full((rows, WORDS), MASK)]
     output = run(
-        sample_remask, place_denoiser(oracle), history[0], name, lam, steps=steps, remask_cap=cap, remask_order="ancestral",
+        sample_remask,
+        place_denoiser(oracle),
+        history[0],
+        name,
+        lam,
+        steps=steps,
+        remask_cap=cap,
+        remask_order="ancestral",
         callback=lambda _, x: history.append(x.clone()),
-    )  # fmt: skip
+    )
     assert torch.equal(output.x_0, x_0) and len(history) == steps + 1
     for t, before, after in zip(range(steps, 0, -1), history, history[1:]):
         alpha_s, alpha_t = alpha_by_hand(name, lam, t - 1, steps), alpha_by_hand(name, lam, t, steps)
@@ -242,13 +288,21 @@ def test_remask_rates(name, cap):
 
 @pytest.mark.parametrize("order", ("ancestral", "confidence"))
 def test_remask_changes_its_own_words_only(order):
-    """Words written in this run may change; what was given never does; no step leaves more masked than the schedule allows (confidence)."""
+    """Words written in this run may change; what was given never does; no step leaves more masked than the schedule
+    allows (confidence).
+    """
     log_mu = random_log_mu((200, 10), 28)
     x_t = torch.where(torch.arange(10) < 3, 1, torch.full((200, 10), MASK))
     history = []
     output = run(
-        sample_remask, place_denoiser(log_mu), x_t, steps=10, remask_cap=0.3, remask_order=order, callback=lambda _, x: history.append(x.clone())
-    )  # fmt: skip
+        sample_remask,
+        place_denoiser(log_mu),
+        x_t,
+        steps=10,
+        remask_cap=0.3,
+        remask_order=order,
+        callback=lambda _, x: history.append(x.clone()),
+    )
     changed = [bool(((a != b) & (a != MASK)).any()) for a, b in zip(history, history[1:])]
     assert any(changed) and all(bool((x[:, :3] == 1).all()) for x in history) and not bool((output.x_0 == MASK).any())
     expected = log_mu.gather(-1, output.x_0[..., None]).squeeze(-1)[:, 3:].sum(-1)
@@ -257,36 +311,56 @@ def test_remask_changes_its_own_words_only(order):
         assert all(int((x == MASK).sum(-1).max()) <= 7 * step // 10 for x, step in zip(history, range(9, -1, -1)))
 
 
-# ---- margin -----------------------------------------------------------------------------------------------------------------------------
+# ---- margin --------------------------------------------------------------------------------------------------------
 
 
 def test_margin_goes_by_the_lead():
-    """Place 0 has the likelier word (0.5 against 0.45), place 1 the larger lead (0.45 - 0.2 against 0.5 - 0.49): margin takes place 1 first."""
+    """Place 0 has the likelier word (0.5 against 0.45), place 1 the larger lead (0.45 - 0.2 against 0.5 - 0.49): margin
+    takes place 1 first.
+    """
     mu = torch.tensor([[[0.5, 0.49, 0.005, 0.005, 0.0], [0.45, 0.2, 0.2, 0.15, 0.0]]], dtype=torch.float64)
     for margin, first in ((False, 0), (True, 1)):
         seen: list[torch.Tensor] = []
         run(
-            sample_confidence, place_denoiser(mu.log()), torch.full((1, 2), MASK), steps=2, temperature=0.0, margin=margin,
+            sample_confidence,
+            place_denoiser(mu.log()),
+            torch.full((1, 2), MASK),
+            steps=2,
+            temperature=0.0,
+            margin=margin,
             callback=lambda _, x, seen=seen: seen.append(x.clone()),
-        )  # fmt: skip
+        )
         assert int((seen[0][0] != MASK).nonzero()) == first
 
 
-# ---- draws ------------------------------------------------------------------------------------------------------------------------------
+# ---- draws ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("words", (7, 64, 300))
 @pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
 @pytest.mark.parametrize(
-    "options", [{}, {"temperature": 0.5}, {"temperature": 2.0}, {"top_p": 0.6}, {"top_p": 0.95, "temperature": 0.7}, {"top_k": 5, "top_p": 0.8}]
+    "options",
+    [
+        {},
+        {"temperature": 0.5},
+        {"temperature": 2.0},
+        {"top_p": 0.6},
+        {"top_p": 0.95, "temperature": 0.7},
+        {"top_k": 5, "top_p": 0.8},
+    ],
 )
 def test_draws_have_the_law_of_the_definition(words, dtype, options):
-    """draw_words, which sorts and sums as little as it can, draws from word_distribution, within 4 sigma; below the cut never."""
+    """draw_words, which sorts and sums as little as it can, draws from word_distribution, within 4 sigma; below the cut
+    never.
+    """
     logits = 2 * torch.randn(words, generator=seeded(words), dtype=dtype)
     logits[::6] = float("-inf")
     log_mu = torch.log_softmax(logits, -1) - 0.7  # need not be normalised
     drawn = draw_words(log_mu.expand(60_000, -1), WordOptions(**options), seeded(31))
-    counts, law = torch.bincount(drawn, minlength=words), word_distribution(log_mu[None], WordOptions(**options))[0].exp()
+    counts, law = (
+        torch.bincount(drawn, minlength=words),
+        word_distribution(log_mu[None], WordOptions(**options))[0].exp(),
+    )
     assert not bool(counts[law == 0].any())
     rare = law * len(drawn) < 20  # too few for sigmas: together they are enough
     together = [torch.cat([values[~rare], values[rare].sum()[None]]) for values in (counts, law)]

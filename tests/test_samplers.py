@@ -53,7 +53,7 @@ def run(sampler, denoise, x_t, name="mutual", lam=0.3, tau=None, seed=0, callbac
     return sampler(denoise, x_t, toy_schedule(name, lam), MASK, tau, SamplerOptions(**options), seeded(seed), callback)
 
 
-# ---- all samplers ----------------------------------------------------------------------------------------------------------------------
+# ---- all samplers --------------------------------------------------------------------------------------------------
 
 
 @each_sampler
@@ -65,7 +65,15 @@ def test_oracle_gives_x_0(sampler, name, steps, temperature):
     x_0, x_t = canvas(12, 9)
     before = x_t.clone()
     oracle = torch.nn.functional.one_hot(x_0, VOCAB).double().log()
-    output = run(sampler, place_denoiser(oracle), x_t, name, steps=steps, temperature=temperature, tau=torch.rand(12, generator=seeded(2)) + 1e-3)
+    output = run(
+        sampler,
+        place_denoiser(oracle),
+        x_t,
+        name,
+        steps=steps,
+        temperature=temperature,
+        tau=torch.rand(12, generator=seeded(2)) + 1e-3,
+    )
     assert torch.equal(output.x_0, x_0) and torch.equal(x_t, before)
 
 
@@ -74,7 +82,13 @@ def test_unmasked_places_are_copied_at_every_step(sampler):
     """What is not masked stays, a place once revealed stays too, and at the end nothing is masked."""
     _, x_t = canvas(20, 9)
     history = [x_t]
-    output = run(sampler, place_denoiser(random_log_mu((20, 9), 3)), x_t, steps=6, callback=lambda step, x: history.append(x.clone()))
+    output = run(
+        sampler,
+        place_denoiser(random_log_mu((20, 9), 3)),
+        x_t,
+        steps=6,
+        callback=lambda step, x: history.append(x.clone()),
+    )
     for earlier, later in zip(history, history[1:]):
         assert torch.equal(later[earlier != MASK], earlier[earlier != MASK])
     assert torch.equal(history[-1], output.x_0) and not bool((output.x_0 == MASK).any())
@@ -82,7 +96,9 @@ def test_unmasked_places_are_copied_at_every_step(sampler):
 
 @each_sampler
 def test_calls_are_counted_per_row(sampler):
-    """nfe counts the calls each row took part in: at most steps, none for a finished row; only unfinished rows are sent, and at times in (0, tau]."""
+    """nfe counts the calls each row took part in: at most steps, none for a finished row; only unfinished rows are
+    sent, and at times in (0, tau].
+    """
     _, x_t = canvas(30, 5, share=0.4)
     x_t[3] = 0  # nothing to do here
     tau, calls, last = torch.rand(30, generator=seeded(4)).clamp(min=0.1), torch.zeros(30, dtype=torch.long), {}
@@ -97,7 +113,11 @@ def test_calls_are_counted_per_row(sampler):
         return random_log_mu((len(x), 5), 5)[x == MASK]
 
     output = run(sampler, denoise, x_t, tau=tau, steps=7)
-    assert torch.equal(output.nfe, calls) and (int(output.nfe.max()) <= 7 or sampler is sample_first_hitting) and int(output.nfe[3]) == 0
+    assert (
+        torch.equal(output.nfe, calls)
+        and (int(output.nfe.max()) <= 7 or sampler is sample_first_hitting)
+        and int(output.nfe[3]) == 0
+    )
     assert bool((output.nfe[(x_t == MASK).any(-1)] > 0).all())
 
 
@@ -114,7 +134,9 @@ def test_nothing_masked(sampler):
 
 @each_sampler
 def test_same_seed_same_text(sampler):
-    """The generator alone decides: the same seed gives the same output whatever the global random state, another seed another."""
+    """The generator alone decides: the same seed gives the same output whatever the global random state, another seed
+    another.
+    """
     x_t = torch.full((40, 6), MASK)
     denoise = place_denoiser(random_log_mu((40, 6), 6))
     torch.manual_seed(0)
@@ -144,13 +166,15 @@ def test_truncation_reaches_the_text(sampler):
     assert bool((output.x_0 != best[..., 0]).any()) and bool((output.x_0 == best[..., 0]).any())
 
 
-# ---- ancestral: exact laws -------------------------------------------------------------------------------------------------------------
+# ---- ancestral: exact laws -----------------------------------------------------------------------------------------
 
 
 @each_schedule
 @pytest.mark.parametrize("lam", (0.0, 0.3))
 def test_ancestral_follows_the_reverse_chain(name, lam):
-    """V = 4, L = 2, T = 4, a denoiser that depends on t and x_t: the 16 outputs have the law of the explicit reverse matrices, within 4 sigma."""
+    """V = 4, L = 2, T = 4, a denoiser that depends on t and x_t: the 16 outputs have the law of the explicit reverse
+    matrices, within 4 sigma.
+    """
     log_mu = random_log_mu((STEPS + 1, len(STATES), PLACES), seed=9)
 
     def denoise(x_t, tau, rows):
@@ -171,8 +195,10 @@ ZIPF = ZIPF / ZIPF.sum()
 
 @each_schedule
 def test_zipf_toy_needs_the_time_correction(name):
-    """One word from Zipf's law, lambda = 0.3, 16 steps, the best time-free denoiser: uncorrected, the sampler over-produces the commonest word by
-    over 40 % and nearly halves the rarest; corrected, the law comes back within 4 sigma."""
+    """One word from Zipf's law, lambda = 0.3, 16 steps, the best time-free denoiser: uncorrected, the sampler
+    over-produces the commonest word by over 40 % and nearly halves the rarest; corrected, the law comes back within 4
+    sigma.
+    """
     rows, steps, mask_id = 100_000, 16, ZIPF_WORDS
     schedule = NoiseSchedule(name, 0.3, informativeness((ZIPF * 1e6).round().long(), [mask_id]))
     diffusion = AbsorbingDiffusion(schedule, mask_id)
@@ -183,14 +209,19 @@ def test_zipf_toy_needs_the_time_correction(name):
             return log_mu.expand(len(x_t), -1)
 
         start = torch.full((rows, 1), mask_id)
-        output = sample_ancestral(denoise, start, schedule, mask_id, torch.ones(rows), SamplerOptions(steps=steps), seeded(10))
+        output = sample_ancestral(
+            denoise, start, schedule, mask_id, torch.ones(rows), SamplerOptions(steps=steps), seeded(10)
+        )
         return torch.bincount(output.x_0.flatten(), minlength=ZIPF_WORDS + 1)
 
     # the biased law, by hand: still masked with probability `masked`, then v with mu_v r(v)
     biased, masked, sin = torch.zeros_like(ZIPF), 1.0, lambda u: math.sin(math.pi * u)
     u = [j / steps if name == "mutual" else math.sin(math.pi * j / (2 * steps)) ** 2 for j in range(steps + 1)]
     for j in range(steps, 0, -1):
-        m_t, m_s = (u[i] + 0.3 * sin(u[i]) * schedule.informativeness if 0 < i < steps else torch.full_like(ZIPF, i / steps) for i in (j, j - 1))
+        m_t, m_s = (
+            u[i] + 0.3 * sin(u[i]) * schedule.informativeness if 0 < i < steps else torch.full_like(ZIPF, i / steps)
+            for i in (j, j - 1)
+        )
         revealed = ZIPF * (m_t - m_s) / m_t
         biased, masked = biased + masked * revealed, masked * (1 - float(revealed.sum()))
 
@@ -204,7 +235,9 @@ def test_zipf_toy_needs_the_time_correction(name):
 
 @pytest.mark.parametrize("start", (0.3, 0.8))
 def test_ancestral_from_the_middle(start):
-    """Started at tau < 1 from the forward process' own x_t, with the exact denoiser, the words of the masked places follow p(v | masked at tau)."""
+    """Started at tau < 1 from the forward process' own x_t, with the exact denoiser, the words of the masked places
+    follow p(v | masked at tau).
+    """
     law = torch.tensor([0.55, 0.25, 0.15, 0.05, 0.0], dtype=torch.float64)
     schedule = toy_schedule("mutual", 0.3)
     diffusion, rows, start = AbsorbingDiffusion(schedule, MASK), 50_000, torch.tensor([start], dtype=torch.float64)
@@ -217,7 +250,7 @@ def test_ancestral_from_the_middle(start):
     assert within_sigmas(torch.bincount(output.x_0.flatten(), minlength=VOCAB), expected / expected.sum())
 
 
-# ---- confidence: order and number ------------------------------------------------------------------------------------------------------
+# ---- confidence: order and number ----------------------------------------------------------------------------------
 
 
 def peaked(confidence: torch.Tensor) -> torch.Tensor:
@@ -228,7 +261,9 @@ def peaked(confidence: torch.Tensor) -> torch.Tensor:
 
 
 def numbers_left(n: int, steps: int, name: str) -> list[int]:
-    """Places still masked after each call: floor(n u_s / u_1), one less than before at most, exactly rational where u is."""
+    """Places still masked after each call: floor(n u_s / u_1), one less than before at most, exactly rational where u
+    is.
+    """
     halves = {Fraction(1, 2): Fraction(1, 2), Fraction(1, 3): Fraction(1, 4), Fraction(2, 3): Fraction(3, 4)}
     left = [n]
     for step in range(steps - 1, -1, -1):
@@ -242,7 +277,9 @@ def numbers_left(n: int, steps: int, name: str) -> list[int]:
 @each_schedule
 @pytest.mark.parametrize("n, steps", [(7, 5), (3, 10), (10, 10), (12, 2), (12, 3), (100, 100), (9, 1), (1, 4)])
 def test_confidence_reveals_the_right_number(name, n, steps):
-    """After each call exactly floor(n u_s / u) places are left, at least one fewer than before, also where that is whole; rows do not mix."""
+    """After each call exactly floor(n u_s / u) places are left, at least one fewer than before, also where that is
+    whole; rows do not mix.
+    """
     short = max(1, n // 2)
     x_t = torch.full((2, n), MASK)
     x_t[1, short:] = 0
@@ -262,7 +299,14 @@ def test_confidence_reveals_the_most_confident_first():
     """At every step the places revealed are the most confident of those still masked, row by row."""
     confidence = torch.rand(6, 10, generator=seeded(12), dtype=torch.float64) * 0.6 + 0.3
     history = [torch.full((6, 10), MASK)]
-    run(sample_confidence, place_denoiser(peaked(confidence)), history[0], steps=5, temperature=0.0, callback=lambda _, x: history.append(x.clone()))
+    run(
+        sample_confidence,
+        place_denoiser(peaked(confidence)),
+        history[0],
+        steps=5,
+        temperature=0.0,
+        callback=lambda _, x: history.append(x.clone()),
+    )
     for earlier, later in zip(history, history[1:]):
         for row in range(6):
             now, kept = (earlier[row] == MASK) & (later[row] != MASK), later[row] == MASK
@@ -271,7 +315,9 @@ def test_confidence_reveals_the_most_confident_first():
 
 
 def test_confidence_is_the_models_own():
-    """Confidence is log mu of the drawn word before temperature: tempered it would order these two places differently."""
+    """Confidence is log mu of the drawn word before temperature: tempered it would order these two places
+    differently.
+    """
     rows, temperature = 10_000, 5.0
     mu = torch.tensor([[0.46, 0.18, 0.18, 0.18, 0.0], [0.45, 0.45, 0.05, 0.05, 0.0]], dtype=torch.float64)
     hot = mu.pow(1 / temperature) / mu.pow(1 / temperature).sum(-1, keepdim=True)
@@ -279,11 +325,17 @@ def test_confidence_is_the_models_own():
     assert not torch.equal(left_wins[:WORDS, :WORDS], (hot[0][:, None] > hot[1])[:WORDS, :WORDS])
     first = []
     run(
-        sample_confidence, place_denoiser(mu.log().expand(rows, -1, -1)), torch.full((rows, 2), MASK), steps=2, temperature=temperature,
+        sample_confidence,
+        place_denoiser(mu.log().expand(rows, -1, -1)),
+        torch.full((rows, 2), MASK),
+        steps=2,
+        temperature=temperature,
         callback=lambda step, x: first.append(x.clone()) if step == 0 else None,
-    )  # fmt: skip
+    )
     assert bool(((first[0] == MASK).sum(-1) == 1).all())
-    expected = torch.stack([(hot[0][:, None] * hot[1] * left_wins).sum(1), (hot[0][:, None] * hot[1] * ~left_wins).sum(0)])  # [place, word]
+    expected = torch.stack(
+        [(hot[0][:, None] * hot[1] * left_wins).sum(1), (hot[0][:, None] * hot[1] * ~left_wins).sum(0)]
+    )  # [place, word]
     counts = torch.stack([torch.bincount(column, minlength=VOCAB) for column in first[0].T])[:, :WORDS]
     assert within_sigmas(counts, expected[:, :WORDS])
 
@@ -293,11 +345,13 @@ def test_confidence_rows_are_independent():
     log_mu, x_t = random_log_mu((5, 8), 13), canvas(5, 8, seed=14)[1]
     together = run(sample_confidence, place_denoiser(log_mu), x_t, steps=3, temperature=0.0)
     for row in range(5):
-        alone = run(sample_confidence, place_denoiser(log_mu[row : row + 1]), x_t[row : row + 1], steps=3, temperature=0.0)
+        alone = run(
+            sample_confidence, place_denoiser(log_mu[row : row + 1]), x_t[row : row + 1], steps=3, temperature=0.0
+        )
         assert torch.equal(alone.x_0[0], together.x_0[row]) and int(alone.nfe) == int(together.nfe[row])
 
 
-# ---- words -----------------------------------------------------------------------------------------------------------------------------
+# ---- words ---------------------------------------------------------------------------------------------------------
 
 
 def wide_log_mu(rows: int = 50, words: int = 30) -> torch.Tensor:
@@ -307,8 +361,21 @@ def wide_log_mu(rows: int = 50, words: int = 30) -> torch.Tensor:
     return torch.log_softmax(logits, dim=-1)
 
 
-@pytest.mark.parametrize("options", [{}, {"temperature": 0.0}, {"temperature": 0.3}, {"temperature": 2.5}, {"top_k": 4}, {"top_k": 29}, {"top_k": 99},
-                                     {"top_p": 0.7}, {"top_p": 0.0}, {"top_k": 6, "top_p": 0.5, "temperature": 1.5}])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 0.0},
+        {"temperature": 0.3},
+        {"temperature": 2.5},
+        {"top_k": 4},
+        {"top_k": 29},
+        {"top_k": 99},
+        {"top_p": 0.7},
+        {"top_p": 0.0},
+        {"top_k": 6, "top_p": 0.5, "temperature": 1.5},
+    ],
+)
 def test_word_distribution_is_a_distribution(options):
     """Whatever is cut off, the rest is renormalised in float64, NaN-free, and forbidden words stay forbidden."""
     log_mu = wide_log_mu()
@@ -318,13 +385,17 @@ def test_word_distribution_is_a_distribution(options):
 
 
 def test_word_distribution_formulas():
-    """Nothing set: mu itself. Temperature: mu^(1/T). top_k: the k likeliest. top_p: the fewest words with mass >= p, the likeliest always."""
+    """Nothing set: mu itself. Temperature: mu^(1/T). top_k: the k likeliest. top_p: the fewest words with mass >= p,
+    the likeliest always.
+    """
     log_mu = wide_log_mu()
     mu = log_mu.double().exp()
     mu = mu / mu.sum(-1, keepdim=True)
     torch.testing.assert_close(word_distribution(log_mu, SamplerOptions()).exp(), mu)
     hot = mu.pow(1 / 1.7)
-    torch.testing.assert_close(word_distribution(log_mu, SamplerOptions(temperature=1.7)).exp(), hot / hot.sum(-1, keepdim=True))
+    torch.testing.assert_close(
+        word_distribution(log_mu, SamplerOptions(temperature=1.7)).exp(), hot / hot.sum(-1, keepdim=True)
+    )
     cold = word_distribution(log_mu, SamplerOptions(temperature=0.0)).exp()
     assert torch.equal(cold, torch.nn.functional.one_hot(log_mu.argmax(-1), 30).double())
     for options, keep in (
@@ -350,7 +421,9 @@ def test_draw_has_the_right_law():
 
 @pytest.mark.parametrize("uniform", (0.0, 1 - 2**-53, 1.0))
 def test_draw_at_the_ends_of_the_uniform(monkeypatch, uniform):
-    """Uniform numbers of exactly 0, or rounded up to 1, still give a word that has mass; mu need not be normalised to the last bit."""
+    """Uniform numbers of exactly 0, or rounded up to 1, still give a word that has mass; mu need not be normalised to
+    the last bit.
+    """
     monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(shape, uniform, dtype=torch.float64))
     mu = torch.tensor([[0.0, 0.25, 0.75, 0.0], [0.1, 0.2, 0.7 + 1e-7, 0.0], [0.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 0.0]])
     words = draw(mu.log())
@@ -359,9 +432,18 @@ def test_draw_at_the_ends_of_the_uniform(monkeypatch, uniform):
 
 def test_rank_within_rows():
     """Rank 0 is the highest score of its own row; ties keep their order; agrees with sorting row by row."""
-    assert rank_within_rows(torch.tensor([0.2, 0.9, 0.5, 0.5, 0.1]), torch.tensor([0, 0, 1, 1, 1])).tolist() == [1, 0, 0, 1, 2]
+    assert rank_within_rows(torch.tensor([0.2, 0.9, 0.5, 0.5, 0.1]), torch.tensor([0, 0, 1, 1, 1])).tolist() == [
+        1,
+        0,
+        0,
+        1,
+        2,
+    ]
     rows = torch.randint(7, (60,), generator=seeded(17)).sort().values
     score = torch.randint(10, (60,), generator=seeded(18)).double()
-    expected = [sum(1 for j in range(60) if rows[j] == rows[i] and (score[j] > score[i] or (score[j] == score[i] and j < i))) for i in range(60)]
+    expected = [
+        sum(1 for j in range(60) if rows[j] == rows[i] and (score[j] > score[i] or (score[j] == score[i] and j < i)))
+        for i in range(60)
+    ]
     assert rank_within_rows(score, rows).tolist() == expected
     assert rank_within_rows(torch.zeros(0), torch.zeros(0, dtype=torch.long)).tolist() == []

@@ -29,9 +29,22 @@ def test_made_up_pairs(tmp_path):
 
 @pytest.mark.parametrize("above", [0, 64])
 def test_one_process(tmp_path, capsys, above):
-    """A real training of two steps, mapped or in memory: the first step is later than the data, memory and padding are counted."""
+    """A real training of two steps, mapped or in memory: the first step is later than the data, memory and padding are
+    counted.
+    """
     scaling.write_pairs(tmp_path / "t.jsonl", 200, 0)
-    flags = ["--model", "tiny", "--steps", "2", "--batch_size", "16", "--cache_above_mb", str(above), "--folder", str(tmp_path)]
+    flags = [
+        "--model",
+        "tiny",
+        "--steps",
+        "2",
+        "--batch_size",
+        "16",
+        "--cache_above_mb",
+        str(above),
+        "--folder",
+        str(tmp_path),
+    ]
     scaling.main([*flags, "--child", str(tmp_path / "t.jsonl")])
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert 0 < found["ready"] < found["first"] and 0 < found["padding"] < 0.5

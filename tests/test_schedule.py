@@ -55,7 +55,9 @@ def test_both_ends_are_exact(name, lam):
 @each
 @each_lambda
 def test_monotone_and_within_the_unit_interval(name, lam):
-    """On a grid of 20,000 steps m never falls and never leaves [0, 1]; r and 1 - r are probabilities, up to rounding."""
+    """On a grid of 20,000 steps m never falls and never leaves [0, 1]; r and 1 - r are probabilities, up to
+    rounding.
+    """
     schedule, tau = NoiseSchedule(name, lam, TABLE), grid(20_000)
     m = schedule.mask_probability(tau)
     assert bool((m.diff(dim=0) >= -1e-15).all()) and bool(((m >= 0) & (m <= 1)).all())
@@ -79,7 +81,11 @@ def test_no_nan_next_to_the_ends(name, exponent):
     near_0 = torch.tensor([10.0**-exponent], dtype=torch.float64)
     for tau in (near_0, 1 - near_0):
         assert bool((schedule.mask_probability(tau) > 0).all())
-        for value in (schedule.reveal_probability(tau * 0.5, tau), schedule.stay_probability(tau * 0.5, tau), schedule.reveal_rate(schedule.u(tau))):
+        for value in (
+            schedule.reveal_probability(tau * 0.5, tau),
+            schedule.stay_probability(tau * 0.5, tau),
+            schedule.reveal_rate(schedule.u(tau)),
+        ):
             assert bool(value.isfinite().all()) and bool((value >= 0).all())
     late = schedule.reveal_probability(1 - near_0, torch.ones(1))
     assert bool(late.isfinite().all())
@@ -87,7 +93,9 @@ def test_no_nan_next_to_the_ends(name, exponent):
 
 @each
 def test_commonest_word_near_zero_keeps_its_precision(name):
-    """At lambda = 1/pi and h = -1, m falls like u^3 pi^2 / 6: no digit may drown in the cancellation of u - sin(pi u) / pi."""
+    """At lambda = 1/pi and h = -1, m falls like u^3 pi^2 / 6: no digit may drown in the cancellation of u - sin(pi u) /
+    pi.
+    """
     schedule, tau = NoiseSchedule(name, MAX_LAMBDA, TABLE), torch.logspace(-9, -4, 11, dtype=torch.float64)
     u = schedule.u(tau)
     torch.testing.assert_close(schedule.mask_probability(tau)[:, 0], u**3 * math.pi**2 / 6, rtol=1e-6, atol=0)
@@ -117,7 +125,9 @@ def test_reveal_rate_is_the_limit(name, lam):
 
 @each
 def test_rare_words_are_masked_first(name):
-    """For lambda > 0 a more informative word is more likely masked at every time between the ends, and lambda = 0 treats all alike."""
+    """For lambda > 0 a more informative word is more likely masked at every time between the ends, and lambda = 0
+    treats all alike.
+    """
     tau = grid(50)[1:-1]
     assert bool((NoiseSchedule(name, 0.3, TABLE).mask_probability(tau).diff(dim=-1) > 0).all())
     assert bool((NoiseSchedule(name, 0.0, TABLE).mask_probability(tau).diff(dim=-1) == 0).all())
@@ -134,12 +144,16 @@ def test_without_a_table():
     """A schedule without a table is the plain one for any ids; asking it for all types is an error."""
     schedule = NoiseSchedule("cosine", 0.3)
     assert schedule.is_plain
-    torch.testing.assert_close(schedule.mask_probability(torch.tensor([0.5]), torch.tensor([7])), torch.tensor([0.5], dtype=torch.float64))
+    torch.testing.assert_close(
+        schedule.mask_probability(torch.tensor([0.5]), torch.tensor([7])), torch.tensor([0.5], dtype=torch.float64)
+    )
     with pytest.raises(ValueError):
         schedule.mask_probability(torch.tensor([0.5]))
 
 
-@pytest.mark.parametrize("lam, table, plain", [(0.0, TABLE, True), (0.3, None, True), (0.3, torch.zeros(5), True), (0.3, TABLE, False)])
+@pytest.mark.parametrize(
+    "lam, table, plain", [(0.0, TABLE, True), (0.3, None, True), (0.3, torch.zeros(5), True), (0.3, TABLE, False)]
+)
 def test_is_plain(lam, table, plain):
     """is_plain says whether all words share one schedule."""
     assert NoiseSchedule("mutual", lam, table).is_plain is plain

@@ -10,7 +10,16 @@ COPY = {"ibleu": -5.0, "overlap": 100.0}
 UNIGRAM = {"ibleu": 1.0}
 
 
-def score(task="sample", ibleu=15.0, accuracy=(60.0, 50.0, 20.0), floor=5.0, long_rouge=50.0, long_words=15.0, div4=80.0, **model):
+def score(
+    task="sample",
+    ibleu=15.0,
+    accuracy=(60.0, 50.0, 20.0),
+    floor=5.0,
+    long_rouge=50.0,
+    long_words=15.0,
+    div4=80.0,
+    **model,
+):
     """A score from a few numbers, the rest being blameless."""
     row = {"ibleu": ibleu, "overlap": 30.0, "repetition": 0.0, "rouge_l": 50.0, **model}
     reconstruction = {key: {"accuracy": value, "floor": floor} for key, value in zip(("20", "50", "80"), accuracy)}
@@ -29,7 +38,9 @@ def test_formula_is_the_arithmetic(task):
     result = score(task, ibleu=6.3)
     number = r"(-?[\d.]+)"
     part = rf"{number} = 80 x \(\w+ {number} - floor {number}\) / \({number} - {number}\)"
-    points, *parts = map(float, re.match(rf"{number} = 0\.7 x {number} \+ 0\.3 x {number}\n", result.formula()).groups())
+    points, *parts = map(
+        float, re.match(rf"{number} = 0\.7 x {number} \+ 0\.3 x {number}\n", result.formula()).groups()
+    )
     found = [tuple(map(float, numbers)) for numbers in re.findall(part, result.formula())]
     assert points == pytest.approx(0.7 * parts[0] + 0.3 * parts[1], abs=0.1) and len(found) == 2
     for value, (shown, measured, floor, strong, floor_again) in zip(parts, found):
@@ -45,7 +56,9 @@ def test_the_strong_system_is_good_and_the_floor_poor():
         assert score(task, ibleu=UNIGRAM["ibleu"], accuracy=(100.0, 100.0, 100.0)).verdict == "Poor"
 
 
-@pytest.mark.parametrize(("points", "verdict"), [(0, "Poor"), (39.9, "Poor"), (40.1, "Fair"), (59.9, "Fair"), (60.1, "Good"), (100, "Good")])
+@pytest.mark.parametrize(
+    ("points", "verdict"), [(0, "Poor"), (39.9, "Poor"), (40.1, "Fair"), (59.9, "Fair"), (60.1, "Good"), (100, "Good")]
+)
 def test_verdicts(points, verdict):
     """Good from 60, Fair from 40, else Poor."""
     strong = ANCHORS["sample"][1]
@@ -80,14 +93,18 @@ def test_levels(change, level, missing):
 
 
 def test_a_floor_above_the_anchor():
-    """Where copying already beats the task's named system, the anchor moves above the floor: no division by zero, no free points."""
+    """Where copying already beats the task's named system, the anchor moves above the floor: no division by zero, no
+    free points.
+    """
     rows = {
         "model": {"ibleu": 45.0, "overlap": 50.0, "repetition": 0.0, "rouge_l": 50.0},
         "one sample": {"div4": 50.0},
         "copy": {"ibleu": 45.0},
         "unigram": {"ibleu": 0.0},
     }
-    result = benchmark_score("sample", rows, {key: {"accuracy": 0.0, "floor": 0.0} for key in ("20", "50", "80")}, 1.0, 1.0)
+    result = benchmark_score(
+        "sample", rows, {key: {"accuracy": 0.0, "floor": 0.0} for key in ("20", "50", "80")}, 1.0, 1.0
+    )
     assert result.generation == 0 and result.strong > result.floor
 
 

@@ -15,14 +15,23 @@ GROUPS = {
     "interactive_generation": ("model:", "sampling:"),
 }
 OPTIONS = {
-    "run_conditional_training": "task_name data_dir train_file valid_file test_file max_samples max_bad_rows model_name_or_path from_scratch "
-    "attention copy_head timestep num_steps schedule word_freq_lambda loss hybrid_lambda epochs max_steps "
-    "max_minutes patience batch_size accumulation_steps lr warmup_ratio weight_decay max_grad_norm max_length "
-    "max_target_length source_dropout precision num_workers seed device output_dir eval_steps save_steps "
-    "logging_steps demonstration_steps dry_run version preset config",
-    "continue_training": "checkpoint model_dir auto preset resume task_name train_file epochs lr num_steps output_dir dry_run version",
-    "evaluate_trained_model": "checkpoint split test_file examples max_samples num_steps sampler mbr batch_size seed device output_dir version",
-    "interactive_generation": "checkpoint device batch_size num_samples num_steps sampler temperature top_k top_p seed version",
+    "run_conditional_training": (
+        "task_name data_dir train_file valid_file test_file max_samples max_bad_rows model_name_or_path from_scratch "
+        "attention copy_head timestep num_steps schedule word_freq_lambda loss hybrid_lambda epochs max_steps "
+        "max_minutes patience batch_size accumulation_steps lr warmup_ratio weight_decay max_grad_norm max_length "
+        "max_target_length source_dropout precision num_workers seed device output_dir eval_steps save_steps "
+        "logging_steps demonstration_steps dry_run version preset config"
+    ),
+    "continue_training": (
+        "checkpoint model_dir auto preset resume task_name train_file epochs lr num_steps output_dir dry_run version"
+    ),
+    "evaluate_trained_model": (
+        "checkpoint split test_file examples max_samples num_steps sampler mbr batch_size seed device output_dir"
+        " version"
+    ),
+    "interactive_generation": (
+        "checkpoint device batch_size num_samples num_steps sampler temperature top_k top_p seed version"
+    ),
 }
 
 
@@ -30,7 +39,9 @@ OPTIONS = {
 def test_help_is_instant(script, tmp_path):
     """--help answers in under two seconds of processor time from any directory, and its options stand in groups."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, ROOT / f"{script}.py", "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, ROOT / f"{script}.py", "--help"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0 and done.stderr == ""
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2.0
@@ -45,7 +56,9 @@ def test_nothing_heavy_for_help():
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + "".join(
         f"import {script}\ntry: {script}.main(['--help'])\nexcept SystemExit: pass\n" for script in SCRIPTS
     )
-    code += "print(sorted({'torch', 'transformers', 'datasets', 'matplotlib', 'numpy', 'tokenizers'} & set(sys.modules)))"
+    code += (
+        "print(sorted({'torch', 'transformers', 'datasets', 'matplotlib', 'numpy', 'tokenizers'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
@@ -83,11 +96,23 @@ def test_scripts_are_thin(script):
 
 
 def test_piped_session(trained, tmp_path):
-    """printf '...' | interactive_generation.py: every command answered with at least two candidates, no special token, exit code 0."""
+    """printf '...' | interactive_generation.py: every command answered with at least two candidates, no special token,
+    exit code 0.
+    """
     lines = (
-        "para How can I learn to cook?\nfill The weather is nice today and we go out.\ncomplete The best way\nmask The [MASK] is open [MASK].\nquit\n"
+        "para How can I learn to cook?\nfill The weather is nice today and we go out.\ncomplete The best way\nmask The"
+        " [MASK] is open [MASK].\nquit\n"
     )
-    process = start("interactive_generation", "--checkpoint", trained / "best_model.pt", "--num_steps", "4", "--device", "cpu", cwd=tmp_path)
+    process = start(
+        "interactive_generation",
+        "--checkpoint",
+        trained / "best_model.pt",
+        "--num_steps",
+        "4",
+        "--device",
+        "cpu",
+        cwd=tmp_path,
+    )
     out, err = process.communicate(lines, timeout=120)
     assert process.returncode == 0 and "Traceback" not in err and err.strip() == "", err
     answers = out.split("Enter command: ")[1:]
@@ -95,7 +120,9 @@ def test_piped_session(trained, tmp_path):
     for line, answer in zip(lines.splitlines(), answers[:4]):
         shown, *candidates = answer.strip().splitlines()
         assert shown == line and "  2. " in answer and len(candidates) >= 2
-        assert not any(token in text for text in candidates for token in ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", "##"))
+        assert not any(
+            token in text for text in candidates for token in ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", "##")
+        )
     assert list(tmp_path.iterdir()) == []
 
 

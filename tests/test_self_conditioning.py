@@ -1,4 +1,6 @@
-"""Self-conditioning: nothing while the projection is zero, exact in the cached path, blind for the source, free of calls in sampling."""
+"""Self-conditioning: nothing while the projection is zero, exact in the cached path, blind for the source, free of
+calls in sampling.
+"""
 
 import pytest
 import torch
@@ -26,7 +28,9 @@ def half_masked(batch):
 def awake(**options):
     """A self-conditioned denoiser whose projection is no longer zero."""
     denoiser = make_denoiser(self_conditioning=True, **options)
-    torch.nn.init.normal_(denoiser.self_conditioning.projection.weight, std=0.5, generator=torch.Generator().manual_seed(1))
+    torch.nn.init.normal_(
+        denoiser.self_conditioning.projection.weight, std=0.5, generator=torch.Generator().manual_seed(1)
+    )
     return denoiser
 
 
@@ -34,39 +38,51 @@ def random_guess(count: int, seed: int = 2) -> torch.Tensor:
     return torch.randn(count, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-# ---- the network ------------------------------------------------------------------------------------------------------------------------
+# ---- the network ---------------------------------------------------------------------------------------------------
 
 
 @each_attention
 @pytest.mark.parametrize("timestep", ["none", "prefix", "layerwise"])
 def test_a_zero_projection_is_the_plain_model(attention, timestep):
-    """A fresh self-conditioned network gives the outputs of the plain one to the bit, whatever the guess, in one pass or two."""
+    """A fresh self-conditioned network gives the outputs of the plain one to the bit, whatever the guess, in one pass
+    or two.
+    """
     plain, other = (make_denoiser(attention=attention, timestep=timestep, self_conditioning=on) for on in (False, True))
     batch = make_batch(mixed_rows())
     x_t = half_masked(batch)
     count = int((x_t == BERT_MASK).sum())
     with torch.no_grad():
         expected = plain(batch, x_t, TAU)
-        for actual in (other(batch, x_t, TAU), other(batch, x_t, TAU, random_guess(count)), other(batch, x_t, TAU, two_pass=True)):
+        for actual in (
+            other(batch, x_t, TAU),
+            other(batch, x_t, TAU, random_guess(count)),
+            other(batch, x_t, TAU, two_pass=True),
+        ):
             assert torch.equal(actual[0], expected[0]) and torch.equal(actual[1], expected[1])
 
 
 def test_the_expected_embedding():
-    """A certain word gives its own embedding, an even chance of two words their mean; forbidden words (-inf) count for nothing."""
+    """A certain word gives its own embedding, an even chance of two words their mean; forbidden words (-inf) count for
+    nothing.
+    """
     table = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     log_mu = torch.tensor([[0.0, 1.0, 0.0, 0.0], [0.5, 0.0, 0.5, 0.0]], dtype=torch.float64).log()
     torch.testing.assert_close(expected_embedding(log_mu, table), torch.stack([table[1], (table[0] + table[2]) / 2]))
 
 
 def test_the_source_never_sees_the_guess():
-    """With isolated attention no guess changes a source state or a length; the target's states change, and a guess of zeros changes nothing."""
+    """With isolated attention no guess changes a source state or a length; the target's states change, and a guess of
+    zeros changes nothing.
+    """
     denoiser, batch = awake(), make_batch(mixed_rows())
     x_t = half_masked(batch)
     rows, columns = (x_t == BERT_MASK).nonzero(as_tuple=True)
     with torch.no_grad():
         states = denoiser.hidden_states(batch, x_t, TAU)
         guessed = denoiser.hidden_states(batch, x_t, TAU, Guess(rows, columns, random_guess(len(rows))))
-        zeros = denoiser.hidden_states(batch, x_t, TAU, Guess(rows, columns, torch.zeros(len(rows), 32, dtype=torch.float64)))
+        zeros = denoiser.hidden_states(
+            batch, x_t, TAU, Guess(rows, columns, torch.zeros(len(rows), 32, dtype=torch.float64))
+        )
         lengths = [denoiser(batch, x_t, TAU, guess)[1] for guess in (None, random_guess(len(rows)))]
     source = batch.valid & ~batch.is_target_segment
     assert torch.equal(states[source], guessed[source]) and torch.equal(lengths[0], lengths[1])
@@ -87,11 +103,20 @@ def test_cached_and_whole_pass_agree(timestep):
     width = int(batch.target_length.max()) + 1
     with torch.no_grad():
         whole = denoiser.hidden_states(batch, x_t, TAU, Guess(*places, vectors))
-        targets = torch.stack([torch.nn.functional.pad(x_t[i, start:], (0, width))[:width] for i, start in enumerate(batch.source_length.tolist())])
+        targets = torch.stack(
+            [
+                torch.nn.functional.pad(x_t[i, start:], (0, width))[:width]
+                for i, start in enumerate(batch.source_length.tolist())
+            ]
+        )
         columns = places[1] - batch.source_length[places[0]]
-        cached = denoiser.target_states(denoiser.encode_source(batch), targets, batch.target_length, TAU, Guess(places[0], columns, vectors))
+        cached = denoiser.target_states(
+            denoiser.encode_source(batch), targets, batch.target_length, TAU, Guess(places[0], columns, vectors)
+        )
     for row, (start, length) in enumerate(zip(batch.source_length.tolist(), batch.target_length.tolist())):
-        torch.testing.assert_close(cached[row, : length + 1], whole[row, start : start + length + 1], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            cached[row, : length + 1], whole[row, start : start + length + 1], rtol=1e-9, atol=1e-9
+        )
 
 
 @each_attention
@@ -114,28 +139,37 @@ def test_two_passes_by_hand(attention):
     assert first.shape[1] == BERT_VOCAB
 
 
-# ---- sampling ---------------------------------------------------------------------------------------------------------------------------
+# ---- sampling ------------------------------------------------------------------------------------------------------
 
 
 def awake_model(attention: str = "isolated"):
     model = new_model(attention=attention, self_conditioning=True, word_freq_lambda=0.0)
-    torch.nn.init.normal_(model.denoiser.self_conditioning.projection.weight, std=1.0, generator=torch.Generator().manual_seed(1))
+    torch.nn.init.normal_(
+        model.denoiser.self_conditioning.projection.weight, std=1.0, generator=torch.Generator().manual_seed(1)
+    )
     return model
 
 
 @each_attention
 def test_a_call_gets_what_the_last_one_expected(attention):
-    """Over three calls with revealed words, a finished row and a place masked again, log mu is that of a whole pass with the guess made by hand."""
+    """Over three calls with revealed words, a finished row and a place masked again, log mu is that of a whole pass
+    with the guess made by hand.
+    """
     model = awake_model(attention)
     collator, mask = Collator(model.tokenizer, model.task.prompt), model.tokenizer.mask_id
-    group = [blank_canvas(PAIR, model.tokenizer.encode(pair.source), length, mask) for pair, length in zip(grammar_pairs()[:3], (3, 5, 4))]
+    group = [
+        blank_canvas(PAIR, model.tokenizer.encode(pair.source), length, mask)
+        for pair, length in zip(grammar_pairs()[:3], (3, 5, 4))
+    ]
     x_t, denoise = prepare(model, group, collator)
     tau, table = torch.full((3,), 0.5, dtype=torch.float64), model.denoiser.mlm.bert.embeddings.word_embeddings.weight
     writable = torch.ones(table.shape[0], dtype=torch.bool)
     writable[model.tokenizer.unwritable_ids] = False
 
     def by_hand(canvas, active, guess):
-        whole = collator.batch([(PAIR, group[i].source, canvas[row, : len(group[i].words)].tolist()) for row, i in enumerate(active)])
+        whole = collator.batch(
+            [(PAIR, group[i].source, canvas[row, : len(group[i].words)].tolist()) for row, i in enumerate(active)]
+        )
         with torch.no_grad():
             return model.denoiser(whole, whole.input_ids, tau[: len(active)], guess)[0]
 
@@ -165,15 +199,21 @@ def test_a_call_gets_what_the_last_one_expected(attention):
 @each_attention
 @pytest.mark.parametrize("sampler", ["confidence", "ancestral"])
 def test_no_extra_calls(attention, sampler, monkeypatch):
-    """Self-conditioned or not, decoding takes the same number of passes (ancestral: without it, answers about unchanged rows are remembered);
-    with a zero projection it writes the same words."""
+    """Self-conditioned or not, decoding takes the same number of passes (ancestral: without it, answers about unchanged
+    rows are remembered); with a zero projection it writes the same words.
+    """
     words, passes = [], []
     for on in (False, True):
         model = new_model(attention=attention, self_conditioning=on)
         collator = Collator(model.tokenizer, model.task.prompt)
-        group = [blank_canvas(PAIR, model.tokenizer.encode(pair.source), 6, model.tokenizer.mask_id) for pair in grammar_pairs()[:4]]
+        group = [
+            blank_canvas(PAIR, model.tokenizer.encode(pair.source), 6, model.tokenizer.mask_id)
+            for pair in grammar_pairs()[:4]
+        ]
         run, count = model.denoiser._run, []
-        monkeypatch.setattr(model.denoiser, "_run", lambda *a, run=run, count=count, **k: count.append(1) or run(*a, **k))
+        monkeypatch.setattr(
+            model.denoiser, "_run", lambda *a, run=run, count=count, **k: count.append(1) or run(*a, **k)
+        )
         outputs = decode(model, group, SamplingConfig(sampler=sampler, num_steps=4), collator)
         words.append([output.ids for output in outputs])
         passes.append((len(count), [output.nfe for output in outputs]))
@@ -184,9 +224,17 @@ def test_no_extra_calls(attention, sampler, monkeypatch):
         assert all(plain <= conditioned <= 4 for plain, conditioned in zip(passes[0][1], passes[1][1]))
 
 
-# ---- training and checkpoints -----------------------------------------------------------------------------------------------------------
+# ---- training and checkpoints --------------------------------------------------------------------------------------
 
-SETTINGS = {"self_conditioning": True, "batch_size": 8, "max_steps": 8, "epochs": 9, "weight_decay": 0.0, "warmup_ratio": 0.0, "save_steps": 100}
+SETTINGS = {
+    "self_conditioning": True,
+    "batch_size": 8,
+    "max_steps": 8,
+    "epochs": 9,
+    "weight_decay": 0.0,
+    "warmup_ratio": 0.0,
+    "save_steps": 100,
+}
 
 
 @pytest.fixture(scope="module")
@@ -197,11 +245,15 @@ def data(tmp_path_factory):
 
 @each_attention
 def test_training_moves_the_projection(data, tmp_path, attention):
-    """Eight steps lower the validation NELBO and move every parameter; some steps have a first pass and some have none."""
+    """Eight steps lower the validation NELBO and move every parameter; some steps have a first pass and some have
+    none.
+    """
     trainer = new_trainer(data, tmp_path, attention=attention, **SETTINGS)
     denoiser, passes = trainer.model.denoiser, []
     states = denoiser._conditioned_states
-    denoiser._conditioned_states = lambda *a, **k: (passes.append(k["two_pass"]) if denoiser.training else None) or states(*a, **k)
+    denoiser._conditioned_states = lambda *a, **k: (
+        (passes.append(k["two_pass"]) if denoiser.training else None) or states(*a, **k)
+    )
     before = {name: value.detach().clone() for name, value in denoiser.named_parameters()}
     assert not before["self_conditioning.projection.weight"].any()
     start = trainer.validate()["valid_nelbo"]
@@ -212,7 +264,9 @@ def test_training_moves_the_projection(data, tmp_path, attention):
 
 
 def test_resumed_to_the_bit(data, tmp_path):
-    """The first passes are keyed by the step: interrupted after three steps and resumed, the weights are those of the uninterrupted run."""
+    """The first passes are keyed by the step: interrupted after three steps and resumed, the weights are those of the
+    uninterrupted run.
+    """
     whole, first = (new_trainer(data, tmp_path / name, **SETTINGS) for name in ("whole", "part"))
     whole.fit()
     step = first.step
@@ -236,7 +290,9 @@ def test_checkpoints(tmp_path):
     save_checkpoint(tmp_path / "new.pt", model)
     loaded = load_checkpoint(tmp_path / "new.pt")
     assert loaded.config.model.self_conditioning
-    assert torch.equal(loaded.denoiser.self_conditioning.projection.weight, model.denoiser.self_conditioning.projection.weight)
+    assert torch.equal(
+        loaded.denoiser.self_conditioning.projection.weight, model.denoiser.self_conditioning.projection.weight
+    )
     save_checkpoint(tmp_path / "plain.pt", new_model())
     payload = read_payload(tmp_path / "plain.pt")
     del payload["config"]["self_conditioning"]

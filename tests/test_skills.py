@@ -1,4 +1,6 @@
-"""Several tasks and styles in one model: every example has its own prompt, balance is as promised, the parts of the NELBO add up."""
+"""Several tasks and styles in one model: every example has its own prompt, balance is as promised, the parts of the
+NELBO add up.
+"""
 
 import dataclasses
 import json
@@ -12,10 +14,26 @@ import yaml
 from commands import compare_runs, new_trainer, only_run, read_records, run, small_flags, write_data
 from tiny import new_model, refusal, tiny_config, tiny_tokenizer
 
-from diffusion_bert.checkpoint import RunDirectory, load_checkpoint, read_payload, restore, save_checkpoint, training_part
+from diffusion_bert.checkpoint import (
+    RunDirectory,
+    load_checkpoint,
+    read_payload,
+    restore,
+    save_checkpoint,
+    training_part,
+)
 from diffusion_bert.commands.training_run import prepare, skills_of_child
 from diffusion_bert.config import DataConfig, SamplingConfig
-from diffusion_bert.data import CONTINUE, NO_SOURCE, PAIR, Collator, EpochBatches, balanced_choice, batch_tasks, fixed_batches
+from diffusion_bert.data import (
+    CONTINUE,
+    NO_SOURCE,
+    PAIR,
+    Collator,
+    EpochBatches,
+    balanced_choice,
+    batch_tasks,
+    fixed_batches,
+)
 from diffusion_bert.encoded_mix import EncodedMix, encode_tasks, row_styles, styles_of
 from diffusion_bert.encoding import encode_pairs
 from diffusion_bert.generation import DiffusionTextGenerator
@@ -60,7 +78,9 @@ def styled_file(tmp_path_factory) -> Path:
 def trained_on_tasks(folder, tmp_path_factory) -> Path:
     """A real training on three tasks, by the script: do not change it."""
     output = tmp_path_factory.mktemp("runs")
-    result = run("run_conditional_training", *small_flags(folder, output_dir=output, task_name=TASKS, max_steps=6, eval_steps=3))
+    result = run(
+        "run_conditional_training", *small_flags(folder, output_dir=output, task_name=TASKS, max_steps=6, eval_steps=3)
+    )
     assert result.code == 0, result.err
     assert "qqp: 96 examples" in result.out and "QT: 24 examples" in result.out and "text: 40 examples" in result.out
     return only_run(output)
@@ -74,7 +94,12 @@ def encoded(config: DataConfig, split: str = "train", skills: Skills | None = No
     """The pairs of a split, encoded, and the collator of their prompts."""
     pairs = getattr(load_pairs(config, 0), split)
     skills = skills or Skills.of(config.task_name, styles_of(pairs, config.task_name))
-    return pairs, encode_tasks(pairs, tiny_tokenizer(), config, skills), Collator(tiny_tokenizer(), skills.prompts), skills
+    return (
+        pairs,
+        encode_tasks(pairs, tiny_tokenizer(), config, skills),
+        Collator(tiny_tokenizer(), skills.prompts),
+        skills,
+    )
 
 
 def rows_of(batch) -> list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]:
@@ -82,15 +107,19 @@ def rows_of(batch) -> list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ..
     rows = []
     lengths = zip(batch.source_length.tolist(), batch.prompt_length.tolist(), batch.target_length.tolist())
     for ids, (source, prompt, target) in zip(batch.input_ids.tolist(), lengths):
-        rows.append((tuple(ids[1 : 1 + prompt]), tuple(ids[1 + prompt : source - 1]), tuple(ids[source : source + target])))
+        rows.append(
+            (tuple(ids[1 : 1 + prompt]), tuple(ids[1 + prompt : source - 1]), tuple(ids[source : source + target]))
+        )
     return rows
 
 
-# ---- the table of skills ----------------------------------------------------------------------------------------------------------------
+# ---- the table of skills -------------------------------------------------------------------------------------------
 
 
 def test_numbers_and_prompts():
-    """The first task is PAIR, the others count on after CONTINUE, plain prompts before styled ones; plain texts have no prompt."""
+    """The first task is PAIR, the others count on after CONTINUE, plain prompts before styled ones; plain texts have no
+    prompt.
+    """
     skills = Skills.of("text,wiki_alignment,qqp", {"qqp": ["casual", "formal"]})
     assert skills.prompts == ["simplify:", "paraphrase:", "paraphrase casual:", "paraphrase formal:"]
     assert [skills.number(*key) for key in ((), ("qqp",), ("qqp", "casual"), ("qqp", " Formal "))] == [PAIR, 3, 4, 5]
@@ -130,31 +159,50 @@ def test_names_of_tasks_are_tidied():
     assert tiny_config(task_name="qqp, CC").data.task_name == "qqp,CC"
 
 
-# ---- data -------------------------------------------------------------------------------------------------------------------------------
+# ---- data ----------------------------------------------------------------------------------------------------------
 
 
 def test_mixed_pairs_are_a_sequence(folder):
     """Like one list of all parts, whatever the index."""
     mixed = load_pairs(config_of(folder), 0).train
     whole = [pair for part in mixed.parts.values() for pair in part]
-    assert {name: len(part) for name, part in mixed.parts.items()} == SIZES and list(mixed) == whole and len(mixed) == 160
-    assert [mixed[index] for index in (0, 95, 96, 119, 120, -1)] == [whole[index] for index in (0, 95, 96, 119, 120, -1)]
-    assert mixed[90:125:3] == whole[90:125:3] and [mixed.task(index) for index in (0, 95, 96, 120, 159)] == ["qqp", "qqp", "QT", "text", "text"]
+    assert (
+        {name: len(part) for name, part in mixed.parts.items()} == SIZES and list(mixed) == whole and len(mixed) == 160
+    )
+    assert [mixed[index] for index in (0, 95, 96, 119, 120, -1)] == [
+        whole[index] for index in (0, 95, 96, 119, 120, -1)
+    ]
+    assert mixed[90:125:3] == whole[90:125:3] and [mixed.task(index) for index in (0, 95, 96, 120, 159)] == [
+        "qqp",
+        "qqp",
+        "QT",
+        "text",
+        "text",
+    ]
     with pytest.raises(IndexError):
         mixed[160]
     assert parts_of(whole, "CC") == {"CC": whole}
 
 
 def test_where_the_data_of_several_tasks_comes_from(folder, tmp_path):
-    """A folder per task; what is missing is refused; `sample` is built in; symmetric turns what can be turned, max_samples is of each."""
+    """A folder per task; what is missing is refused; `sample` is built in; symmetric turns what can be turned,
+    max_samples is of each.
+    """
     config = config_of(folder)
     assert "no such folder" in refusal(load_pairs, dataclasses.replace(config, task_name="qqp,CC"))
-    assert "one folder (not several)" in refusal(load_pairs, dataclasses.replace(config, data_dir=f"{folder}/qqp,{folder}/QT"))
+    assert "one folder (not several)" in refusal(
+        load_pairs, dataclasses.replace(config, data_dir=f"{folder}/qqp,{folder}/QT")
+    )
     splits = load_pairs(dataclasses.replace(config, symmetric=True, max_samples=20), 0)
     assert [len(part) for part in splits.train.parts.values()] == [40, 20, 20]
-    assert any(note.startswith("qqp: symmetric") for note in splits.notes) and not any(note.startswith("QT: symmetric") for note in splits.notes)
+    assert any(note.startswith("qqp: symmetric") for note in splits.notes) and not any(
+        note.startswith("QT: symmetric") for note in splits.notes
+    )
     assert "all go one way" in refusal(load_pairs, dataclasses.replace(config, task_name="QT,text", symmetric=True))
-    assert list(load_pairs(dataclasses.replace(config, task_name="text,sample", max_samples=5), 0).train.parts) == ["text", "sample"]
+    assert list(load_pairs(dataclasses.replace(config, task_name="text,sample", max_samples=5), 0).train.parts) == [
+        "text",
+        "sample",
+    ]
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text('{"src": "a", "trg": "b"}\n')
     assert "takes plain texts" in refusal(load_pairs, DataConfig(task_name="text", train_file=str(pairs)))
@@ -163,12 +211,23 @@ def test_where_the_data_of_several_tasks_comes_from(folder, tmp_path):
 
 @pytest.mark.parametrize("mapped", [False, True])
 def test_every_example_has_its_own_prompt(folder, tmp_path, mapped):
-    """Each row of every batch is an example of a task, once, with that task's prompt, no source, or a prefix; texts have never a prompt."""
-    config = config_of(folder, **({"cache_above_mb": 0, "cache_dir": str(tmp_path)} if mapped else {}), source_dropout=0.2, continue_share=0.2)
+    """Each row of every batch is an example of a task, once, with that task's prompt, no source, or a prefix; texts
+    have never a prompt.
+    """
+    config = config_of(
+        folder,
+        **({"cache_above_mb": 0, "cache_dir": str(tmp_path)} if mapped else {}),
+        source_dropout=0.2,
+        continue_share=0.2,
+    )
     pairs, data, collator, skills = encoded(config)
     assert isinstance(data, EncodedMix) and len(data) == 160 and data.kept.tolist() == list(range(160))
     encode = tiny_tokenizer().encode
-    written = {(tuple(encode(pair.source or "")), tuple(encode(pair.target))): name for name, part in pairs.parts.items() for pair in part}
+    written = {
+        (tuple(encode(pair.source or "")), tuple(encode(pair.target))): name
+        for name, part in pairs.parts.items()
+        for pair in part
+    }
     prompts = {"qqp": tuple(encode("paraphrase:")), "QT": tuple(encode("question:"))}
     counts, continued = dict.fromkeys(SIZES, 0), 0
     for batch in map(EpochBatches(data, collator, config, 16, 0, 0).__getitem__, range(10)):
@@ -182,14 +241,22 @@ def test_every_example_has_its_own_prompt(folder, tmp_path, mapped):
             else:
                 assert source == () and target in {target for _, target in written}
     assert sum(len(EpochBatches(data, collator, config, 16, 0, 0).indices(n)) for n in range(10)) == 160
-    assert 96 * 0.4 < counts["qqp"] < 96 * 0.8 and 24 * 0.3 < counts["QT"] < 24 * 0.9 and counts["text"] == 0 and continued > 10
+    assert (
+        96 * 0.4 < counts["qqp"] < 96 * 0.8
+        and 24 * 0.3 < counts["QT"] < 24 * 0.9
+        and counts["text"] == 0
+        and continued > 10
+    )
 
 
 def test_mapped_and_in_memory_give_the_same_batches(folder, tmp_path):
     """Also with self-made rows: a mix from the cache gathers what the flat arrays of its parts hold."""
-    plain, mapped = (encoded(config_of(folder, **more)) for more in ({}, {"cache_above_mb": 0, "cache_dir": str(tmp_path)}))
+    plain, mapped = (
+        encoded(config_of(folder, **more)) for more in ({}, {"cache_above_mb": 0, "cache_dir": str(tmp_path)})
+    )
     assert torch.equal(
-        torch.from_numpy(np.concatenate(list(plain[1].target_blocks()))), torch.from_numpy(np.concatenate(list(mapped[1].target_blocks())))
+        torch.from_numpy(np.concatenate(list(plain[1].target_blocks()))),
+        torch.from_numpy(np.concatenate(list(mapped[1].target_blocks()))),
     )
     config = config_of(folder)
     one, two = (EpochBatches(data, collator, config, 16, 7, 3) for _, data, collator, _ in (plain, mapped))
@@ -209,12 +276,16 @@ def test_what_does_not_fit_is_told_by_task(folder):
         assert ids[middle[0] : end[0]].tolist() == tiny_tokenizer().encode(pair.target)
 
 
-# ---- balance ----------------------------------------------------------------------------------------------------------------------------
+# ---- balance -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("balance", "shares"), [("proportional", (96, 24, 40)), ("equal", (24, 24, 24)), ("sqrt", (48, 24, 31))])
+@pytest.mark.parametrize(
+    ("balance", "shares"), [("proportional", (96, 24, 40)), ("equal", (24, 24, 24)), ("sqrt", (48, 24, 31))]
+)
 def test_shares_of_an_epoch(folder, balance, shares):
-    """As many examples of each task as promised, none twice; the same for the same seed and epoch, others for another."""
+    """As many examples of each task as promised, none twice; the same for the same seed and epoch, others for
+    another.
+    """
     config = config_of(folder, task_balance=balance)
     _, data, collator, _ = encoded(config)
 
@@ -238,17 +309,22 @@ def test_epochs_walk_through_a_large_task():
     assert balanced_choice([5], "equal", 0, 0) is None and balanced_choice([5, 6], "proportional", 0, 0) is None
 
 
-# ---- the yardstick ----------------------------------------------------------------------------------------------------------------------
+# ---- the yardstick -------------------------------------------------------------------------------------------------
 
 
 def test_parts_of_the_nelbo_add_up(folder):
-    """Every batch of the yardstick is of one task, with equal numbers of examples where there are as many; its parts sum to the whole."""
+    """Every batch of the yardstick is of one task, with equal numbers of examples where there are as many; its parts
+    sum to the whole.
+    """
     config = config_of(folder)
     _, data, collator, skills = encoded(config)
     batches, tasks = fixed_batches(data, collator, 16, limit=90), batch_tasks(data, 16, limit=90)
     sizes = [sum(len(batch) for batch, task in zip(batches, tasks) if task == number) for number in range(3)]
     assert sizes == [30, 24, 30] and len(batches) == len(tasks)
-    prompts = [{row[0] for batch, task in zip(batches, tasks) if task == number for row in rows_of(batch)} for number in range(3)]
+    prompts = [
+        {row[0] for batch, task in zip(batches, tasks) if task == number for row in rows_of(batch)}
+        for number in range(3)
+    ]
     assert prompts == [{tuple(tiny_tokenizer().encode(text))} for text in ("paraphrase:", "question:", "")]
     model = new_model(max_length=96, max_target_length=44)
     whole = estimate_nelbo(model.denoiser, model.diffusion, batches)
@@ -257,13 +333,19 @@ def test_parts_of_the_nelbo_add_up(folder):
     assert all(float(part.tokens) > 0 for part in parts)
 
 
-# ---- styles -----------------------------------------------------------------------------------------------------------------------------
+# ---- styles --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("a.jsonl", '{"src": "a", "trg": "b", "style": " Very  Formal"}\n{"src": "c", "trg": "d", "style": null}\n{"src": "e", "trg": "f"}\n'),
+        (
+            "a.jsonl",
+            (
+                '{"src": "a", "trg": "b", "style": " Very  Formal"}\n{"src": "c", "trg": "d", "style": null}\n{"src":'
+                ' "e", "trg": "f"}\n'
+            ),
+        ),
         ("a.csv", "src,trg,Style\na,b,very formal\nc,d,\ne,f, \n"),
         ("a.tsv", "src\ttrg\ttone\na\tb\tVERY FORMAL\nc\td\t\ne\tf\t\n"),
     ],
@@ -272,8 +354,16 @@ def test_styles_are_read(tmp_path, name, text):
     """From the column style or tone, in small letters; an empty one is none. A styled pair is still two texts."""
     (tmp_path / name).write_text(text)
     pairs = read_file(tmp_path / name).pairs
-    assert pairs == [("a", "b"), ("c", "d"), ("e", "f")] and [pair.style for pair in pairs] == ["very formal", None, None]
-    assert type(pairs[1]) is Pair and row_styles(pairs)[0] == ["very formal"] and row_styles(pairs)[1].tolist() == [0, -1, -1]
+    assert pairs == [("a", "b"), ("c", "d"), ("e", "f")] and [pair.style for pair in pairs] == [
+        "very formal",
+        None,
+        None,
+    ]
+    assert (
+        type(pairs[1]) is Pair
+        and row_styles(pairs)[0] == ["very formal"]
+        and row_styles(pairs)[1].tolist() == [0, -1, -1]
+    )
 
 
 def test_bad_styles_are_bad_rows(tmp_path):
@@ -281,12 +371,20 @@ def test_bad_styles_are_bad_rows(tmp_path):
     styles = (7, "a:b", "x" * 41, "fine")
     path.write_text("".join(json.dumps({"src": "a", "trg": "b", "style": style}) + "\n" for style in styles))
     report = read_file(path)
-    assert [pair.style for pair in report.pairs] == ["fine"] and "style is int" in report.bad_rows[0] and len(report.bad_rows) == 3
+    assert (
+        [pair.style for pair in report.pairs] == ["fine"]
+        and "style is int" in report.bad_rows[0]
+        and len(report.bad_rows) == 3
+    )
 
 
 def test_styled_rows_have_styled_prompts(styled_file):
-    """Rows of a style have its prompt, but for the share of style_dropout; rows without one the plain prompt; in validation all have their own."""
-    config = tiny_config(train_file=str(styled_file), task_name="custom", style_dropout=0.25, source_dropout=0.0, continue_share=0.0).data
+    """Rows of a style have its prompt, but for the share of style_dropout; rows without one the plain prompt; in
+    validation all have their own.
+    """
+    config = tiny_config(
+        train_file=str(styled_file), task_name="custom", style_dropout=0.25, source_dropout=0.0, continue_share=0.0
+    ).data
     pairs, data, collator, skills = encoded(config)
     assert skills.all_styles() == {"custom": ["casual", "formal"]} and skills.prompts[1] == "paraphrase casual:"
     encode = tiny_tokenizer().encode
@@ -299,7 +397,9 @@ def test_styled_rows_have_styled_prompts(styled_file):
             style = styles[target]
             assert prompt in (prompts[style], prompts[None])
             counts[style][prompt != prompts[style]] += 1
-    assert counts[None][1] == 0 and all(0.15 < plain / (plain + own) < 0.35 for own, plain in (counts["casual"], counts["formal"]))
+    assert counts[None][1] == 0 and all(
+        0.15 < plain / (plain + own) < 0.35 for own, plain in (counts["casual"], counts["formal"])
+    )
     for prompt, _, target in (row for batch in fixed_batches(data, collator) for row in rows_of(batch)):
         assert prompt == prompts[styles[target]]
 
@@ -307,12 +407,16 @@ def test_styled_rows_have_styled_prompts(styled_file):
 def test_styles_come_through_the_cache(styled_file, tmp_path):
     """Mapped rows keep their styles, taken rows theirs, turned rows have none; batches are the same as from memory."""
     settings = {"train_file": str(styled_file), "task_name": "custom"}
-    plain, mapped = (tiny_config(**settings, **more).data for more in ({}, {"cache_above_mb": 0, "cache_dir": str(tmp_path)}))
+    plain, mapped = (
+        tiny_config(**settings, **more).data for more in ({}, {"cache_above_mb": 0, "cache_dir": str(tmp_path)})
+    )
     here, there = load_pairs(plain, 0).train, load_pairs(mapped, 0).train
     assert type(there).__name__ == "MappedPairs" and [pair.style for pair in here] == [pair.style for pair in there]
     assert row_styles(here)[0] == row_styles(there)[0] and np.array_equal(row_styles(here)[1], row_styles(there)[1])
     turned = there.turned()
-    assert {pair.style for pair in turned} == {None} and row_styles(turned)[0] == [] and set(row_styles(turned)[1]) == {-1}
+    assert (
+        {pair.style for pair in turned} == {None} and row_styles(turned)[0] == [] and set(row_styles(turned)[1]) == {-1}
+    )
     one, two = (EpochBatches(data, collator, plain, 16, 0, 0) for _, data, collator, _ in map(encoded, (plain, mapped)))
     assert all(torch.equal(one[number].input_ids, two[number].input_ids) for number in range(len(one)))
 
@@ -335,7 +439,7 @@ def test_styles_that_a_model_does_not_know_count_as_none():
     assert data.pair_skills.tolist() == [3, PAIR, PAIR] and "style rude is unknown" in data.notes[0]
 
 
-# ---- training, checkpoint, generation ---------------------------------------------------------------------------------------------------
+# ---- training, checkpoint, generation ------------------------------------------------------------------------------
 
 
 def test_a_run_on_several_tasks(trained_on_tasks):
@@ -343,7 +447,9 @@ def test_a_run_on_several_tasks(trained_on_tasks):
     assert "_taskname_qqp+QT+text_lr_" in trained_on_tasks.name
     assert yaml.safe_load((trained_on_tasks / "config.yaml").read_text())["task_name"] == TASKS
     validations = [record for record in read_records(trained_on_tasks) if record["kind"] == "validation"]
-    assert len(validations) == 3 and all({f"valid_nelbo_{task}" for task in SIZES} < set(record) for record in validations)
+    assert len(validations) == 3 and all(
+        {f"valid_nelbo_{task}" for task in SIZES} < set(record) for record in validations
+    )
     for record in validations:
         parts = [record[f"valid_nelbo_{task}"] for task in SIZES]
         assert min(parts) <= record["valid_nelbo"] <= max(parts)
@@ -355,7 +461,9 @@ def test_a_run_on_several_tasks(trained_on_tasks):
 
 def test_one_task_of_pairs_with_plain_texts(folder, tmp_path):
     """A single kind of pairs beside plain texts: one prompt in all, two tasks."""
-    result = run("run_conditional_training", *small_flags(folder, output_dir=tmp_path, task_name="qqp,text", max_steps=2))
+    result = run(
+        "run_conditional_training", *small_flags(folder, output_dir=tmp_path, task_name="qqp,text", max_steps=2)
+    )
     assert result.code == 0, result.err
     assert "qqp: 96 examples" in result.out and "text: 40 examples" in result.out
     assert load_checkpoint(only_run(tmp_path) / "best_model.pt").skills.prompts == Skills.of("qqp,text").prompts
@@ -364,8 +472,13 @@ def test_one_task_of_pairs_with_plain_texts(folder, tmp_path):
 def test_an_id_column_is_no_style(tmp_path):
     """A style column with a name of its own for every row is refused in one line, and soon."""
     path = tmp_path / "ids.jsonl"
-    path.write_text("".join(json.dumps({"src": "a", "trg": "b", "style": f"id{number}"}) + "\n" for number in range(40_000)))
-    result = run("run_conditional_training", *small_flags(None, train_file=path, task_name="custom", output_dir=tmp_path, max_steps=2))
+    path.write_text(
+        "".join(json.dumps({"src": "a", "trg": "b", "style": f"id{number}"}) + "\n" for number in range(40_000))
+    )
+    result = run(
+        "run_conditional_training",
+        *small_flags(None, train_file=path, task_name="custom", output_dir=tmp_path, max_steps=2),
+    )
     assert result.code == 2 and "style" in result.err and len(result.err.splitlines()) == 1
 
 
@@ -379,7 +492,16 @@ def test_schedule_counts_all_targets(folder, trained_on_tasks):
 
 def test_evaluation_of_one_task(trained_on_tasks, tmp_path):
     """By default of the first, or of the one that is named; an unknown one is refused."""
-    flags = ["--checkpoint", trained_on_tasks / "best_model.pt", "--parts", "nelbo", "--output_dir", tmp_path, "--device", "cpu"]
+    flags = [
+        "--checkpoint",
+        trained_on_tasks / "best_model.pt",
+        "--parts",
+        "nelbo",
+        "--output_dir",
+        tmp_path,
+        "--device",
+        "cpu",
+    ]
     pairs = {}
     for task, size in (("qqp", 14), ("QT", 6), ("text", 2)):
         result = run("evaluate_trained_model", *flags, *(() if task == "qqp" else ("--task_name", task)))
@@ -393,12 +515,19 @@ def test_evaluation_of_one_task(trained_on_tasks, tmp_path):
 
 
 def test_skills_are_chosen_at_generation(trained_on_tasks):
-    """rewrite takes the prompt of the task; paraphrase_text that of the first; what a checkpoint has not learned is refused."""
+    """rewrite takes the prompt of the task; paraphrase_text that of the first; what a checkpoint has not learned is
+    refused.
+    """
     model = load_checkpoint(trained_on_tasks / "best_model.pt")
     generator = DiffusionTextGenerator(model)
-    text, settings = "How can I learn to cook?", {"num_samples": 1, "best_of": 1, "num_steps": 2, "temperature": 0.0, "length": "4"}
+    text, settings = (
+        "How can I learn to cook?",
+        {"num_samples": 1, "best_of": 1, "num_steps": 2, "temperature": 0.0, "length": "4"},
+    )
     assert generator.paraphrase_text(text, **settings) == generator.rewrite(text, task="qqp", **settings)
-    assert generator.rewrite(text, task="QT", **settings) == DiffusionTextGenerator(model, task="QT").paraphrase_text(text, **settings)
+    assert generator.rewrite(text, task="QT", **settings) == DiffusionTextGenerator(model, task="QT").paraphrase_text(
+        text, **settings
+    )
     assert "knows qqp, QT" in refusal(generator.rewrite, text, task="wiki_alignment")
     assert "no styles for qqp" in refusal(generator.paraphrase_text, text, style="formal")
     # the prompt is what tells the two tasks apart
@@ -408,7 +537,9 @@ def test_skills_are_chosen_at_generation(trained_on_tasks):
 
 
 def test_skills_in_the_repl(trained_on_tasks):
-    """Every skill of the checkpoint is a command that writes with its own prompt; the others say that they have not been learned."""
+    """Every skill of the checkpoint is a command that writes with its own prompt; the others say that they have not
+    been learned.
+    """
     model = load_checkpoint(trained_on_tasks / "best_model.pt")
     options = SamplingConfig(num_samples=1, best_of=1, num_steps=2, temperature=0.0, length="4", device="cpu")
     lines: list[str] = []
@@ -424,12 +555,21 @@ def test_skills_in_the_repl(trained_on_tasks):
     repl = Repl(DiffusionTextGenerator(model, options), lines.append)
     for line in ("set style rude", "set style formal", "set style none", "help"):
         repl.handle(line)
-    assert "knows formal" in lines[0] and lines[1:3] == ["style = formal", "style = none"] and any("style of qqp: formal" in line for line in lines)
+    assert (
+        "knows formal" in lines[0]
+        and lines[1:3] == ["style = formal", "style = none"]
+        and any("style of qqp: formal" in line for line in lines)
+    )
 
 
 def test_styles_in_a_checkpoint(styled_file, tmp_path):
-    """A real training on styled rows: its vocabulary has the prompts, the file the styles; a style can be asked for, or none."""
-    result = run("run_conditional_training", *small_flags(None, train_file=styled_file, task_name="custom", output_dir=tmp_path, max_steps=3))
+    """A real training on styled rows: its vocabulary has the prompts, the file the styles; a style can be asked for, or
+    none.
+    """
+    result = run(
+        "run_conditional_training",
+        *small_flags(None, train_file=styled_file, task_name="custom", output_dir=tmp_path, max_steps=3),
+    )
     assert result.code == 0 and "styles of custom: casual, formal" in result.out, result.err
     best = only_run(tmp_path) / "best_model.pt"
     generator = DiffusionTextGenerator.from_checkpoint(best, device="cpu", num_samples=1, num_steps=2)
@@ -437,7 +577,19 @@ def test_styles_in_a_checkpoint(styled_file, tmp_path):
     assert generator.tokenizer.words(generator.tokenizer.encode("paraphrase formal:")) == ["paraphrase", "formal", ":"]
     assert generator.paraphrase_text("how can i 7 ?", style="Formal") and generator.paraphrase_text("how can i 7 ?")
     assert "knows casual, formal" in refusal(generator.paraphrase_text, "how can i 7 ?", style="rude")
-    evaluated = run("evaluate_trained_model", "--checkpoint", best, "--split", "valid", "--style", "formal", "--max_samples", 3, "--num_steps", 2)
+    evaluated = run(
+        "evaluate_trained_model",
+        "--checkpoint",
+        best,
+        "--split",
+        "valid",
+        "--style",
+        "formal",
+        "--max_samples",
+        3,
+        "--num_steps",
+        2,
+    )
     assert evaluated.code == 0 and "style formal" in (best.parent / "evaluation.md").read_text(), evaluated.err
 
 
@@ -498,7 +650,9 @@ def test_resumed_runs_are_the_same(folder, tmp_path, balance):
 
 
 def test_training_on(trained_on_tasks, styled_file, tmp_path):
-    """A child takes all of the parent's tasks, one of them, or own data with new styles; what its data no longer has it keeps as a style."""
+    """A child takes all of the parent's tasks, one of them, or own data with new styles; what its data no longer has it
+    keeps as a style.
+    """
     flags = ["--checkpoint", trained_on_tasks / "best_model.pt", "--max_steps", 1, "--output_dir"]
     same = run("continue_training", *flags, tmp_path / "same", "--epochs", 1)
     assert same.code == 0 and "_taskname_qqp+QT+text_" in only_run(tmp_path / "same").name, same.err

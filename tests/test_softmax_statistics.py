@@ -1,4 +1,6 @@
-"""One pass over the logits instead of many: values, gradients, and the terms of the bound, against the plain formulas."""
+"""One pass over the logits instead of many: values, gradients, and the terms of the bound, against the plain
+formulas.
+"""
 
 import contextlib
 
@@ -27,7 +29,9 @@ def case(count: int = 9, dtype=torch.float64):
 @pytest.mark.parametrize("piece", (1, 2 * VOCAB, 2**18))
 @pytest.mark.parametrize("with_table", (True, False))
 def test_value_and_gradient(monkeypatch, piece, with_table):
-    """log p and the mean of the table are those of log_softmax, whatever the size of the pieces; so are the gradients (and gradcheck agrees)."""
+    """log p and the mean of the table are those of log_softmax, whatever the size of the pieces; so are the gradients
+    (and gradcheck agrees).
+    """
     monkeypatch.setattr(module, "PIECE", piece)
     logits, bias, index, table = case()
     log_p, mean = softmax_statistics(logits, bias, index, table if with_table else None)
@@ -35,10 +39,15 @@ def test_value_and_gradient(monkeypatch, piece, with_table):
     expected = plain.gather(-1, index[:, None]).squeeze(-1), plain.exp() @ table * with_table
     torch.testing.assert_close((log_p, mean), expected, rtol=0, atol=1e-12)
     weights = torch.randn(2, len(index), dtype=torch.float64)
-    fast, slow = (torch.autograd.grad((weights[0] * a + with_table * weights[1] * b).sum(), logits)[0] for a, b in ((log_p, mean), expected))
+    fast, slow = (
+        torch.autograd.grad((weights[0] * a + with_table * weights[1] * b).sum(), logits)[0]
+        for a, b in ((log_p, mean), expected)
+    )
     torch.testing.assert_close(fast, slow, rtol=0, atol=1e-12)
     assert not bool(fast[:, [0, 4]].any())
-    assert torch.autograd.gradcheck(lambda x: softmax_statistics(x, bias, index, table if with_table else None)[: 1 + with_table], logits)
+    assert torch.autograd.gradcheck(
+        lambda x: softmax_statistics(x, bias, index, table if with_table else None)[: 1 + with_table], logits
+    )
 
 
 @pytest.mark.parametrize("asked", (0, 1))
@@ -54,7 +63,9 @@ def test_gradient_of_one_alone(asked):
 
 
 def test_half_precision_logits_give_float32():
-    """bf16 logits are read as they are and summed in float32; under autocast too. The gradient has the type of the logits."""
+    """bf16 logits are read as they are and summed in float32; under autocast too. The gradient has the type of the
+    logits.
+    """
     logits, bias, index, table = case(dtype=torch.bfloat16)
     exact = torch.log_softmax(logits.detach().float() + bias, -1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -80,7 +91,9 @@ def test_large_logits_and_no_place():
 @pytest.mark.parametrize("copy_head", (True, False))
 @pytest.mark.parametrize("lam", (0.0, 0.15, 1 / torch.pi))
 def test_fast_terms_equal_the_terms_over_all_words(copy_head, lam):
-    """The terms computed from (log mu of the true word, mean excess) are those of the full distribution, and so are the gradients of both losses."""
+    """The terms computed from (log mu of the true word, mean excess) are those of the full distribution, and so are the
+    gradients of both losses.
+    """
     denoiser, diffusion, batch = make_denoiser(copy_head=copy_head), make_diffusion(lam=lam), make_batch(mixed_rows())
     parameters = list(denoiser.parameters())
     t = torch.tensor([1, 4, 9, 10])
@@ -98,7 +111,9 @@ def test_fast_terms_equal_the_terms_over_all_words(copy_head, lam):
     for fast, exact in zip((terms.reveal, terms.stay, terms.cross_entropy), slow(batch)):
         torch.testing.assert_close(fast, exact.double(), rtol=1e-9, atol=1e-9)
     for fast, exact in ((terms.reveal + terms.stay, sum(slow(batch)[:2])), (terms.cross_entropy, slow(batch)[2])):
-        pairs = zip(*(torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True) for loss in (fast, exact)))
+        pairs = zip(
+            *(torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True) for loss in (fast, exact))
+        )
         for a, b in pairs:
             assert (a is None) == (b is None)
             if a is not None:
@@ -106,7 +121,9 @@ def test_fast_terms_equal_the_terms_over_all_words(copy_head, lam):
 
 
 def test_mean_mask_probability_keeps_its_digits():
-    """E[m] from the mean excess is the mean of m, also at lambda = 1/pi near u = 0, where the commonest word's m is of third order in u."""
+    """E[m] from the mean excess is the mean of m, also at lambda = 1/pi near u = 0, where the commonest word's m is of
+    third order in u.
+    """
     schedule = make_diffusion(lam=1 / torch.pi).schedule
     mu = torch.zeros(len(schedule.excess), dtype=torch.float64)
     commonest = int(schedule.informativeness.argmin())
@@ -115,14 +132,18 @@ def test_mean_mask_probability_keeps_its_digits():
         for tau in (1e-3, 0.05, 0.3, 0.999):
             tau = torch.tensor(tau, dtype=torch.float64)
             mean = (mu * schedule.mask_probability(tau)).sum()
-            torch.testing.assert_close(schedule.mean_mask_probability(tau, mu @ schedule.excess), mean, rtol=1e-9, atol=0)
+            torch.testing.assert_close(
+                schedule.mean_mask_probability(tau, mu @ schedule.excess), mean, rtol=1e-9, atol=0
+            )
     for tau, end in ((0.0, 0.0), (1.0, 1.0)):
         assert float(schedule.mean_mask_probability(torch.tensor(tau), torch.tensor(1.7))) == end
 
 
 @pytest.mark.parametrize("draws", (1, 3))
 def test_a_step_never_asks_the_device(draws):
-    """With places known from the host neither the loss nor its gradient reads a number back or looks for places, for which a GPU would be waited."""
+    """With places known from the host neither the loss nor its gradient reads a number back or looks for places, for
+    which a GPU would be waited.
+    """
     denoiser, diffusion, batch = make_denoiser(), make_diffusion(), make_batch(mixed_rows()).repeated(draws)
     denoiser.leaves_out = False  # as on a GPU
     t = torch.tensor([1, 4, 9, 10])[:, None].expand(-1, draws)
@@ -142,9 +163,15 @@ def test_a_step_never_asks_the_device(draws):
 
 
 @pytest.mark.parametrize("loss_weighting", ("none", "linear"))
-@pytest.mark.parametrize("options", ({}, {"copy_head": False}, {"attention": "full"}, {"timestep": "prefix"}, {"self_conditioning": True}), ids=str)
+@pytest.mark.parametrize(
+    "options",
+    ({}, {"copy_head": False}, {"attention": "full"}, {"timestep": "prefix"}, {"self_conditioning": True}),
+    ids=str,
+)
 def test_a_step_leaves_nothing_on_the_cpu(monkeypatch, options, loss_weighting):
-    """On a device that only knows shapes ("meta") loss and gradient work as well: whatever was made on the CPU, or asked for a number, would fail."""
+    """On a device that only knows shapes ("meta") loss and gradient work as well: whatever was made on the CPU, or
+    asked for a number, would fail.
+    """
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # which this device does not have
     denoiser, diffusion, batch = make_denoiser(**options), make_diffusion(lam=0.15), make_batch(mixed_rows())
     x_t = torch.where(batch.target_mask, batch.mask_id, batch.input_ids)
@@ -153,7 +180,17 @@ def test_a_step_leaves_nothing_on_the_cpu(monkeypatch, options, loss_weighting):
     denoiser.to("meta").train()
     diffusion.schedule.to("meta")
     two_pass = "self_conditioning" in options
-    terms = nelbo_terms(denoiser, diffusion, batch.to("meta"), x_t, t, 10, loss_weighting=loss_weighting, two_pass=two_pass, places=tuple(places))
+    terms = nelbo_terms(
+        denoiser,
+        diffusion,
+        batch.to("meta"),
+        x_t,
+        t,
+        10,
+        loss_weighting=loss_weighting,
+        two_pass=two_pass,
+        places=tuple(places),
+    )
     (terms.total if loss_weighting == "none" else terms.surrogate).backward()
     assert {parameter.grad.device.type for parameter in denoiser.parameters() if parameter.grad is not None} == {"meta"}
     assert bool(terms.stacked().is_meta)

@@ -19,16 +19,23 @@ each_attention = pytest.mark.parametrize("attention", ["isolated", "full"])
 
 def pair_canvases(model, count: int = 6):
     pairs = grammar_pairs()
-    return [blank_canvas(PAIR, model.tokenizer.encode(pairs[n].source), 5 + n, model.tokenizer.mask_id) for n in range(count)]
+    return [
+        blank_canvas(PAIR, model.tokenizer.encode(pairs[n].source), 5 + n, model.tokenizer.mask_id)
+        for n in range(count)
+    ]
 
 
-# ---- guidance ---------------------------------------------------------------------------------------------------------------------------
+# ---- guidance ------------------------------------------------------------------------------------------------------
 
 
 def test_guide_is_the_formula():
-    """log mu <- l_u + (1 + w)(l - l_u), renormalised; w = 0 changes nothing; words without mass stay without, in either branch."""
+    """log mu <- l_u + (1 + w)(l - l_u), renormalised; w = 0 changes nothing; words without mass stay without, in either
+    branch.
+    """
     generator = torch.Generator().manual_seed(0)
-    given, free = (torch.log_softmax(2 * torch.randn(20, 9, generator=generator, dtype=torch.float64), -1) for _ in range(2))
+    given, free = (
+        torch.log_softmax(2 * torch.randn(20, 9, generator=generator, dtype=torch.float64), -1) for _ in range(2)
+    )
     given[:, 3] = float("-inf")
     given = torch.log_softmax(given, -1)
     for w in (0.5, 2.0):
@@ -43,7 +50,9 @@ def test_guide_is_the_formula():
 
 @each_attention
 def test_denoise_with_guidance(attention):
-    """The guided log mu is that of two plain passes put together, the second without source; two passes are counted, rows without source one."""
+    """The guided log mu is that of two plain passes put together, the second without source; two passes are counted,
+    rows without source one.
+    """
     model = tiny_model(attention)
     pairs = pair_canvases(model)
     group = [*pairs[:3], blank_canvas(NO_SOURCE, [], 4, model.tokenizer.mask_id), *pairs[3:]]
@@ -52,7 +61,10 @@ def test_denoise_with_guidance(attention):
     with torch.no_grad():
         x_t, guided = prepare(model, group, collator_of(model), False, guidance_scale=1.5)
         actual = guided(x_t, tau, torch.arange(len(group)))
-        given, free = (prepare(model, part, collator_of(model), False)[1](x_t, tau, torch.arange(len(group))) for part in (group, sourceless))
+        given, free = (
+            prepare(model, part, collator_of(model), False)[1](x_t, tau, torch.arange(len(group)))
+            for part in (group, sourceless)
+        )
     expected = guide(given, free, 1.5)
     other = given.isfinite() & actual.isfinite()
     kinds_only = [torch.log_softmax(table.masked_fill(~other, float("-inf")), -1) for table in (actual, expected)]
@@ -62,10 +74,15 @@ def test_denoise_with_guidance(attention):
 
 
 def test_guidance_in_decode():
-    """It changes what is written for a pair and counts twice; fill is not touched by it; a model that never saw an empty source refuses it."""
+    """It changes what is written for a pair and counts twice; fill is not touched by it; a model that never saw an
+    empty source refuses it.
+    """
     model = new_model()
     canvases = pair_canvases(model)
-    plain, guided = (decode(model, canvases, SamplingConfig(num_steps=3, temperature=0.0, guidance_scale=w), collator_of(model)) for w in (0.0, 3.0))
+    plain, guided = (
+        decode(model, canvases, SamplingConfig(num_steps=3, temperature=0.0, guidance_scale=w), collator_of(model))
+        for w in (0.0, 3.0)
+    )
     assert ids(plain) != ids(guided) and [2 * one.nfe for one in plain] == [two.nfe for two in guided]
     fill = [canvas for canvas in mixed_canvases(model) if canvas.skill == NO_SOURCE]
     assert decode(model, fill, SamplingConfig(num_steps=3), collator_of(model)) == decode(
@@ -76,7 +93,7 @@ def test_guidance_in_decode():
     assert decode(model, fill, SamplingConfig(guidance_scale=1.0, num_steps=2), collator_of(model))
 
 
-# ---- remembered answers -----------------------------------------------------------------------------------------------------------------
+# ---- remembered answers --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sampler", (sample_ancestral, sample_first_hitting))
@@ -100,7 +117,9 @@ def test_remembering_changes_nothing_but_the_calls(sampler, scale):
 
 
 def test_an_unchanged_row_is_not_sent_again():
-    """Asked at another time with the same canvas: no pass, only the time correction is new; a changed row alone is sent."""
+    """Asked at another time with the same canvas: no pass, only the time correction is new; a changed row alone is
+    sent.
+    """
     model = copy.deepcopy(new_model(word_freq_lambda=0.3))
     model.denoiser.double()
     canvases = pair_canvases(model, 3)
@@ -126,16 +145,23 @@ def test_a_network_that_knows_the_time_is_always_asked():
     assert denoise.nfe.tolist() == [2, 2] and not torch.allclose(one, two)
 
 
-# ---- repetition and length in texts -----------------------------------------------------------------------------------------------------
+# ---- repetition and length in texts --------------------------------------------------------------------------------
 
 
 def test_no_repeat_reaches_the_words():
-    """With a random model: no piece beside itself unless its source has it or it is a sign; off, there are such pieces."""
+    """With a random model: no piece beside itself unless its source has it or it is a sign; off, there are such
+    pieces.
+    """
     model = tiny_model()
-    canvases = [blank_canvas(PAIR, model.tokenizer.encode(pair.source), 14, model.tokenizer.mask_id) for pair in grammar_pairs()[:30]]
+    canvases = [
+        blank_canvas(PAIR, model.tokenizer.encode(pair.source), 14, model.tokenizer.mask_id)
+        for pair in grammar_pairs()[:30]
+    ]
 
     def repeats(mode: str) -> int:
-        outputs = decode(model, canvases, SamplingConfig(num_steps=2, temperature=0.0, no_repeat=mode), collator_of(model))
+        outputs = decode(
+            model, canvases, SamplingConfig(num_steps=2, temperature=0.0, no_repeat=mode), collator_of(model)
+        )
         free = model.tokenizer.repeatable
         return sum(
             a == b and not free[a] and (a, a) not in zip(canvas.source, canvas.source[1:])
@@ -163,7 +189,9 @@ def test_requested_length():
 
 
 def test_length_in_generation():
-    """Every candidate has the length that was asked for, in paraphrases and continuations; too much is refused; none gives the model the choice."""
+    """Every candidate has the length that was asked for, in paraphrases and continuations; too much is refused; none
+    gives the model the choice.
+    """
     g = DiffusionTextGenerator(tiny_model(), SamplingConfig(num_steps=2))
     source = g.tokenizer.encode("How can I learn to cook?")
     for length, pieces in (("3", 3), ("same", len(source)), ("long", round(len(source) * 4 / 3))):

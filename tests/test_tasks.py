@@ -1,4 +1,6 @@
-"""Where the data of a run comes from: bundled sample, folder, own files, hub; always the same rows for the same seed."""
+"""Where the data of a run comes from: bundled sample, folder, own files, hub; always the same rows for the same
+seed.
+"""
 
 import dataclasses
 import json
@@ -70,7 +72,10 @@ def test_incomplete_folders(tmp_path):
     write_rows(tmp_path / "train.jsonl", ROWS)
     assert str(tmp_path / "valid.jsonl") in refusal(load_pairs, DataConfig(data_dir=str(tmp_path)))
     assert str(tmp_path / "no.jsonl") in refusal(
-        load_pairs, DataConfig(data_dir=str(tmp_path), valid_file=str(tmp_path / "train.jsonl"), test_file=str(tmp_path / "no.jsonl"))
+        load_pairs,
+        DataConfig(
+            data_dir=str(tmp_path), valid_file=str(tmp_path / "train.jsonl"), test_file=str(tmp_path / "no.jsonl")
+        ),
     )
 
 
@@ -85,8 +90,9 @@ def test_bad_rows_are_told(tmp_path):
 
 
 def test_hold_out_is_disjoint_and_always_the_same(tmp_path):
-    """From a lone train_file 5 % is held out, whatever the seed: a child with another one is not validated on what its parent has learned. Rows
-    that occur twice stay on one side."""
+    """From a lone train_file 5 % is held out, whatever the seed: a child with another one is not validated on what its
+    parent has learned. Rows that occur twice stay on one side.
+    """
     rows = ROWS + ROWS[:30]
     config = DataConfig(task_name="custom", train_file=write_rows(tmp_path / "t.jsonl", rows))
     splits, again, other = load_pairs(config, seed=1), load_pairs(config, seed=1), load_pairs(config, seed=2)
@@ -124,7 +130,9 @@ def test_max_samples_is_a_seeded_sample(tmp_path):
 
 
 def test_symmetric_turns_every_pair(tmp_path):
-    """symmetric adds each training pair with a source the other way round, says so, and leaves validation alone; one-way tasks refuse it."""
+    """symmetric adds each training pair with a source the other way round, says so, and leaves validation alone;
+    one-way tasks refuse it.
+    """
     rows = [Pair("a b", "c d"), Pair("", "no source"), Pair("e", "f")]
     path = write_rows(tmp_path / "t.jsonl", rows)
     config = DataConfig(task_name="custom", train_file=path, valid_file=path, symmetric=True)
@@ -141,7 +149,7 @@ def test_tasks_without_a_download_name_the_option(name):
     assert "--data_dir" in refusal(load_pairs, DataConfig(task_name=name))
 
 
-# ---- the hub ----------------------------------------------------------------------------------------------------------------------------
+# ---- the hub -------------------------------------------------------------------------------------------------------
 
 
 def test_without_a_network(monkeypatch):
@@ -187,7 +195,9 @@ def server():
 @pytest.mark.parametrize("status", [b"200 OK", b"404 Not Found", b"500 Oops"])
 def test_any_answer_is_an_answer(monkeypatch, server, status):
     """A server that answers at all can be reached, whatever it says."""
-    monkeypatch.setenv("HF_ENDPOINT", server(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"))
+    monkeypatch.setenv(
+        "HF_ENDPOINT", server(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+    )
     require_hub("the data", "do something else")
 
 
@@ -222,7 +232,9 @@ def test_rows_of_the_hub(monkeypatch):
 
     loaded = datasets.DatasetDict({"train": table(12), "validation": table(10)})
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, configuration: {("nyu-mll/glue", "qqp"): loaded}[name, configuration])
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda name, configuration: {("nyu-mll/glue", "qqp"): loaded}[name, configuration]
+    )
     splits = load_pairs(DataConfig(task_name="qqp"))
     assert splits.train == [Pair(f"q{number}", f"p{number}") for number in (0, 2, 6, 8, 10)]
     assert splits.valid == [Pair("q0", "p0"), Pair("q6", "p6")] and splits.test == [Pair("q2", "p2"), Pair("q8", "p8")]

@@ -1,4 +1,6 @@
-"""WordPiece: learned the same way everywhere, read from a BERT unchanged, special tokens in a text are ordinary text."""
+"""WordPiece: learned the same way everywhere, read from a BERT unchanged, special tokens in a text are ordinary
+text.
+"""
 
 import hashlib
 import os
@@ -28,9 +30,18 @@ def test_learning_is_deterministic():
     assert again.json == TextTokenizer.learn(grammar_texts(), 600).json
     digest = hashlib.sha256(again.json.encode()).hexdigest()
     for hash_seed in ("1", "77"):
-        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path), "RAYON_NUM_THREADS": "2"}
+        environment = {
+            **os.environ,
+            "PYTHONHASHSEED": hash_seed,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "RAYON_NUM_THREADS": "2",
+        }
         result = subprocess.run(
-            [sys.executable, "-c", LEARN_ELSEWHERE], input="\n".join(grammar_texts()), env=environment, capture_output=True, text=True
+            [sys.executable, "-c", LEARN_ELSEWHERE],
+            input="\n".join(grammar_texts()),
+            env=environment,
+            capture_output=True,
+            text=True,
         )
         assert result.stdout.strip() == digest, result.stderr
 
@@ -56,7 +67,11 @@ def test_literal_special_tokens_are_ordinary_text(token):
     """What looks like a special token in a text becomes no special id, [UNK] for unknown signs aside."""
     tokenizer = tiny_tokenizer()
     specials = {*tokenizer.special_ids} - {tokenizer.unk_id}
-    for ids in (tokenizer.encode(f"how {token} cook"), tokenizer.encode_many([token])[0], tokenizer.encode_with_offsets(token)[0]):
+    for ids in (
+        tokenizer.encode(f"how {token} cook"),
+        tokenizer.encode_many([token])[0],
+        tokenizer.encode_with_offsets(token)[0],
+    ):
         assert len(ids) >= 3 and not specials & set(ids)
 
 
@@ -74,7 +89,9 @@ def test_offsets_point_at_the_text():
     text = "  Learning,  to COOK (soon)?"
     ids, spans = tiny_tokenizer().encode_with_offsets(text)
     assert ids == tiny_tokenizer().encode(text)
-    assert [text[start:end].lower() for start, end in spans] == [tiny_tokenizer().tokens[index].removeprefix("##") for index in ids]
+    assert [text[start:end].lower() for start, end in spans] == [
+        tiny_tokenizer().tokens[index].removeprefix("##") for index in ids
+    ]
     assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:]))
 
 
@@ -82,18 +99,26 @@ def test_json_round_trip():
     """A tokenizer survives as its JSON string: same ids, same sets."""
     one, two = tiny_tokenizer(), TextTokenizer(tiny_tokenizer().json)
     assert two.json == one.json and two.tokens == one.tokens
-    assert two.encode_many(grammar_texts()) == one.encode_many(grammar_texts()) == [one.encode(text) for text in grammar_texts()]
+    assert (
+        two.encode_many(grammar_texts())
+        == one.encode_many(grammar_texts())
+        == [one.encode(text) for text in grammar_texts()]
+    )
     assert two.continuation.tolist() == [token.startswith("##") for token in one.tokens]
     assert two.is_uncased and two.forbidden_ids == [0, 2, 3, 4]
 
 
 def test_from_pretrained_equals_transformers(tmp_path):
-    """A BERT directory's tokenizer gives the ids of transformers itself, for all text without literal special tokens."""
+    """A BERT directory's tokenizer gives the ids of transformers itself, for all text without literal special
+    tokens.
+    """
     save_bert(tmp_path)
     ours, theirs = TextTokenizer.from_pretrained(str(tmp_path)), transformers.AutoTokenizer.from_pretrained(tmp_path)
     for text in ("How is COOKING?", "unaffable, \u00e0 la k!", "what\tis \U0001f600 learning..", ""):
         assert ours.encode(text) == theirs(text, add_special_tokens=False).input_ids
-    assert ours.vocab_size == len(theirs) and ours.mask_id == theirs.mask_token_id and ours.cls_id == theirs.cls_token_id
+    assert (
+        ours.vocab_size == len(theirs) and ours.mask_id == theirs.mask_token_id and ours.cls_id == theirs.cls_token_id
+    )
     assert "[unused0]" in ours.tokens and ours.unwritable_ids == [0, 1, 2, 3, 4, 5]
     assert ours.mask_id not in ours.encode("how [MASK] is") and ours.words(ours.encode("[MASK]")) == ["[", "mask", "]"]
     assert ours.words(ours.encode("unaffable cooking")) == ["unaffable", "cooking"]
@@ -109,7 +134,10 @@ def test_padding_and_truncation_of_a_saved_tokenizer_do_not_count(tmp_path):
     assert list(map(len, tokenizer.encode_many(["how", "how is the cook"]))) == [1, 4]
 
 
-@pytest.mark.parametrize("model", [models.BPE(), models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"), models.Unigram([("[UNK]", 0.0)], unk_id=0)])
+@pytest.mark.parametrize(
+    "model",
+    [models.BPE(), models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"), models.Unigram([("[UNK]", 0.0)], unk_id=0)],
+)
 def test_other_kinds_of_tokenizers_are_refused(model):
     """BPE, word-level and unigram tokenizers are refused, even with BERT's special tokens."""
     backend = Tokenizer(model)

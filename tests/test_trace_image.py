@@ -14,11 +14,19 @@ SOURCE = "How can I learn to cook for $5?"
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_following(sampler):
-    """Every place has a word, the step that revealed it and a confidence in each step; together the words are the text."""
-    written = follow(DiffusionTextGenerator(tiny_model(), SamplingConfig(sampler=sampler, remask_cap=0.3, device="cpu")), SOURCE, steps=5)
+    """Every place has a word, the step that revealed it and a confidence in each step; together the words are the
+    text.
+    """
+    written = follow(
+        DiffusionTextGenerator(tiny_model(), SamplingConfig(sampler=sampler, remask_cap=0.3, device="cpu")),
+        SOURCE,
+        steps=5,
+    )
     places = len(written.words)
     assert places == len(written.revealed) and all(len(row) == places for row in written.confidence)
-    assert set(written.revealed) <= set(range(1, len(written.confidence) + 1)) and max(written.revealed) == len(written.confidence)
+    assert set(written.revealed) <= set(range(1, len(written.confidence) + 1)) and max(written.revealed) == len(
+        written.confidence
+    )
     assert "".join(written.words) == "".join(written.text.split()) and written.text != SOURCE
     for place, step in enumerate(written.revealed):
         assert 0 < written.confidence[step - 1][place] <= 1 + 1e-9
@@ -31,7 +39,9 @@ def test_confident_places_come_first():
     options = SamplingConfig(temperature=0.0, no_repeat="off", best_of=1, num_samples=1)
     written = follow(DiffusionTextGenerator(tiny_model(), options), SOURCE, steps=30)
     first = written.confidence[0]
-    assert all(first[place] == pytest.approx(max(first), abs=1e-6) for place, step in enumerate(written.revealed) if step == 1)
+    assert all(
+        first[place] == pytest.approx(max(first), abs=1e-6) for place, step in enumerate(written.revealed) if step == 1
+    )
 
 
 def test_model_of_plain_texts_continues():
@@ -44,7 +54,9 @@ def test_model_of_plain_texts_continues():
 def test_refusals(trained, tmp_path):
     """Empty and too long texts; a path that is no picture."""
     generator = DiffusionTextGenerator(tiny_model(), SamplingConfig(num_steps=2))
-    assert "empty" in refusal(follow, generator, " ") and "too long" in refusal(follow, generator, "Where is the museum? " * 9)
+    assert "empty" in refusal(follow, generator, " ") and "too long" in refusal(
+        follow, generator, "Where is the museum? " * 9
+    )
     best = trained / "best_model.pt"
     for argv in ((best, "a", tmp_path / "x.jpg"), (best, "a", tmp_path / "none" / "x.png")):
         assert "expected a file ending in .png" in refusal(trace_image.main, [str(item) for item in argv])
@@ -53,11 +65,16 @@ def test_refusals(trained, tmp_path):
 
 
 def test_the_command(trained, tmp_path, capsys):
-    """CHECKPOINT TEXT OUT.png writes an opaque picture and prints the text; as .svg it is the same to the byte every time."""
+    """CHECKPOINT TEXT OUT.png writes an opaque picture and prints the text; as .svg it is the same to the byte every
+    time.
+    """
     import matplotlib.image
 
     path = tmp_path / "trace.png"
-    assert trace_image.main([str(trained / "best_model.pt"), SOURCE, str(path), "--num_steps", "4", "--device", "cpu"]) == 0
+    assert (
+        trace_image.main([str(trained / "best_model.pt"), SOURCE, str(path), "--num_steps", "4", "--device", "cpu"])
+        == 0
+    )
     pixels = matplotlib.image.imread(path)
     assert pixels.shape[1] > 700 and (pixels.shape[2] == 3 or float(pixels[..., 3].min()) == 1.0)
     assert f"Written: {path}" in capsys.readouterr().out

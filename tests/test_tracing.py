@@ -22,8 +22,10 @@ def generator():
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("skill", SKILLS)
 def test_frames_lead_to_the_output(generator, skill, sampler):
-    """The last frame is the first candidate, and the candidates are those of an untraced call; a word stays once it is there, except under
-    remask; what was typed never changes; a frame is as wide as the next unless a word comes back another."""
+    """The last frame is the first candidate, and the candidates are those of an untraced call; a word stays once it is
+    there, except under remask; what was typed never changes; a frame is as wide as the next unless a word comes back
+    another.
+    """
     texts, traces = list(SKILLS[skill]), []
     work = getattr(generator, skill)
     options = {"sampler": sampler, "remask_cap": 0.3}
@@ -57,15 +59,20 @@ def test_text_without_anything_to_write(generator):
     """Sentences without a [MASK] between others with one are there from the start."""
     text = "The museum is open on Friday and Sunday. " * 4 + "The [MASK] is closed."
     traces = []
-    (first, *_) = generator.fill_masks(text, on_trace=traces.append)
+    first, *_ = generator.fill_masks(text, on_trace=traces.append)
     cells = list(traces[0].frames())[0][1]
-    assert "".join(cell.text for cell in cells if cell.step == GIVEN).startswith("The museum is open on Friday and Sunday. " * 4)
+    assert "".join(cell.text for cell in cells if cell.step == GIVEN).startswith(
+        "The museum is open on Friday and Sunday. " * 4
+    )
     assert traces[0].text == first
 
 
 def test_words_taken_back():
     """A word that goes back to [MASK] is blank again, and another word may stand there for a while."""
-    trace = Trace([("The ", None), ("Cat", 0), (" ", None), ("sat", 1)], [(1, 0, "dog"), (2, 0, None), (2, 1, "sat"), (4, 0, "cat")])
+    trace = Trace(
+        [("The ", None), ("Cat", 0), (" ", None), ("sat", 1)],
+        [(1, 0, "dog"), (2, 0, None), (2, 1, "sat"), (4, 0, "cat")],
+    )
     lines = ["".join(cell.text for cell in cells) for _, cells in trace.frames()]
     assert lines == ["The ___ ___", "The dog ___", "The ___ sat", "The Cat sat"] and trace.text == "The Cat sat"
     assert [step for step, _ in trace.frames()] == [0, 1, 2, 4]
@@ -79,7 +86,9 @@ def test_alignment():
     text = "Don't  I learn to cook?"
     ids = tokenizer.encode(text)
     parts = align(text, ids, tokenizer)
-    assert "".join(part for part, _ in parts) == text and [place for _, place in parts if place is not None] == list(range(len(ids)))
+    assert "".join(part for part, _ in parts) == text and [place for _, place in parts if place is not None] == list(
+        range(len(ids))
+    )
     assert align("Ask: cook.", tokenizer.encode("cook."), tokenizer, start=4)[0] == ("Ask:", None)
     assert align("Something else", ids, tokenizer) == [("Something else", None)]
 

@@ -45,11 +45,13 @@ def little(tmp_path_factory):
     return write_data(tmp_path_factory.mktemp("little"), train=32, valid=8, test=8)
 
 
-# ---- what it minimises --------------------------------------------------------------------------------------------------------------
+# ---- what it minimises ---------------------------------------------------------------------------------------------
 
 
 def test_validation_nelbo_falls(trained):
-    """A short training lowers the validation NELBO from every validation to the next (within the noise of six steps)."""
+    """A short training lowers the validation NELBO from every validation to the next (within the noise of six
+    steps).
+    """
     values = [record["valid_nelbo"] for record in read_records(trained) if record["kind"] == "validation"]
     assert len(values) == 5 and all(later < earlier + 0.05 for earlier, later in itertools.pairwise(values))
     assert values[-1] < 0.9 * values[0]
@@ -61,15 +63,31 @@ LOSSES = [("ce", 0.0, 0.0), ("ce", 0.0, 0.3), ("nelbo", 0.0, 0.0), ("nelbo", 0.0
 
 @pytest.mark.parametrize(("attention", "timestep", "copy_head"), COMBINATIONS)
 def test_every_architecture_trains(little, tmp_path, attention, timestep, copy_head):
-    """Each attention, time conditioning and copy head makes a step with a finite loss, and the step moves every parameter."""
+    """Each attention, time conditioning and copy head makes a step with a finite loss, and the step moves every
+    parameter.
+    """
     loss, hybrid, word_freq_lambda = LOSSES[COMBINATIONS.index((attention, timestep, copy_head)) % len(LOSSES)]
     trainer = new_trainer(
-        little, tmp_path, reporter := Recorder(), attention=attention, timestep=timestep, copy_head=copy_head, loss=loss, hybrid_lambda=hybrid,
-        word_freq_lambda=word_freq_lambda, weight_decay=0.0, warmup_ratio=0.0, max_steps=2,
-    )  # fmt: skip
+        little,
+        tmp_path,
+        reporter := Recorder(),
+        attention=attention,
+        timestep=timestep,
+        copy_head=copy_head,
+        loss=loss,
+        hybrid_lambda=hybrid,
+        word_freq_lambda=word_freq_lambda,
+        weight_decay=0.0,
+        warmup_ratio=0.0,
+        max_steps=2,
+    )
     before = {name: value.detach().clone() for name, value in trainer.model.denoiser.named_parameters()}
     trainer.fit()
-    assert all(math.isfinite(values[name]) for values in reporter.steps for name in ("loss", "grad_norm", "nelbo", "cross_entropy"))
+    assert all(
+        math.isfinite(values[name])
+        for values in reporter.steps
+        for name in ("loss", "grad_norm", "nelbo", "cross_entropy")
+    )
     still = [name for name, value in trainer.model.denoiser.named_parameters() if torch.equal(value, before[name])]
     assert not still
 
@@ -77,7 +95,9 @@ def test_every_architecture_trains(little, tmp_path, attention, timestep, copy_h
 @pytest.mark.parametrize(("loss", "hybrid", "word_freq_lambda"), LOSSES)
 def test_every_loss_falls(little, tmp_path, loss, hybrid, word_freq_lambda):
     """Every loss, plain and word-frequency noise alike: eight steps of training lower the validation NELBO."""
-    trainer = new_trainer(little, tmp_path, loss=loss, hybrid_lambda=hybrid, word_freq_lambda=word_freq_lambda, max_steps=8, epochs=8)
+    trainer = new_trainer(
+        little, tmp_path, loss=loss, hybrid_lambda=hybrid, word_freq_lambda=word_freq_lambda, max_steps=8, epochs=8
+    )
     trainer.fit()
     records = [record for record in read_records(trainer.run.path) if record["kind"] == "validation"]
     assert records[-1]["valid_nelbo"] < 0.95 * records[0]["valid_nelbo"]
@@ -85,13 +105,20 @@ def test_every_loss_falls(little, tmp_path, loss, hybrid, word_freq_lambda):
 
 @pytest.mark.parametrize("loss", ["ce", "nelbo"])
 def test_accumulated_halves_are_one_batch(little, tmp_path, loss):
-    """Two micro-batches of four make the same step as the one batch of eight they come from: counts are taken over the whole group."""
+    """Two micro-batches of four make the same step as the one batch of eight they come from: counts are taken over the
+    whole group.
+    """
     settings = {"loss": loss, "dropout": 0.0, "batch_size": 8, "epochs": 1}
     whole, halves = (new_trainer(little, tmp_path / name, Recorder(), **settings) for name in ("whole", "halves"))
     batch = EpochBatches(whole.data.train, whole.data.collator, whole.config.data, 8, 0, 0)[0]
     parts = [
         Batch(
-            *(field[half] for field in (batch.input_ids, batch.source_length, batch.prompt_length, batch.target_length)), batch.pad_id, batch.mask_id
+            *(
+                field[half]
+                for field in (batch.input_ids, batch.source_length, batch.prompt_length, batch.target_length)
+            ),
+            batch.pad_id,
+            batch.mask_id,
         )
         for half in (slice(0, 4), slice(4, 8))
     ]
@@ -130,10 +157,14 @@ def test_training_is_reproducible(little, tmp_path):
         trainer.fit()
         weights.append(trainer.model.denoiser.state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0] if weights[0][name].shape == weights[2][name].shape)
+    assert not all(
+        torch.equal(weights[0][name], weights[2][name])
+        for name in weights[0]
+        if weights[0][name].shape == weights[2][name].shape
+    )
 
 
-# ---- the learning rate --------------------------------------------------------------------------------------------------------------
+# ---- the learning rate ---------------------------------------------------------------------------------------------
 
 
 def test_learning_rate_rises_and_falls_to_zero(little, tmp_path):
@@ -144,14 +175,18 @@ def test_learning_rate_rises_and_falls_to_zero(little, tmp_path):
     assert len(rates) == 20 and rates[0] > 0 and max(rates) == pytest.approx(SMALL["lr"], rel=0.01)
     peak = rates.index(max(rates))
     assert peak in (4, 5)
-    assert all(a < b for a, b in itertools.pairwise(rates[: peak + 1])) and all(a > b for a, b in itertools.pairwise(rates[peak:]))
+    assert all(a < b for a, b in itertools.pairwise(rates[: peak + 1])) and all(
+        a > b for a, b in itertools.pairwise(rates[peak:])
+    )
     falls = [a - b for a, b in itertools.pairwise(rates[peak + 1 :])]
     assert max(falls) == pytest.approx(min(falls), rel=1e-6)
     assert trainer.learning_rate_factor() == 0.0
 
 
 def test_learning_rate_follows_the_nearer_limit(little, tmp_path, monkeypatch):
-    """With --max_minutes the rate decays over the minutes when these end before the epochs do, and training stops by them."""
+    """With --max_minutes the rate decays over the minutes when these end before the epochs do, and training stops by
+    them.
+    """
 
     class Clock:
         now = 1000.0
@@ -172,7 +207,7 @@ def test_learning_rate_follows_the_nearer_limit(little, tmp_path, monkeypatch):
     assert rates == pytest.approx([1 - done / 6 for done in range(6)], abs=0.02)
 
 
-# ---- when it stops ------------------------------------------------------------------------------------------------------------------
+# ---- when it stops -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -205,11 +240,18 @@ def test_patience(little, tmp_path, monkeypatch):
     """It stops after so many validations in a row without a better NELBO; a better one starts the count anew."""
     scripted(monkeypatch, [9.0, 8.0, 8.5, 7.0, 7.0, 7.5, 1.0])
     result = new_trainer(little, tmp_path, epochs=20, patience=2).fit()
-    assert result.reason == "patience" and result.state.epoch == 5 and result.state.best_nelbo == 7.0 and result.state.best_step == 6
+    assert (
+        result.reason == "patience"
+        and result.state.epoch == 5
+        and result.state.best_nelbo == 7.0
+        and result.state.best_step == 6
+    )
 
 
 def test_best_model_is_the_argmin(little, tmp_path, monkeypatch):
-    """best_model.pt holds the very weights of the validation with the lowest NELBO, its metrics name that step; last.pt holds the last ones."""
+    """best_model.pt holds the very weights of the validation with the lowest NELBO, its metrics name that step; last.pt
+    holds the last ones.
+    """
     scripted(monkeypatch, [9.0, 8.0, 6.0, 7.0, 6.5, 6.0])
     seen = {}
     trainer = new_trainer(
@@ -245,7 +287,9 @@ def test_validation_does_not_disturb_training(little, tmp_path):
 
 
 def test_nan_stops_and_names_the_way_out(little, tmp_path):
-    """A weight that turns NaN stops training with the step, the learning rate and the last good checkpoint, and nothing NaN is saved."""
+    """A weight that turns NaN stops training with the step, the learning rate and the last good checkpoint, and nothing
+    NaN is saved.
+    """
 
     def poison(step):
         if step == 3:
@@ -286,11 +330,13 @@ def test_without_a_main_thread_signals_are_left_alone(little, tmp_path):
     assert result == ["max_steps"]
 
 
-# ---- what it leaves -----------------------------------------------------------------------------------------------------------------
+# ---- what it leaves ------------------------------------------------------------------------------------------------
 
 
 def test_run_directory_holds_everything(trained):
-    """Exactly the promised files; both checkpoints re-read with weights_only and match their checksum; the config rebuilds the same settings."""
+    """Exactly the promised files; both checkpoints re-read with weights_only and match their checksum; the config
+    rebuilds the same settings.
+    """
     names = {path.name for path in trained.iterdir()}
     assert names == {"best_model.pt", "last.pt", "config.yaml", "metrics.jsonl", "training_results.json", "curves.png"}
     for path in trained.glob("*.pt"):
@@ -322,18 +368,36 @@ def test_unsafe_model_names_make_safe_folders(tmp_path):
 
 
 def test_metrics_records(little, tmp_path):
-    """metrics.jsonl has a line per logging step with loss, terms, rate and speed, and one per validation; every number is finite."""
+    """metrics.jsonl has a line per logging step with loss, terms, rate and speed, and one per validation; every number
+    is finite.
+    """
     trainer = new_trainer(little, tmp_path, batch_size=8, epochs=2, logging_steps=2)
     trainer.fit()
     records = read_records(trainer.run.path)
     train = [record for record in records if record["kind"] == "train"]
     valid = [record for record in records if record["kind"] == "validation"]
     assert [record["step"] for record in train] == [2, 4, 6, 8] and [record["step"] for record in valid] == [0, 4, 8]
-    assert {"loss", "grad_norm", "lr", "nelbo", "reveal", "stay", "length", "cross_entropy", "tokens_per_second", "seconds", "epoch"} <= set(train[0])
-    assert {"valid_nelbo", "valid_reveal", "valid_stay", "valid_length", "valid_nelbo_per_word", "epoch"} <= set(valid[0])
+    assert {
+        "loss",
+        "grad_norm",
+        "lr",
+        "nelbo",
+        "reveal",
+        "stay",
+        "length",
+        "cross_entropy",
+        "tokens_per_second",
+        "seconds",
+        "epoch",
+    } <= set(train[0])
+    assert {"valid_nelbo", "valid_reveal", "valid_stay", "valid_length", "valid_nelbo_per_word", "epoch"} <= set(
+        valid[0]
+    )
     assert all(math.isfinite(value) for record in records for value in record.values() if not isinstance(value, str))
     for record in valid:
-        assert record["valid_nelbo"] == pytest.approx(record["valid_reveal"] + record["valid_stay"] + record["valid_length"])
+        assert record["valid_nelbo"] == pytest.approx(
+            record["valid_reveal"] + record["valid_stay"] + record["valid_length"]
+        )
     assert [record["epoch"] for record in valid] == [0, 1, 2]
 
 
@@ -355,8 +419,13 @@ def test_demonstrations_come_when_asked(little, tmp_path):
 
 
 def test_results_and_output_of_the_script(little, tmp_path):
-    """The script tells the data, what was left out, two examples, a demonstration at three noise levels, validation, test, folder, next command."""
-    result = run("run_conditional_training", *small_flags(little, output_dir=tmp_path / "out", epochs=1, max_target_length=28, demonstration_steps=1))
+    """The script tells the data, what was left out, two examples, a demonstration at three noise levels, validation,
+    test, folder, next command.
+    """
+    result = run(
+        "run_conditional_training",
+        *small_flags(little, output_dir=tmp_path / "out", epochs=1, max_target_length=28, demonstration_steps=1),
+    )
     assert result.code == 0
     for words in (
         "examples",
@@ -370,7 +439,12 @@ def test_results_and_output_of_the_script(little, tmp_path):
     ):
         assert words in result.out, words
     folder = next((tmp_path / "out").iterdir())
-    for words in ("epoch 1.00, step", "Test NELBO", str(folder), f"python evaluate_trained_model.py --checkpoint {folder / 'best_model.pt'}"):
+    for words in (
+        "epoch 1.00, step",
+        "Test NELBO",
+        str(folder),
+        f"python evaluate_trained_model.py --checkpoint {folder / 'best_model.pt'}",
+    ):
         assert words in result.out, words
     assert "tokens/s" in result.err and "error" not in result.err
 
@@ -394,7 +468,9 @@ def test_weight_decay_spares_biases_and_norms(little, tmp_path):
 
 @pytest.mark.parametrize("limit", (0.01, 0.0))
 def test_gradients_are_clipped(little, tmp_path, limit):
-    """--max_grad_norm bounds what reaches the optimizer, as clipping before a plain AdamW does; 0 turns clipping off."""
+    """--max_grad_norm bounds what reaches the optimizer, as clipping before a plain AdamW does; 0 turns clipping
+    off.
+    """
     trainer = new_trainer(little, tmp_path, max_grad_norm=limit, max_steps=1)
     take, norms = trainer.optimizer.step, []
 
@@ -417,7 +493,9 @@ def test_gradients_are_clipped(little, tmp_path, limit):
 
 
 def test_last_epochs_are_kept(little, tmp_path):
-    """--keep_checkpoints N leaves epoch_<n>.pt of the last N epochs, each with the weights of its epoch's end, and none by default."""
+    """--keep_checkpoints N leaves epoch_<n>.pt of the last N epochs, each with the weights of its epoch's end, and none
+    by default.
+    """
     seen = {}
     trainer = new_trainer(
         little,
@@ -427,7 +505,12 @@ def test_last_epochs_are_kept(little, tmp_path):
         keep_checkpoints=2,
     )
     trainer.fit()
-    assert {path.name for path in trainer.run.path.glob("*.pt")} == {"best_model.pt", "last.pt", "epoch_3.pt", "epoch_4.pt"}
+    assert {path.name for path in trainer.run.path.glob("*.pt")} == {
+        "best_model.pt",
+        "last.pt",
+        "epoch_3.pt",
+        "epoch_4.pt",
+    }
     for epoch in (3, 4):
         kept = load_checkpoint(trainer.run.epoch(epoch)).denoiser.state_dict()
         assert all(torch.equal(value, seen[2 * epoch][name]) for name, value in kept.items())
@@ -459,13 +542,17 @@ def test_too_little_memory_is_told_in_one_line():
 
 
 def test_advice_when_memory_is_short():
-    """The advised settings see as many examples per step, or one more for an odd batch; at batch size 1 it does not advise what is there already."""
+    """The advised settings see as many examples per step, or one more for an odd batch; at batch size 1 it does not
+    advise what is there already.
+    """
     for batch, accumulation in ((64, 1), (7, 3), (2, 4)):
         text = memory_advice(torch.device("cuda"), batch, accumulation)
         size, steps = (int(text.split(f"--{name} ")[1].split()[0]) for name in ("batch_size", "accumulation_steps"))
         assert size < batch and size * steps - batch * accumulation in (0, accumulation * (batch % 2))
     assert "--tokens_per_batch 2048 --accumulation_steps 4" in memory_advice(torch.device("cuda"), 64, 2, 4096)
-    assert "--max_length" in memory_advice(torch.device("cpu"), 1, 1) and "--batch_size" not in memory_advice(torch.device("cpu"), 1, 1)
+    assert "--max_length" in memory_advice(torch.device("cpu"), 1, 1) and "--batch_size" not in memory_advice(
+        torch.device("cpu"), 1, 1
+    )
 
 
 def test_tensorboard(little, tmp_path):
@@ -480,10 +567,14 @@ def test_tensorboard(little, tmp_path):
 
 
 def test_numbers_that_stay_on_the_device(little, tmp_path):
-    """As on a GPU, nothing is read until a line is due: the same metrics; a NaN is found before anything is saved and its own step is named."""
+    """As on a GPU, nothing is read until a line is due: the same metrics; a NaN is found before anything is saved and
+    its own step is named.
+    """
     records = []
     for name in ("at once", "later"):
-        trainer = new_trainer(little, tmp_path / name, reporter := Recorder(), batch_size=8, epochs=2, logging_steps=3, dropout=0.0)
+        trainer = new_trainer(
+            little, tmp_path / name, reporter := Recorder(), batch_size=8, epochs=2, logging_steps=3, dropout=0.0
+        )
         if name == "later":
             leave_unread(trainer)
         trainer.fit()

@@ -17,7 +17,9 @@ def test_count_tokens():
 
 
 def test_by_hand():
-    """Counts 7, 1, 0 worked out on paper: f = 1, 1/3, 0; m = (7 + 1/3) / 8 = 11/12; gaps -1/12, 7/12, 11/12; divided by 11/12."""
+    """Counts 7, 1, 0 worked out on paper: f = 1, 1/3, 0; m = (7 + 1/3) / 8 = 11/12; gaps -1/12, 7/12, 11/12; divided by
+    11/12.
+    """
     h = informativeness(torch.tensor([7, 1, 0]))
     torch.testing.assert_close(h, torch.tensor([-1 / 11, 7 / 11, 1.0], dtype=torch.float64))
 
@@ -30,7 +32,9 @@ def test_by_hand_with_specials():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_properties_on_random_counts(seed):
-    """max|h| = 1, the mean of h over running words is 0, rarer words never have smaller h, and unseen ids are the rarest."""
+    """max|h| = 1, the mean of h over running words is 0, rarer words never have smaller h, and unseen ids are the
+    rarest.
+    """
     counts = torch.from_numpy(np.random.default_rng(seed).zipf(1.6, 200).clip(max=10**6) - 1)
     h = informativeness(counts)
     assert h.abs().max().item() == 1.0

@@ -1,4 +1,6 @@
-"""Shared builders of the tests: a small random model on sentences of the bundled grammar, a small BERT directory as the hub gives it, refusals."""
+"""Shared builders of the tests: a small random model on sentences of the bundled grammar, a small BERT directory as the
+hub gives it, refusals.
+"""
 
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +17,14 @@ from diffusion_bert.reading import Pair
 from diffusion_bert.tasks import PROMPTS
 from diffusion_bert.tokenization import SPECIAL_TOKENS, TextTokenizer
 
-SETTINGS = {"model_name_or_path": "tiny", "vocab_size": 600, "max_length": 64, "max_target_length": 24, "word_freq_lambda": 0.2, "dropout": 0.0}
+SETTINGS = {
+    "model_name_or_path": "tiny",
+    "vocab_size": 600,
+    "max_length": 64,
+    "max_target_length": 24,
+    "word_freq_lambda": 0.2,
+    "dropout": 0.0,
+}
 
 
 @lru_cache
@@ -51,10 +60,14 @@ def tiny_model(attention: str = "isolated") -> DiffusionModel:
     return new_model(attention=attention)
 
 
-BERT_WORDS = "how what is the a cook learn to ing ##ing ##s ##ed play ask ? . , ! [ ] mask sep k i can in un ##affable q"
+BERT_WORDS = (
+    "how what is the a cook learn to ing ##ing ##s ##ed play ask ? . , ! [ ] mask sep k i can in un ##affable q"
+)
 
 
-def save_bert(folder: Path, kind: str = "BertForMaskedLM", vocab_size: int | None = None, lowercase: bool = True) -> transformers.PreTrainedModel:
+def save_bert(
+    folder: Path, kind: str = "BertForMaskedLM", vocab_size: int | None = None, lowercase: bool = True
+) -> transformers.PreTrainedModel:
     """Write a random BERT of width 32 with its tokenizer to ``folder``, the way transformers does, and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     tokens = [*SPECIAL_TOKENS, "[unused0]", *BERT_WORDS.split()]

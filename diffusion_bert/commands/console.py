@@ -21,8 +21,8 @@ DEMONSTRATION_LEVELS = (0.3, 0.6, 0.9)
 class ConsoleReporter(Reporter):
     """A progress bar, a line per validation, and now and then a sentence noised and denoised.
 
-    On known GPUs the bar also shows the MFU: operations of the model (flops.py) since the start, validations included in the time, as a share of
-    the peak of all ``processes`` GPUs.
+    On known GPUs the bar also shows the MFU: operations of the model (flops.py) since the start, validations included
+    in the time, as a share of the peak of all ``processes`` GPUs.
     """
 
     def __init__(self, model: DiffusionModel, valid: list[Pair], processes: int = 1):
@@ -47,10 +47,15 @@ class ConsoleReporter(Reporter):
         self.bar.update()
 
     def validation(self, record: dict, improved: bool) -> None:
-        tasks = [f"{task} {record[name]:.4f}" for task in self.model.skills.tasks if (name := f"valid_nelbo_{task}") in record]
+        tasks = [
+            f"{task} {record[name]:.4f}"
+            for task in self.model.skills.tasks
+            if (name := f"valid_nelbo_{task}") in record
+        ]
         self.bar.write(
-            f"epoch {record['epoch']:.2f}, step {record['step']:,}: validation NELBO {record['valid_nelbo']:.4f} nats per word piece "
-            f"({record['valid_nelbo_per_word']:.3f} per word, cross-entropy {record['valid_cross_entropy']:.3f}){', best so far' if improved else ''}"
+            f"epoch {record['epoch']:.2f}, step {record['step']:,}: validation NELBO {record['valid_nelbo']:.4f} nats"
+            f" per word piece ({record['valid_nelbo_per_word']:.3f} per word, cross-entropy"
+            f" {record['valid_cross_entropy']:.3f}){', best so far' if improved else ''}"
             + (f"\n  {', '.join(tasks)}" if tasks else "")
         )
 
@@ -71,7 +76,10 @@ def demonstrate(model: DiffusionModel, pair: Pair, task: str | None = None) -> l
     tokenizer = model.tokenizer
     ids = torch.tensor([tokenizer.encode(pair.target)], dtype=torch.long, device=model.device)
     source = tokenizer.encode(pair.source or "")
-    if not 0 < ids.shape[1] <= model.denoiser.max_target_length or ids.shape[1] + len(source) + 16 > model.config.data.max_length:
+    if (
+        not 0 < ids.shape[1] <= model.denoiser.max_target_length
+        or ids.shape[1] + len(source) + 16 > model.config.data.max_length
+    ):
         return []
     was_training = model.denoiser.training
     model.denoiser.eval()
@@ -83,6 +91,9 @@ def demonstrate(model: DiffusionModel, pair: Pair, task: str | None = None) -> l
         x_t = model.diffusion.q_sample(ids, tau.to(model.device), everywhere, noise)[0].tolist()
         canvas = Canvas(NO_SOURCE if pair.source is None else generator.skill_of(pair), source, x_t, float(tau))
         output = decode(model, [canvas], SamplingConfig(temperature=0.0, num_steps=8), generator.collator)[0]
-        lines += [f"  {level:.0%} noise {tokenizer.with_blanks(x_t)}", f"         -> {generator.sentence(output.ids, pair.source or '')}"]
+        lines += [
+            f"  {level:.0%} noise {tokenizer.with_blanks(x_t)}",
+            f"         -> {generator.sentence(output.ids, pair.source or '')}",
+        ]
     model.denoiser.train(was_training)
     return [*lines, f"  target    {pair.target}"]

@@ -44,9 +44,17 @@ CUSTOM = (
 # settings that say how long and where, not what: a child starts from the defaults instead of the parent's limits
 NOT_INHERITED = ("epochs", "max_steps", "max_minutes", "patience", "dry_run", "lr_factor", "teacher")
 DATA_SOURCE = (
-    "data_dir", "train_file", "valid_file", "test_file", "max_samples", "dataset_name", "dataset_config", "source_column", "target_column",
+    "data_dir",
+    "train_file",
+    "valid_file",
+    "test_file",
+    "max_samples",
+    "dataset_name",
+    "dataset_config",
+    "source_column",
+    "target_column",
     "symmetric",
-)  # fmt: skip
+)
 # architecture, vocabulary and the size of the length head
 BELONGS_TO_WEIGHTS = (*(f.name for f in dataclasses.fields(ModelConfig)), "max_target_length")
 AUTO_PAIRS = 500
@@ -56,14 +64,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, choose parent and settings, train."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     # the length head fixes max_target_length
-    parser = training_parser("Train on from a checkpoint, as a new run.", PRESETS, leave_out=("max_target_length",), with_model=False)
+    parser = training_parser(
+        "Train on from a checkpoint, as a new run.", PRESETS, leave_out=("max_target_length",), with_model=False
+    )
     start = parser.add_argument_group("what to start from")
-    start.add_argument("--checkpoint", metavar="FILE", help="checkpoint to train on from (default: the newest best_model.pt below --output_dir)")
+    start.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="checkpoint to train on from (default: the newest best_model.pt below --output_dir)",
+    )
     start.add_argument("--model_dir", metavar="DIR", help="run directory to train on from, or to resume")
     start.add_argument(
-        "--auto", action="store_true", help="never ask: choose the preset by the run's evaluation (Good, Fair or Poor), evaluating first if need be"
+        "--auto",
+        action="store_true",
+        help="never ask: choose the preset by the run's evaluation (Good, Fair or Poor), evaluating first if need be",
     )
-    start.add_argument("--resume", action="store_true", help="go on with an interrupted run where it stopped, in its own directory")
+    start.add_argument(
+        "--resume", action="store_true", help="go on with an interrupted run where it stopped, in its own directory"
+    )
     given = parser.parse(arguments)
     checkpoint, model_dir = given.pop("checkpoint", None), given.pop("model_dir", None)
     auto, resume = given.pop("auto", False), given.pop("resume", False)
@@ -89,13 +107,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _resume(checkpoint: str | None, model_dir: str | None, given: dict) -> int:
     extra = sorted(set(given) - {"device", "output_dir"})
     if extra:
-        raise UserError(f"--resume goes on with the run's own settings: drop --{extra[0]}, or train on in a new run without --resume")
+        raise UserError(
+            f"--resume goes on with the run's own settings: drop --{extra[0]}, or train on in a new run without"
+            " --resume"
+        )
     if model_dir:
         last = Path(model_dir) / "last.pt"
         if not last.is_file():
             raise UserError(f"{model_dir} holds no last.pt: expected the directory of an interrupted run")
     else:
-        last = checkpoint_file(checkpoint) if checkpoint else latest_checkpoint(given.get("output_dir", "runs"), "last.pt")
+        last = (
+            checkpoint_file(checkpoint) if checkpoint else latest_checkpoint(given.get("output_dir", "runs"), "last.pt")
+        )
     from .training_run import resume_run
 
     return resume_run(last, given.get("device"))
@@ -125,8 +148,9 @@ def recorded_verdict(report: Path, parent: Path) -> str | None:
 
 
 def choose_by_verdict(parent: Path, device: str, keep: bool = True, data_dir: str | None = None) -> str:
-    """The preset for the verdict of the run's last evaluation, or of one made now; its report is kept, if wanted, beside the checkpoint, or
-    where another one is there, in a folder beside that."""
+    """The preset for the verdict of the run's last evaluation, or of one made now; its report is kept, if wanted,
+    beside the checkpoint, or where another one is there, in a folder beside that.
+    """
     folder = report_folder(parent)
     own = folder / "evaluation_auto"
     verdict = recorded_verdict(folder / "evaluation.json", parent) or recorded_verdict(own / "evaluation.json", parent)
@@ -137,7 +161,13 @@ def choose_by_verdict(parent: Path, device: str, keep: bool = True, data_dir: st
         place = str(own if (folder / "evaluation.json").exists() else folder)
         with contextlib.nullcontext(place) if keep else tempfile.TemporaryDirectory() as where:
             result = evaluate_checkpoint(
-                parent, split="valid", max_samples=AUTO_PAIRS, device=device, output_dir=where, quiet=True, data_dir=data_dir
+                parent,
+                split="valid",
+                max_samples=AUTO_PAIRS,
+                device=device,
+                output_dir=where,
+                quiet=True,
+                data_dir=data_dir,
             )
         score = result.score
         if score is None:
@@ -154,7 +184,11 @@ def restart_command(settings: dict) -> str:
     """The command that trains on the same data from scratch, one built-in size up."""
     larger = {"tiny": "mini", "mini": "small"}.get(settings["model_name_or_path"], settings["model_name_or_path"])
     parts = ["python run_conditional_training.py", f"--task_name {settings['task_name']}"]
-    parts += [f"--{name} {shlex.quote(str(settings[name]))}" for name in DATA_SOURCE if name != "max_samples" and settings.get(name)]
+    parts += [
+        f"--{name} {shlex.quote(str(settings[name]))}"
+        for name in DATA_SOURCE
+        if name != "max_samples" and settings.get(name)
+    ]
     return " ".join([*parts, f"--model_name_or_path {shlex.quote(larger)}", "--epochs 10"])
 
 
@@ -177,8 +211,9 @@ def inherited(parent: Path) -> dict:
 
 
 def task_for(data: dict, parents: str) -> str:
-    """The task of data that came without a name: the parent's, so that its prompts and skills stay; of several all, where the folder holds them,
-    else the first with pairs."""
+    """The task of data that came without a name: the parent's, so that its prompts and skills stay; of several all,
+    where the folder holds them, else the first with pairs.
+    """
     names = task_names(parents)
     folder = data.get("data_dir")
     if names == ["sample"]:
@@ -189,12 +224,17 @@ def task_for(data: dict, parents: str) -> str:
 
 
 def child_config(parent: Path, given: dict) -> RunConfig:
-    """Parent's settings < preset < flags; other data replaces the parent's data altogether. What belongs to the weights stays."""
+    """Parent's settings < preset < flags; other data replaces the parent's data altogether. What belongs to the weights
+    stays.
+    """
     base = inherited(parent)
     if preset := given.get("preset"):
         fixed = [name for name in load_preset(preset) if name in BELONGS_TO_WEIGHTS]
         if fixed:
-            raise UserError(f"preset {preset} sets {fixed[0]}, which belongs to the checkpoint: use a preset for continuing ({', '.join(PRESETS)})")
+            raise UserError(
+                f"preset {preset} sets {fixed[0]}, which belongs to the checkpoint: use a preset for continuing"
+                f" ({', '.join(PRESETS)})"
+            )
     own_lr = "lr" in given and "lr_factor" not in given
     named = "task_name" in given or "task_name" in (load_preset(preset) if preset else {})
     changes = settings_of(given)

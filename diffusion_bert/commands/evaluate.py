@@ -21,30 +21,55 @@ PARTS = ("reconstruction", "generation", "nelbo")  # as in evaluation.py, which 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and evaluate."""
-    parser = Parser("Evaluate a checkpoint: reconstruction, conditional generation beside its floors, NELBO terms, score.")
+    parser = Parser(
+        "Evaluate a checkpoint: reconstruction, conditional generation beside its floors, NELBO terms, score."
+    )
     what = parser.add_argument_group("what to evaluate")
     what.add_argument(
-        "--checkpoint", metavar="FILE", help="checkpoint file (default: the newest best_model.pt below runs/, else one that came with the program)"
+        "--checkpoint",
+        metavar="FILE",
+        help="checkpoint file (default: the newest best_model.pt below runs/, else one that came with the program)",
     )
     what.add_argument("--task_name", metavar="NAME", help="which task of a checkpoint of several (default: its first)")
     what.add_argument("--split", metavar="valid|test", help="which split of the checkpoint's data (default: test)")
     what.add_argument(
         "--data_dir",
         metavar="DIR",
-        help="where the checkpoint's data lies now: a folder as training took it (of several tasks: with one for each, or that of the task alone)",
+        help=(
+            "where the checkpoint's data lies now: a folder as training took it (of several tasks: with one for each,"
+            " or that of the task alone)"
+        ),
     )
     what.add_argument("--test_file", metavar="FILE", help="evaluate on this file instead (.jsonl, .csv, .tsv or .txt)")
-    what.add_argument("--examples", metavar="FILE", help="sentences for the reconstruction part, one per line, instead of held-out targets")
-    what.add_argument("--max_samples", type=_count, metavar="N", help="evaluate a random sample of this many rows (default: all)")
-    what.add_argument("--mbr", type=_count, metavar="N", help="also choose the best of N samples by minimum Bayes risk (default: off)")
     what.add_argument(
-        "--parts", type=_parts, metavar="NAMES", help=f"some of {','.join(PARTS)}, with commas (default: all; the score needs the first two)"
+        "--examples",
+        metavar="FILE",
+        help="sentences for the reconstruction part, one per line, instead of held-out targets",
     )
-    what.add_argument("--bertscore", metavar="MODEL", help="add BERTScore by this model, a directory or hub id (microsoft/deberta-xlarge-mnli)")
+    what.add_argument(
+        "--max_samples", type=_count, metavar="N", help="evaluate a random sample of this many rows (default: all)"
+    )
+    what.add_argument(
+        "--mbr", type=_count, metavar="N", help="also choose the best of N samples by minimum Bayes risk (default: off)"
+    )
+    what.add_argument(
+        "--parts",
+        type=_parts,
+        metavar="NAMES",
+        help=f"some of {','.join(PARTS)}, with commas (default: all; the score needs the first two)",
+    )
+    what.add_argument(
+        "--bertscore",
+        metavar="MODEL",
+        help="add BERTScore by this model, a directory or hub id (microsoft/deberta-xlarge-mnli)",
+    )
     what.add_argument(
         "--output_dir",
         metavar="DIR",
-        help="where the report goes (default: beside the checkpoint; of one that came with the program: runs/evaluation_NAME)",
+        help=(
+            "where the report goes (default: beside the checkpoint; of one that came with the program:"
+            " runs/evaluation_NAME)"
+        ),
     )
     parser.add_settings(SamplingConfig, leave_out=("num_samples", "best_of"))
     given = parser.parse(sys.argv[1:] if argv is None else argv)
@@ -107,12 +132,17 @@ def evaluate_checkpoint(
     notes: list[str] = []
     name = task_name or model.skills.first
     if name not in model.skills.tasks:
-        raise UserError(f"task_name is '{name}': this checkpoint knows {', '.join(model.skills.tasks)}{nearest(name, model.skills.tasks)}")
+        raise UserError(
+            f"task_name is '{name}': this checkpoint knows"
+            f" {', '.join(model.skills.tasks)}{nearest(name, model.skills.tasks)}"
+        )
     if options.style is not None:
         model.skills.number(name, options.style)  # refuses one that the model does not know
     pairs = chosen_pairs(model.config, split, data_dir, test_file, max_samples, options.seed, notes, name)
     # an anchor belongs to the task's own data, and the grammar of the sample knows no other sentences than its own
-    own_data = model.config.data.train_file or model.config.data.dataset_name or (name == "sample" and not from_grammar(pairs))
+    own_data = (
+        model.config.data.train_file or model.config.data.dataset_name or (name == "sample" and not from_grammar(pairs))
+    )
     task = "custom" if own_data else name
     sentences = [pair.target for pair in read_file(examples).pairs] if examples else None
     folder = Path(output_dir) if output_dir else report_folder(checkpoint)
@@ -150,7 +180,9 @@ def progress_bars():
 
 
 def write_report(result, checkpoint: Path, folder: Path, generator) -> list[Path]:
-    """JSON, Markdown, picture, and (if anything was generated) every text that was and how one was written; the files written."""
+    """JSON, Markdown, picture, and (if anything was generated) every text that was and how one was written; the files
+    written.
+    """
     from ..report import markdown, plot_evaluation
     from ..storage import to_plain, write_atomically
     from ..trace_image import STEPS, follow, plot_confidence
@@ -172,9 +204,18 @@ def write_report(result, checkpoint: Path, folder: Path, generator) -> list[Path
 
 
 def chosen_pairs(
-    config, split: str, data_dir: str | None, test_file: str | None, max_samples: int | None, seed: int, notes: list[str], task: str | None = None
+    config,
+    split: str,
+    data_dir: str | None,
+    test_file: str | None,
+    max_samples: int | None,
+    seed: int,
+    notes: list[str],
+    task: str | None = None,
 ):
-    """The pairs to evaluate on: a file, or a split of the checkpoint's data (of one ``task``); all rows or a seeded sample."""
+    """The pairs to evaluate on: a file, or a split of the checkpoint's data (of one ``task``); all rows or a seeded
+    sample.
+    """
     import dataclasses
 
     from ..skills import Skills
@@ -184,7 +225,9 @@ def chosen_pairs(
         return take_sample(read_pairs(test_file, config.data, notes), max_samples, seed)
     data = dataclasses.replace(config.data, max_samples=None)
     if data_dir:
-        data = dataclasses.replace(data, data_dir=data_dir, train_file=None, valid_file=None, test_file=None, dataset_name=None)
+        data = dataclasses.replace(
+            data, data_dir=data_dir, train_file=None, valid_file=None, test_file=None, dataset_name=None
+        )
     if "," in data.task_name:
         task = task or Skills.of(data.task_name).first
         alone = data_dir and not (Path(data_dir) / task).is_dir()  # the folder of this task itself
@@ -194,7 +237,9 @@ def chosen_pairs(
     except UserError as error:
         if data.data_dir or data.train_file or data.dataset_name:
             raise
-        raise UserError(f"this checkpoint does not say where its data lies ({error}): give --test_file FILE or --data_dir DIR") from None
+        raise UserError(
+            f"this checkpoint does not say where its data lies ({error}): give --test_file FILE or --data_dir DIR"
+        ) from None
     notes += splits.notes
     return take_sample(splits.valid if split == "valid" else splits.test, max_samples, seed)
 
@@ -208,7 +253,9 @@ def from_grammar(pairs) -> bool:
 
 
 def show(result, checkpoint: Path, paths: list[Path], quiet: bool, knows_data: bool) -> None:
-    """Print what matters; with ``quiet`` only the score. ``knows_data``: the checkpoint says where the data lies that it may train on."""
+    """Print what matters; with ``quiet`` only the score. ``knows_data``: the checkpoint says where the data lies that
+    it may train on.
+    """
     from ..report import CONVENTION, nelbo_lines, score_lines, table
 
     if not quiet:
@@ -218,15 +265,21 @@ def show(result, checkpoint: Path, paths: list[Path], quiet: bool, knows_data: b
         if result.reconstruction:
             print("\nReconstruction (accuracy on corrupted places, no source)")
         for percent, row in result.reconstruction.items():
-            print(f"  {percent} % corrupted: {row['accuracy']:.1f} % restored (commonest word piece: {row['floor']:.1f} %)")
+            print(
+                f"  {percent} % corrupted: {row['accuracy']:.1f} % restored (commonest word piece:"
+                f" {row['floor']:.1f} %)"
+            )
             for example in row["examples"][:1]:
                 print(f"      {example['corrupted']}\n   -> {example['restored']}")
         if result.rows:
-            print(f"\nConditional generation\n{table(result.rows, ('bleu', 'rouge_l', 'bertscore', 'ibleu'))}\n{CONVENTION}")
+            print(
+                "\nConditional"
+                f" generation\n{table(result.rows, ('bleu', 'rouge_l', 'bertscore', 'ibleu'))}\n{CONVENTION}"
+            )
             if "two_frames" in result.rows["one sample"]:
                 print(
-                    f"valid %: paraphrases by the grammar; {result.rows['one sample']['two_frames']:.1f} % of the sources "
-                    "get two different frames in three samples"
+                    f"valid %: paraphrases by the grammar; {result.rows['one sample']['two_frames']:.1f} % of the"
+                    " sources get two different frames in three samples"
                 )
             for example in result.examples[:3]:
                 print(f"  source     {example['source']}\n  model      {example['output']}")
@@ -244,4 +297,7 @@ def show(result, checkpoint: Path, paths: list[Path], quiet: bool, knows_data: b
 def _next_command(result, checkpoint: Path, knows_data: bool) -> str:
     if result.score is None or result.score.verdict == "Good":
         return f"python interactive_generation.py --checkpoint {shlex.quote(str(checkpoint))}"
-    return f"python continue_training.py --checkpoint {shlex.quote(str(checkpoint))} --auto{'' if knows_data else ' --data_dir DIR'}"
+    return (
+        f"python continue_training.py --checkpoint {shlex.quote(str(checkpoint))}"
+        f" --auto{'' if knows_data else ' --data_dir DIR'}"
+    )

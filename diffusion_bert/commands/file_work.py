@@ -1,4 +1,6 @@
-"""``interactive_generation.py --input_file``: answers for a file of texts, in chunks, to be continued where it was stopped."""
+"""``interactive_generation.py --input_file``: answers for a file of texts, in chunks, to be continued where it was
+stopped.
+"""
 
 from __future__ import annotations
 
@@ -36,31 +38,48 @@ class Summary:
 
 
 def work_on_file(
-    generator: DiffusionTextGenerator, command: str, input_file: str, output_file: str, made_with: dict, overwrite: bool = False
+    generator: DiffusionTextGenerator,
+    command: str,
+    input_file: str,
+    output_file: str,
+    made_with: dict,
+    overwrite: bool = False,
 ) -> Summary:
-    """Answer all rows of ``input_file`` by ``command`` and write them, in order, to ``output_file`` ("-": stdin, stdout).
+    """Answer all rows of ``input_file`` by ``command`` and write them, in order, to ``output_file`` ("-": stdin,
+    stdout).
 
-    A run that was killed continues after the last whole line. Texts are denoised in chunks that always begin at the same row numbers, with a
-    seed made of that number, so a continued output equals an uninterrupted one, byte for byte.
+    A run that was killed continues after the last whole line. Texts are denoised in chunks that always begin at the
+    same row numbers, with a seed made of that number, so a continued output equals an uninterrupted one, byte for byte.
 
     Args:
-        made_with: what else the answers depend on (the checkpoint); kept beside the output as NAME.job.json and compared before continuing.
+        made_with: what else the answers depend on (the checkpoint); kept beside the output as NAME.job.json and
+            compared before continuing.
     Raises:
-        UserError: no such command for this checkpoint, the output holds something else, or every text of the first chunk is refused.
+        UserError: no such command for this checkpoint, the output holds something else, or every text of the first
+            chunk is refused.
     """
     from tqdm import tqdm
 
     options, work = generator.options, worker(generator, command)
     kind = ".jsonl" if output_file == "-" else Path(output_file).suffix.lower()
     size = max(1, 2 * options.batch_size // (options.num_samples * options.best_of))
-    job = {"command": command, "chunk": size, **made_with, **{name: value for name, value in vars(options).items() if name != "device"}}
+    job = {
+        "command": command,
+        "chunk": size,
+        **made_with,
+        **{name: value for name, value in vars(options).items() if name != "device"},
+    }
     total = None
     if input_file != "-":
         job["input_sha256"], total = digest_and_size(Path(input_file))
         total -= Path(input_file).suffix.lower() in (".csv", ".tsv")
     with contextlib.ExitStack() as stack:
         source = sys.stdin.buffer if input_file == "-" else stack.enter_context(open(input_file, "rb"))
-        target = sys.stdout.buffer if output_file == "-" else stack.enter_context(open_output(Path(output_file), job, input_file == "-", overwrite))
+        target = (
+            sys.stdout.buffer
+            if output_file == "-"
+            else stack.enter_context(open_output(Path(output_file), job, input_file == "-", overwrite))
+        )
         bar = stack.enter_context(tqdm(total=total, desc=command, unit="text", dynamic_ncols=True, disable=None))
 
         def told(entry: int, problem: str) -> None:
@@ -82,7 +101,8 @@ def transform(
     work: Work,
     told: Callable[[int, str], None] = lambda entry, problem: None,
 ) -> Summary:
-    """Rows -> entries of ``target``, after those that are there, in chunks of ``size`` that reach the disk one after the other.
+    """Rows -> entries of ``target``, after those that are there, in chunks of ``size`` that reach the disk one after
+    the other.
 
     told: called with (0, "") for each entry, and with (number, problem) for the first bad ones.
     """
@@ -90,7 +110,10 @@ def transform(
     resumable = target.seekable() and target.readable()
     if resumable:
         summary.found = whole_lines(target)
-    first, header = 0, header_line(kind, count)  # written with the first entries: unreadable input shall leave nothing behind
+    first, header = (
+        0,
+        header_line(kind, count),
+    )  # written with the first entries: unreadable input shall leave nothing behind
     if summary.found:
         summary.found, header = summary.found - bool(header), b""
     while chunk := list(islice(rows, size)):
@@ -104,7 +127,15 @@ def transform(
                     summary.problems.append((number + 1, outputs[number - first]))
                     if len(summary.problems) <= MOST_COMPLAINTS:
                         told(*summary.problems[-1])
-            lines = [entry_line(kind, chunk[n - first].text, outputs[n - first] if isinstance(outputs[n - first], list) else [], count) for n in new]
+            lines = [
+                entry_line(
+                    kind,
+                    chunk[n - first].text,
+                    outputs[n - first] if isinstance(outputs[n - first], list) else [],
+                    count,
+                )
+                for n in new
+            ]
             target.write(header + b"".join(lines))
             header = b""
             target.flush()
@@ -120,7 +151,10 @@ def transform(
 
 def worker(generator: DiffusionTextGenerator, command: str) -> Work:
     """The work of a command on a chunk. A text that cannot be worked on costs nobody else anything."""
-    works = {name: (partial(generator.rewrite, task=task), generator.source_parts) for name, task in commands_of(generator.model.skills).items()}
+    works = {
+        name: (partial(generator.rewrite, task=task), generator.source_parts)
+        for name, task in commands_of(generator.model.skills).items()
+    }
     works |= {
         "fill": (generator.fill_masks, generator.fill_parts),
         "mask": (generator.fill_masks, generator.masked_parts),
@@ -170,7 +204,9 @@ def _alone(write, text: str, seed: int) -> list[str] | str:
 
 @contextlib.contextmanager
 def open_output(path: Path, job: dict, from_stdin: bool, overwrite: bool):
-    """The output, open at its end: new, or made by the same job. Beside it lies NAME.job.json, which says what it was made with."""
+    """The output, open at its end: new, or made by the same job. Beside it lies NAME.job.json, which says what it was
+    made with.
+    """
     note = path.with_name(f"{path.name}.job.json")
     if not overwrite and path.is_file() and path.stat().st_size:
         _check_same(path, note, job, from_stdin)
@@ -191,7 +227,9 @@ def _check_same(path: Path, note: Path, job: dict, from_stdin: bool) -> None:
     try:
         before = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise UserError(f"{path} exists and nothing says how it was made ({note.name} is missing or broken); {advice}") from None
+        raise UserError(
+            f"{path} exists and nothing says how it was made ({note.name} is missing or broken); {advice}"
+        ) from None
     before = before if isinstance(before, dict) else {}
     now = json.loads(json.dumps(job))
     for name in [*now, *before]:
@@ -209,6 +247,8 @@ def _lock(file: BinaryIO, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(f"{path} is being written by another process: wait for it, or choose another --output_file") from None
+        raise UserError(
+            f"{path} is being written by another process: wait for it, or choose another --output_file"
+        ) from None
     except OSError:
         pass  # a file system without locks

@@ -21,13 +21,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser("Talk to a checkpoint: fill, para, complete, mask. Or let it work on a file of texts.")
     what = parser.add_argument_group("model")
     what.add_argument(
-        "--checkpoint", metavar="FILE", help="checkpoint file (default: the newest best_model.pt below runs/, else one that came with the program)"
+        "--checkpoint",
+        metavar="FILE",
+        help="checkpoint file (default: the newest best_model.pt below runs/, else one that came with the program)",
     )
     files = parser.add_argument_group("files")
-    files.add_argument("--input_file", metavar="FILE", help="texts to work on instead of talking: .txt, or .jsonl/.csv/.tsv with src; - is stdin")
-    files.add_argument("--output_file", metavar="FILE", help="where the answers go, in order: .jsonl, .csv or .txt (one answer each); - is stdout")
+    files.add_argument(
+        "--input_file",
+        metavar="FILE",
+        help="texts to work on instead of talking: .txt, or .jsonl/.csv/.tsv with src; - is stdin",
+    )
+    files.add_argument(
+        "--output_file",
+        metavar="FILE",
+        help="where the answers go, in order: .jsonl, .csv or .txt (one answer each); - is stdout",
+    )
     files.add_argument("--command", metavar="|".join(FILE_COMMANDS), help="what to do with each text (default: para)")
-    files.add_argument("--overwrite", action="store_true", help="begin the output anew; without it a stopped run is continued")
+    files.add_argument(
+        "--overwrite", action="store_true", help="begin the output anew; without it a stopped run is continued"
+    )
     parser.add_settings(SamplingConfig)
     parser.add_settings(DisplayConfig)
     given = parser.parse(sys.argv[1:] if argv is None else argv)
@@ -49,10 +61,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .file_work import work_on_file
 
     done = work_on_file(
-        generator, job["command"] or "para", job["input_file"], job["output_file"], {"weights_sha256": digest}, bool(job["overwrite"])
+        generator,
+        job["command"] or "para",
+        job["input_file"],
+        job["output_file"],
+        {"weights_sha256": digest},
+        bool(job["overwrite"]),
     )
-    parts = [f"{done.entries:,} entries"] + ([f"{min(done.found, done.entries):,} of them were there"] if done.found else [])
-    parts += [f"{len(done.problems):,} without an answer, the first: entry {done.problems[0][0]}"] if done.problems else []
+    parts = [f"{done.entries:,} entries"] + (
+        [f"{min(done.found, done.entries):,} of them were there"] if done.found else []
+    )
+    parts += (
+        [f"{len(done.problems):,} without an answer, the first: entry {done.problems[0][0]}"] if done.problems else []
+    )
     print(f"{job['output_file']}: {', '.join(parts)}", file=sys.stderr)
     return 0
 
@@ -60,15 +81,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check_job(job: dict, given: dict) -> None:
     """Refuse flags of file work that do not fit; an output of one answer each asks for one."""
     if job["command"] is not None and job["command"] not in FILE_COMMANDS:
-        raise UserError(f"--command is '{job['command']}': expected one of {', '.join(FILE_COMMANDS)}{nearest(job['command'], FILE_COMMANDS)}")
+        raise UserError(
+            f"--command is '{job['command']}': expected one of"
+            f" {', '.join(FILE_COMMANDS)}{nearest(job['command'], FILE_COMMANDS)}"
+        )
     if job["input_file"] is None:
         for name in ("output_file", "command", "overwrite"):
             if job[name] is not None:
                 raise UserError(f"--{name} without --input_file: say which texts are meant (- for stdin)")
         return
     check_paths(job["input_file"], job["output_file"])
-    if job["output_file"] != "-" and Path(job["output_file"]).suffix.lower() == ".txt" and given.setdefault("num_samples", 1) > 1:
-        raise UserError(f"--num_samples {given['num_samples']} with a .txt output, which holds one answer each: take .jsonl or .csv")
+    if (
+        job["output_file"] != "-"
+        and Path(job["output_file"]).suffix.lower() == ".txt"
+        and given.setdefault("num_samples", 1) > 1
+    ):
+        raise UserError(
+            f"--num_samples {given['num_samples']} with a .txt output, which holds one answer each: take .jsonl or .csv"
+        )
 
 
 def _load(path: Path):
@@ -83,7 +113,10 @@ def first_line(path: Path, model, named: bool) -> str:
     """Which checkpoint speaks, and what is to be known of it."""
     note = model.config.data.license_note
     licence = f"; {' '.join(note.split())}" if note else ""
-    return f"{'' if named else origin(path)}{path} ({', '.join(model.skills.tasks)}, {model.parameter_count / 1e6:.1f}M parameters{licence})"
+    return (
+        f"{'' if named else origin(path)}{path} ({', '.join(model.skills.tasks)}, {model.parameter_count / 1e6:.1f}M"
+        f" parameters{licence})"
+    )
 
 
 def _talk(generator, display: DisplayConfig) -> int:
@@ -107,7 +140,11 @@ def _talk(generator, display: DisplayConfig) -> int:
         with contextlib.suppress(ImportError):  # not on Windows
             import readline  # line editing and history for input()
 
-            readline.set_completer(lambda text, number: (repl.completions(text, readline.get_line_buffer()) + [None] * (number + 1))[number])
+            readline.set_completer(
+                lambda text, number: (repl.completions(text, readline.get_line_buffer()) + [None] * (number + 1))[
+                    number
+                ]
+            )
             readline.parse_and_bind("bind ^I rl_complete" if "libedit" in (readline.__doc__ or "") else "tab: complete")
     repl.run(read)
     return 0

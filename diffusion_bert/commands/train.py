@@ -18,9 +18,21 @@ MENU = (
     ("Custom", "asks for the main settings, with defaults shown"),
 )
 CUSTOM = (
-    "task_name", "data_dir", "train_file", "model_name_or_path", "max_samples", "num_steps", "word_freq_lambda",
-    "epochs", "max_minutes", "batch_size", "lr", "seed", "device", "output_dir",
-)  # fmt: skip
+    "task_name",
+    "data_dir",
+    "train_file",
+    "model_name_or_path",
+    "max_samples",
+    "num_steps",
+    "word_freq_lambda",
+    "epochs",
+    "max_minutes",
+    "batch_size",
+    "lr",
+    "seed",
+    "device",
+    "output_dir",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +59,9 @@ def ask_for_settings() -> dict:
         return given
     settings = load_preset(PRESETS[choice])
     if settings.get("task_name", "sample") != "sample":
-        print(f"The data of task {settings['task_name']}: a folder with train.jsonl and valid.jsonl, or none to download it from the hub.")
+        print(
+            f"The data of task {settings['task_name']}: a folder with train.jsonl and valid.jsonl, or none to download"
+            " it from the hub."
+        )
         settings |= ask_settings(["data_dir"], settings)
     return settings

@@ -65,7 +65,8 @@ def train_run(config: RunConfig, parent: Path | None = None, keep: bool = True) 
         _announce(model, splits, train)
         if guide is not None:
             print(
-                f"Teacher {config.training.teacher}, {teacher.parameter_count / 1e6:.1f}M parameters, {guide.weight:.0%} of the loss at masked places"
+                f"Teacher {config.training.teacher}, {teacher.parameter_count / 1e6:.1f}M parameters,"
+                f" {guide.weight:.0%} of the loss at masked places"
             )
         print(f"Batch   {effective_batch(trainer)}")
         if keep:
@@ -95,7 +96,13 @@ def effective_batch(trainer: Trainer) -> str:
     limit = trainer.config.data.tokens_per_batch
     unit, size = ("examples", size) if limit is None else ("places", limit)
     parts = f"{size:,} x {group} = " if group > 1 else ""
-    made_of = f", {group} batches dealt out to {processes} processes" if processes > 1 else ", accumulated" if group > 1 else ""
+    made_of = (
+        f", {group} batches dealt out to {processes} processes"
+        if processes > 1
+        else ", accumulated"
+        if group > 1
+        else ""
+    )
     return f"{parts}{'' if limit is None else 'at most '}{size * group:,} {unit} per optimizer step{made_of}"
 
 
@@ -105,7 +112,10 @@ def resume_run(last: Path, device: str | None) -> int:
     training = training_part(payload, last)
     # without its results the run was killed between its last step and its end: they are made now
     if training["state"].get("finished") and (last.parent / "training_results.json").is_file():
-        raise UserError(f"the run in {last.parent} is complete: use --auto, --preset quality_boost or --epochs N to train on from it")
+        raise UserError(
+            f"the run in {last.parent} is complete: use --auto, --preset quality_boost or --epochs N to train on"
+            " from it"
+        )
     model = restore(payload, str(last))
     if device is not None:
         model.config.training.device = device
@@ -124,7 +134,9 @@ def resume_run(last: Path, device: str | None) -> int:
 
 
 def vocabulary_texts(pairs: Sequence[Pair]) -> Iterator[str]:
-    """The texts a built-in size learns its vocabulary from: those of at most ``VOCABULARY_PAIRS`` pairs, evenly spread."""
+    """The texts a built-in size learns its vocabulary from: those of at most ``VOCABULARY_PAIRS`` pairs, evenly
+    spread.
+    """
     few = pairs if len(pairs) <= VOCABULARY_PAIRS else take(pairs, spread_choice(len(pairs), VOCABULARY_PAIRS))
     return (text for pair in few for text in pair if text)
 
@@ -139,7 +151,10 @@ def prepare(model: DiffusionModel, splits: Splits, fit: bool) -> tuple[EncodedPa
         for task, part in zip(skills.tasks, data.parts):
             if not len(part):
                 of_task = f" of task {task}" if len(data.parts) > 1 else ""
-                raise UserError(f"no {name} example{of_task} fits ({'; '.join(part.notes)}): raise --max_length or --max_target_length")
+                raise UserError(
+                    f"no {name} example{of_task} fits ({'; '.join(part.notes)}): raise --max_length or"
+                    " --max_target_length"
+                )
     model.knows_pairs = bool(train.has_source.any()) or (model.knows_pairs and not fit)
     if fit:
         fit_schedule(model, train.target_blocks())
@@ -152,15 +167,21 @@ def prepare(model: DiffusionModel, splits: Splits, fit: bool) -> tuple[EncodedPa
     for array in (*arrays, train.pair_skills, valid.pair_skills):
         if array is not None:
             digest.update(np.ascontiguousarray(array))
-    batches, tasks = fixed_batches(valid, collator, limit=VALIDATION_EXAMPLES), batch_tasks(valid, limit=VALIDATION_EXAMPLES)
+    batches, tasks = (
+        fixed_batches(valid, collator, limit=VALIDATION_EXAMPLES),
+        batch_tasks(valid, limit=VALIDATION_EXAMPLES),
+    )
     return train, TrainingData(train, batches, words, collator, digest.hexdigest(), list(skills.tasks), tasks)
 
 
 def skills_of_child(parent: Skills, config: RunConfig, styles: dict[str, list[str]]) -> Skills:
-    """The prompts of a model that is trained on: those of its new tasks, with the styles in the data and those it already knew."""
+    """The prompts of a model that is trained on: those of its new tasks, with the styles in the data and those it
+    already knew.
+    """
     known = parent.all_styles()
     both = {
-        task: [*known.get(task, []), *(style for style in styles.get(task, []) if style not in known.get(task, []))] for task in {*known, *styles}
+        task: [*known.get(task, []), *(style for style in styles.get(task, []) if style not in known.get(task, []))]
+        for task in {*known, *styles}
     }
     return Skills.of(config.data.task_name, both)
 
@@ -180,7 +201,10 @@ def finish(trainer: Trainer, splits: Splits, keep: bool = True) -> int:
     if result.reason == "interrupted":
         print(f"\nInterrupted at step {result.state.step:,}")
         if keep:
-            print(f"Saved {run.last}\nGo on with:  python continue_training.py --resume --model_dir {shlex.quote(str(run.path))}")
+            print(
+                f"Saved {run.last}\nGo on with:  python continue_training.py --resume --model_dir"
+                f" {shlex.quote(str(run.path))}"
+            )
         return 128 + int(result.signal)
     best = load_checkpoint(run.best).to(trainer.device)
     test = encode_tasks(splits.test, best.tokenizer, config.data, best.skills)
@@ -190,19 +214,30 @@ def finish(trainer: Trainer, splits: Splits, keep: bool = True) -> int:
     if len(test):
         batches = fixed_batches(test, trainer.data.collator, limit=2048)
         terms, by_task = nelbo_of_tasks(best, batches, batch_tasks(test, limit=2048), best.skills.tasks, trainer.device)
-        values = {f"test_{name}": value for name, value in terms.per_token().items()} | {f"test_nelbo_{task}": by_task[task] for task in by_task}
+        values = {f"test_{name}": value for name, value in terms.per_token().items()} | {
+            f"test_nelbo_{task}": by_task[task] for task in by_task
+        }
     summary = {
-        "stopped_by": result.reason, "steps": result.state.step, "epochs": trainer.epochs_done(), "seconds": result.state.seconds,
-        "best_step": result.state.best_step, "best_valid_nelbo": result.state.best_nelbo, **values,
-        "parent": best.parent, "checkpoint": str(run.best),
-    }  # fmt: skip
+        "stopped_by": result.reason,
+        "steps": result.state.step,
+        "epochs": trainer.epochs_done(),
+        "seconds": result.state.seconds,
+        "best_step": result.state.best_step,
+        "best_valid_nelbo": result.state.best_nelbo,
+        **values,
+        "parent": best.parent,
+        "checkpoint": str(run.best),
+    }
     run.write_json("training_results.json", summary)
-    print(f"\nTrained {result.state.step:,} steps in {result.state.seconds / 60:.1f} minutes (stopped by {result.reason})")
+    print(
+        f"\nTrained {result.state.step:,} steps in {result.state.seconds / 60:.1f} minutes (stopped by {result.reason})"
+    )
     print(f"Best validation NELBO {result.state.best_nelbo:.4f} nats per word piece at step {result.state.best_step:,}")
     if values:
         print(
-            f"Test NELBO {values['test_nelbo']:.4f} = reveal {values['test_reveal']:.4f} + stay {values['test_stay']:.4f} "
-            f"+ length {values['test_length']:.4f}" + "".join(f"; {task} {value:.4f}" for task, value in by_task.items())
+            f"Test NELBO {values['test_nelbo']:.4f} = reveal {values['test_reveal']:.4f} + stay"
+            f" {values['test_stay']:.4f} + length {values['test_length']:.4f}"
+            + "".join(f"; {task} {value:.4f}" for task, value in by_task.items())
         )
     if result.state.best_step == 0 or (result.state.best_step < result.state.step / 4 and result.state.step > 100):
         print("Remark: validation did not improve for most of the run; try a smaller --lr, or more data")
@@ -229,8 +264,9 @@ def _announce(model: DiffusionModel, splits: Splits, train: EncodedPairs | Encod
         unknown = sum(int((part.ids == model.tokenizer.unk_id).sum()) for part in train.parts) / max(1, words)
         print(f"Parent  {model.parent}; {100 * unknown:.2f} % of the words in this data are unknown to its vocabulary")
     print(
-        f"Model   {config.model.model_name_or_path}, {model.parameter_count / 1e6:.1f}M parameters, {model.tokenizer.vocab_size:,} word pieces, "
-        f"{config.model.attention} attention, copy head {'on' if config.model.copy_head else 'off'}, lambda {config.diffusion.word_freq_lambda:g}"
+        f"Model   {config.model.model_name_or_path}, {model.parameter_count / 1e6:.1f}M parameters,"
+        f" {model.tokenizer.vocab_size:,} word pieces, {config.model.attention} attention, copy head"
+        f" {'on' if config.model.copy_head else 'off'}, lambda {config.diffusion.word_freq_lambda:g}"
     )
 
 
@@ -243,10 +279,15 @@ def _dry_run(config: RunConfig, parent: Path | None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="diffusion_bert_dry_run_"))
     try:
         flat = config.to_flat() | {
-            "dry_run": False, "output_dir": str(folder), "max_samples": min(config.data.max_samples or DRY_RUN_EXAMPLES, DRY_RUN_EXAMPLES),
-            "max_steps": DRY_RUN_STEPS, "epochs": 1, "batch_size": min(config.training.batch_size, 16),
-            "logging_steps": 1, "demonstration_steps": DRY_RUN_STEPS,
-        }  # fmt: skip
+            "dry_run": False,
+            "output_dir": str(folder),
+            "max_samples": min(config.data.max_samples or DRY_RUN_EXAMPLES, DRY_RUN_EXAMPLES),
+            "max_steps": DRY_RUN_STEPS,
+            "epochs": 1,
+            "batch_size": min(config.training.batch_size, 16),
+            "logging_steps": 1,
+            "demonstration_steps": DRY_RUN_STEPS,
+        }
         code = train_run(RunConfig.from_flat(flat), parent, keep=False)
         if code == 0:
             print("Dry run complete: every stage works; nothing was kept.")

@@ -21,6 +21,15 @@ SAMPLERS = {
 }
 
 __all__ = [
-    "SAMPLERS", "Denoise", "Repeats", "SampleOutput", "SamplerOptions", "guide", "sample_ancestral", "sample_confidence", "sample_entropy",
-    "sample_first_hitting", "sample_remask",
-]  # fmt: skip
+    "SAMPLERS",
+    "Denoise",
+    "Repeats",
+    "SampleOutput",
+    "SamplerOptions",
+    "guide",
+    "sample_ancestral",
+    "sample_confidence",
+    "sample_entropy",
+    "sample_first_hitting",
+    "sample_remask",
+]

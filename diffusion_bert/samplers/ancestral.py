@@ -22,9 +22,10 @@ def sample_ancestral(
 ) -> SampleOutput:
     """Ancestral sampling from p(x_s | x_t): at a masked place v with probability mu'_v r(v), [MASK] with the rest.
 
-    r depends on the word, so frequency-weighted models have no common rate. It is done by thinning: a place is a candidate with probability
-    r_max = max_v r(v); only candidates draw v ~ mu' and keep it with probability r(v) / r_max, which makes mu'_v r(v) again. Rows without a
-    candidate need no call, so a fine grid costs little. The grid is tau_j = tau * j / steps, j = steps .. 1; at s = 0 all is revealed.
+    r depends on the word, so frequency-weighted models have no common rate. It is done by thinning: a place is a
+    candidate with probability r_max = max_v r(v); only candidates draw v ~ mu' and keep it with probability r(v) /
+    r_max, which makes mu'_v r(v) again. Rows without a candidate need no call, so a fine grid costs little. The grid is
+    tau_j = tau * j / steps, j = steps .. 1; at s = 0 all is revealed.
 
     Args:
         denoise: see ``common.Denoise``.

@@ -1,4 +1,5 @@
-"""What all samplers share: their options, their result, and the state of a run, so that each file is left with its one algorithm.
+"""What all samplers share: their options, their result, and the state of a run, so that each file is left with its one
+algorithm.
 
 Shapes: B rows, T places of the target canvas, N places looked at in row-major order, V vocabulary.
 """
@@ -17,8 +18,9 @@ from .words import WordOptions, draw_words, uniform_noise
 if TYPE_CHECKING:
     from .repetition import Repeats
 
-# (x_t [B, T], tau [B], rows [B]) -> log mu [N, V] at the masked places of x_t, in row-major order; the sampler may write into it.
-# ``rows`` are the places of these sequences in the batch the sampler was started with: others are not sent.
+# (x_t [B, T], tau [B], rows [B]) -> log mu [N, V] at the masked places of x_t, in row-major order; the sampler may
+# write into it. ``rows`` are the places of these sequences in the batch the sampler was started with: others are not
+# sent.
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 Callback = Callable[[int, Tensor], None]
 
@@ -42,7 +44,8 @@ class SamplerOptions(WordOptions):
 class SampleOutput:
     """x_0 [B, T]: the finished canvas. nfe [B]: calls of ``denoise`` each row took part in.
 
-    log_prob [B]: sum of log mu (before temperature) of each word at the moment it was revealed; candidates are ranked by it.
+    log_prob [B]: sum of log mu (before temperature) of each word at the moment it was revealed; candidates are ranked
+    by it.
     """
 
     x_0: Tensor
@@ -71,7 +74,9 @@ class Places:
 
 
 class Run:
-    """One run of a sampler: the canvas ``x_t`` [B, T] as it is now, the times ``tau`` [B] at which its rows started, and what is counted."""
+    """One run of a sampler: the canvas ``x_t`` [B, T] as it is now, the times ``tau`` [B] at which its rows started,
+    and what is counted.
+    """
 
     def __init__(
         self,
@@ -83,11 +88,19 @@ class Run:
         generator: torch.Generator | None,
         callback: Callback | None,
     ):
-        self.denoise, self.mask_id, self.options, self.generator, self.callback = denoise, mask_id, options, generator, callback
+        self.denoise, self.mask_id, self.options, self.generator, self.callback = (
+            denoise,
+            mask_id,
+            options,
+            generator,
+            callback,
+        )
         self.x_t = x_t.clone()
         self.tau = tau.to(torch.float64)
         self.nfe = torch.zeros(len(x_t), dtype=torch.long, device=x_t.device)
-        self.log_prob = torch.zeros(x_t.shape, dtype=torch.float64, device=x_t.device)  # of the word at each place, when it was revealed
+        self.log_prob = torch.zeros(
+            x_t.shape, dtype=torch.float64, device=x_t.device
+        )  # of the word at each place, when it was revealed
         self.steps_done = 0
 
     @property
@@ -100,7 +113,8 @@ class Run:
         return uniform_noise(size, self.generator, self.x_t.device)
 
     def look(self, wanted: Tensor, tau_t: Tensor) -> Places:
-        """Call the denoiser for the rows with a place in ``wanted`` [B, T], at times tau_t [B]; log mu of the wanted places.
+        """Call the denoiser for the rows with a place in ``wanted`` [B, T], at times tau_t [B]; log mu of the wanted
+        places.
 
         With ``repeats`` the words that may not stand there lose their mass.
         """
@@ -119,12 +133,17 @@ class Run:
     def reveal(self, places: Places, words: Tensor, chosen: Tensor, last: bool = False) -> None:
         """Write ``words`` [N] at the ``chosen`` places [N].
 
-        With ``repeats``, of equal words that may not stand together only the most probable is written: the other place stays masked until a
-        later call can see its neighbour. When this is the ``last`` call, it is drawn anew at once, without the word beside it.
+        With ``repeats``, of equal words that may not stand together only the most probable is written: the other place
+        stays masked until a later call can see its neighbour. When this is the ``last`` call, it is drawn anew at once,
+        without the word beside it.
         """
         log_prob = places.log_prob(words)
         repeats = self.options.repeats
-        allowed = chosen if repeats is None else chosen & ~repeats.clash(self.x_t, places.rows, places.columns, words, chosen, log_prob)
+        allowed = (
+            chosen
+            if repeats is None
+            else chosen & ~repeats.clash(self.x_t, places.rows, places.columns, words, chosen, log_prob)
+        )
         rows, columns = places.rows[allowed], places.columns[allowed]
         self.x_t[rows, columns] = words[allowed]
         self.log_prob[rows, columns] = log_prob[allowed].double()
@@ -154,7 +173,9 @@ class Run:
 
 
 def rank_within_rows(score: Tensor, rows: Tensor) -> Tensor:
-    """Rank of each place among those of its own row (or any other group), 0 = highest score; ties keep their order. score and rows [N]."""
+    """Rank of each place among those of its own row (or any other group), 0 = highest score; ties keep their order.
+    score and rows [N].
+    """
     order = torch.argsort(score, descending=True, stable=True)
     order = order[torch.argsort(rows[order], stable=True)]  # grouped by row, best first
     counts = torch.bincount(rows, minlength=int(rows.max()) + 1 if len(rows) else 0)

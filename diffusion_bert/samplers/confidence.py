@@ -22,10 +22,10 @@ def sample_confidence(
 ) -> SampleOutput:
     """Draw a word at every masked place, keep the most confident ones (Chang et al. 2022, arXiv 2202.04200).
 
-    After step j of S a share u(tau_s) / u(tau) of a row's places may still be masked; u is the base schedule, since the order
-    is chosen by confidence instead of by word frequency. Each step reveals at least one place, so no call is wasted; where that is more than the
-    grid asks for, the denoiser is told the time that fits what is still masked. Confidence: see :func:`confidence_of`. Arguments as in
-    ``sample_ancestral``.
+    After step j of S a share u(tau_s) / u(tau) of a row's places may still be masked; u is the base schedule, since the
+    order is chosen by confidence instead of by word frequency. Each step reveals at least one place, so no call is
+    wasted; where that is more than the grid asks for, the denoiser is told the time that fits what is still masked.
+    Confidence: see :func:`confidence_of`. Arguments as in ``sample_ancestral``.
     """
     run = Run(denoise, x_t, mask_id, tau, options, generator, callback)
     total = run.masked.sum(-1)
@@ -36,26 +36,34 @@ def sample_confidence(
         words = run.draw(places)
         masked_now = run.masked.sum(-1)
         masked_then = torch.minimum(masked_share(schedule, run.tau, step - 1, options.steps, total), masked_now - 1)
-        first = rank_within_rows(confidence_of(places, words, options), places.rows) < (masked_now - masked_then)[places.rows]
+        first = (
+            rank_within_rows(confidence_of(places, words, options), places.rows)
+            < (masked_now - masked_then)[places.rows]
+        )
         run.reveal(places, words, first, last=step == 1)
         run.tell()
     return run.output()
 
 
 def masked_share(schedule: NoiseSchedule, tau: Tensor, step: int, steps: int, total: Tensor) -> Tensor:
-    """floor(total u(tau step / steps) / u(tau)): how many of ``total`` [B] places may be masked when ``step`` steps are left, [B]."""
+    """floor(total u(tau step / steps) / u(tau)): how many of ``total`` [B] places may be masked when ``step`` steps are
+    left, [B].
+    """
     # the small number keeps whole numbers whole: 4 * sin^2(pi/4) is 1.9999999999999996
     return (total * schedule.u(tau * step / steps) / schedule.u(tau) + 1e-9).floor().long()
 
 
 def time_of(schedule: NoiseSchedule, tau: Tensor, masked: Tensor, total: Tensor) -> Tensor:
-    """The time at which the base schedule would have ``masked`` of a row's ``total`` places masked that all were at ``tau``, [B]."""
+    """The time at which the base schedule would have ``masked`` of a row's ``total`` places masked that all were at
+    ``tau``, [B].
+    """
     return schedule.tau(schedule.u(tau) * masked / total.clamp(min=1))
 
 
 def confidence_of(places: Places, words: Tensor, options: SamplerOptions) -> Tensor:
-    """The model's own log mu of the drawn word, before temperature, [N]; with ``margin`` instead mu of the likeliest word minus mu of the
-    next (Kim et al. 2025, arXiv 2502.06768), which is small wherever two words compete."""
+    """The model's own log mu of the drawn word, before temperature, [N]; with ``margin`` instead mu of the likeliest
+    word minus mu of the next (Kim et al. 2025, arXiv 2502.06768), which is small wherever two words compete.
+    """
     if not options.margin:
         return places.log_prob(words)
     best = places.log_mu.topk(2, dim=-1).values.exp()

@@ -22,15 +22,17 @@ def sample_entropy(
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> SampleOutput:
-    """Entropy-bounded unmasking (Ben-Hamu et al. 2025, arXiv 2505.24857): reveal the places of least entropy, as many as the bound allows.
+    """Entropy-bounded unmasking (Ben-Hamu et al. 2025, arXiv 2505.24857): reveal the places of least entropy, as many
+    as the bound allows.
 
     With the entropies H_1 <= H_2 <= ... of a row's places (in nats, of the model's own mu), the most k with
 
         sum_{l <= k} H_l - max_{l <= k} H_l = H_1 + ... + H_{k-1} <= gamma
 
-    which bounds what is lost by drawing the k words independently. At least one; gamma = 0 goes one by one (certain places together), a
-    large gamma takes all at once. The last of ``options.steps`` calls reveals what is left. The denoiser is told the time at which the
-    base schedule would have this many places masked. Other arguments as in ``sample_ancestral``.
+    which bounds what is lost by drawing the k words independently. At least one; gamma = 0 goes one by one (certain
+    places together), a large gamma takes all at once. The last of ``options.steps`` calls reveals what is left. The
+    denoiser is told the time at which the base schedule would have this many places masked. Other arguments as in
+    ``sample_ancestral``.
     """
     run = Run(denoise, x_t, mask_id, tau, options, generator, callback)
     total = run.masked.sum(-1)
@@ -48,7 +50,9 @@ def sample_entropy(
 
 
 def within_bound(entropy: Tensor, rows: Tensor, gamma: float) -> Tensor:
-    """Which places [N] to reveal: in each row, from the least entropy on, while those before have at most gamma between them. rows ascending."""
+    """Which places [N] to reveal: in each row, from the least entropy on, while those before have at most gamma between
+    them. rows ascending.
+    """
     rank = rank_within_rows(-entropy, rows)
     table = torch.zeros(int(rows.max()) + 1, int(rank.max()) + 1, dtype=entropy.dtype, device=entropy.device)
     table[rows, rank] = entropy

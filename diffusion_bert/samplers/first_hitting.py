@@ -22,13 +22,14 @@ def sample_first_hitting(
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> SampleOutput:
-    """First-hitting sampling (Zheng et al. 2024, arXiv 2409.02908): the time of the next reveal, then the place, then the word.
+    """First-hitting sampling (Zheng et al. 2024, arXiv 2409.02908): the time of the next reveal, then the place, then
+    the word.
 
-    A masked place shows v at rate mu'_v rate_v, rate_v = m'(v) / m(v). For lambda = 0 the next of n places follows at u_s = u_t U^(1/n).
-    For lambda > 0 by thinning: the commonest word v* has the largest rate at all times, so a place gets candidates at rate_v*:
-    m_s(v*) = m_t(v*) U^(1/n), solved for s by bisection; the word v ~ mu'(s) is kept with probability rate_v(s) / rate_v*(s). That is the limit
-    of ``sample_ancestral`` for infinitely many steps, also when mu depends on time. One call per word; ``options.steps`` does not apply.
-    Arguments as in ``sample_ancestral``.
+    A masked place shows v at rate mu'_v rate_v, rate_v = m'(v) / m(v). For lambda = 0 the next of n places follows at
+    u_s = u_t U^(1/n). For lambda > 0 by thinning: the commonest word v* has the largest rate at all times, so a place
+    gets candidates at rate_v*: m_s(v*) = m_t(v*) U^(1/n), solved for s by bisection; the word v ~ mu'(s) is kept with
+    probability rate_v(s) / rate_v*(s). That is the limit of ``sample_ancestral`` for infinitely many steps, also when
+    mu depends on time. One call per word; ``options.steps`` does not apply. Arguments as in ``sample_ancestral``.
     """
     run = Run(denoise, x_t, mask_id, tau, options, generator, callback)
     u = schedule.u(run.tau)  # [B] where each row is

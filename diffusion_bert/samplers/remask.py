@@ -21,16 +21,18 @@ def sample_remask(
     generator: torch.Generator | None = None,
     callback: Callback | None = None,
 ) -> SampleOutput:
-    """Remasking (ReMDM-cap, Wang et al. 2025, arXiv 2503.00307) on the grid of ``sample_ancestral``, composed with one of two orders.
+    """Remasking (ReMDM-cap, Wang et al. 2025, arXiv 2503.00307) on the grid of ``sample_ancestral``, composed with one
+    of two orders.
 
     A word v written in this run goes back to [MASK] with probability
 
         sigma_t(v) = min(cap, (1 - alpha_s(v)) / alpha_t(v))
 
-    and in exchange more is revealed. ``ancestral``: a masked place shows v with mu'_v (alpha_s - (1 - sigma) alpha_t)(v) / (1 - alpha_t(v)), which
-    keeps the marginals of the forward process. ``confidence``: the most confident places, so many that after the step as many are masked
-    as in ``sample_confidence``; no more than these go back. sigma = 0 (cap 0) is the base sampler; at s = 0 nothing is masked again.
-    What the user gave stays. Arguments as in ``sample_ancestral``.
+    and in exchange more is revealed. ``ancestral``: a masked place shows v with mu'_v (alpha_s - (1 - sigma)
+    alpha_t)(v) / (1 - alpha_t(v)), which keeps the marginals of the forward process. ``confidence``: the most confident
+    places, so many that after the step as many are masked as in ``sample_confidence``; no more than these go back.
+    sigma = 0 (cap 0) is the base sampler; at s = 0 nothing is masked again. What the user gave stays. Arguments as in
+    ``sample_ancestral``.
     """
     run = Run(denoise, x_t, mask_id, tau, options, generator, callback)
     ours = run.masked
@@ -47,7 +49,9 @@ def sample_remask(
             places = run.look(run.masked, tau_t if by_law else time_of(schedule, run.tau, run.masked.sum(-1), total))
             words = run.draw(places)
             if by_law:
-                chosen = run.uniform(len(places)) < reveal_probability(schedule, tau_s, tau_t, places, words, options.remask_cap)
+                chosen = run.uniform(len(places)) < reveal_probability(
+                    schedule, tau_s, tau_t, places, words, options.remask_cap
+                )
             else:
                 count = (run.masked.sum(-1) + again.sum(-1) - masked_then).clamp(min=1)
                 chosen = rank_within_rows(confidence_of(places, words, options), places.rows) < count[places.rows]
@@ -63,11 +67,20 @@ def remask_probability(schedule: NoiseSchedule, tau_s: Tensor, tau_t: Tensor, x_
         tau_s, tau_t = tau_s[..., None], tau_t[..., None]
     alpha_t = 1 - schedule.mask_probability(tau_t, x_t)
     m_s = schedule.mask_probability(tau_s, x_t)
-    return torch.where(m_s > 0, (m_s / alpha_t).clamp(max=cap), 0.0)  # at alpha_t = 0: infinity, hence the cap; a single step has 0 / 0
+    return torch.where(
+        m_s > 0, (m_s / alpha_t).clamp(max=cap), 0.0
+    )  # at alpha_t = 0: infinity, hence the cap; a single step has 0 / 0
 
 
-def reveal_probability(schedule: NoiseSchedule, tau_s: Tensor, tau_t: Tensor, places: Places, words: Tensor, cap: float) -> Tensor:
-    """(alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t) = r + sigma alpha_t / (1 - alpha_t) for the words [N]; times [B]."""
+def reveal_probability(
+    schedule: NoiseSchedule, tau_s: Tensor, tau_t: Tensor, places: Places, words: Tensor, cap: float
+) -> Tensor:
+    """(alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t) = r + sigma alpha_t / (1 - alpha_t) for the words [N]; times
+    [B].
+    """
     tau_s, tau_t = tau_s[places.rows], tau_t[places.rows]
     m_t = schedule.mask_probability(tau_t, words)
-    return schedule.reveal_probability(tau_s, tau_t, words) + remask_probability(schedule, tau_s, tau_t, words, cap) * (1 - m_t) / m_t
+    return (
+        schedule.reveal_probability(tau_s, tau_t, words)
+        + remask_probability(schedule, tau_s, tau_t, words, cap) * (1 - m_t) / m_t
+    )

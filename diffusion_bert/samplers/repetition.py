@@ -1,4 +1,6 @@
-"""No word beside itself: places revealed in one call do not see each other, and a small model then writes "if someone someone profile"."""
+"""No word beside itself: places revealed in one call do not see each other, and a small model then writes "if someone
+someone profile".
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ from .common import rank_within_rows
 class Repeats:
     """What may not be repeated, for the rows of one run; words are word pieces.
 
-    A word never stands directly beside itself, unless the source has it so. In the rows ``counted`` a content word, moreover, stands in the
-    sentence at most as often as in the source, and once if it is not there.
+    A word never stands directly beside itself, unless the source has it so. In the rows ``counted`` a content word,
+    moreover, stands in the sentence at most as often as in the source, and once if it is not there.
 
     source_ids [B, S]: the source of each row, S >= 2, padded with -1.
     repeatable [V] bool: pieces that may stand beside themselves.
@@ -36,7 +38,8 @@ class Repeats:
         self._twice = torch.where(twice, self.source_ids[:, 1:], -1)  # [B, S - 1] words that the source repeats
 
     def forbid(self, x_t: Tensor, rows: Tensor, columns: Tensor, log_mu: Tensor, mask_id: int) -> None:
-        """Take the mass of words that would repeat what stands already, in place; log_mu [N, V] at the places (rows, columns).
+        """Take the mass of words that would repeat what stands already, in place; log_mu [N, V] at the places (rows,
+        columns).
 
         A place where nothing else is possible keeps its words.
         """
@@ -46,7 +49,11 @@ class Repeats:
         words = torch.stack([left, right], dim=-1)  # [N, 2]
         words = torch.where(self._bound(rows, words), words, mask_id)
         if bool(self.counted.any()):
-            full = self.counted[:, None] & self.content[x_t] & ((x_t[:, :, None] == x_t[:, None, :]).sum(-1) >= self._limit(x_t))  # [B, T]
+            full = (
+                self.counted[:, None]
+                & self.content[x_t]
+                & ((x_t[:, :, None] == x_t[:, None, :]).sum(-1) >= self._limit(x_t))
+            )  # [B, T]
             words = torch.cat([words, torch.where(full, x_t, mask_id)[rows]], dim=-1)
         mass = log_mu.gather(-1, words)  # [MASK] has none: it stands for "nothing to forbid"
         log_mu.scatter_(-1, words, float("-inf"))
@@ -55,7 +62,8 @@ class Repeats:
             log_mu[stuck] = log_mu[stuck].scatter(-1, words[stuck], mass[stuck])
 
     def clash(self, x_t: Tensor, rows: Tensor, columns: Tensor, words: Tensor, chosen: Tensor, score: Tensor) -> Tensor:
-        """Which of the places [N] chosen for ``words`` would repeat a word chosen in the same call at a place of higher ``score``, [N] bool.
+        """Which of the places [N] chosen for ``words`` would repeat a word chosen in the same call at a place of higher
+        ``score``, [N] bool.
 
         The best-scored chosen place of a row is never one of them.
         """

@@ -1,7 +1,8 @@
-"""From log mu to words: the order specials -> guidance -> temperature -> top_k -> top_p -> renormalise = mu', and exact draws from mu'.
+"""From log mu to words: the order specials -> guidance -> temperature -> top_k -> top_p -> renormalise = mu', and exact
+draws from mu'.
 
-Shapes: N places, V vocabulary. Draws invert the cumulative distribution with float64 uniform numbers. (The usual Gumbel trick in float32
-silently lowers the temperature: its noise is cut off, arXiv 2409.02908.)
+Shapes: N places, V vocabulary. Draws invert the cumulative distribution with float64 uniform numbers. (The usual Gumbel
+trick in float32 silently lowers the temperature: its noise is cut off, arXiv 2409.02908.)
 """
 
 from __future__ import annotations
@@ -30,14 +31,16 @@ class WordOptions:
 def guide(log_mu: Tensor, log_mu_free: Tensor, scale: float) -> Tensor:
     """Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598): log mu <- l_u + (1 + w)(l - l_u), renormalised.
 
-    log_mu l [N, V] with the source and log_mu_free l_u [N, V] without it; scale w = 0 gives l. Words without mass in l stay without.
+    log_mu l [N, V] with the source and log_mu_free l_u [N, V] without it; scale w = 0 gives l. Words without mass in l
+    stay without.
     """
     push = torch.where(log_mu.isfinite() & log_mu_free.isfinite(), log_mu - log_mu_free, 0.0)
     return torch.log_softmax(log_mu + scale * push, dim=-1)
 
 
 def word_distribution(log_mu: Tensor, options: WordOptions) -> Tensor:
-    """log mu' [N, V] float64: log mu -> temperature -> top_k -> top_p -> renormalised. Temperature 0 leaves the likeliest word alone.
+    """log mu' [N, V] float64: log mu -> temperature -> top_k -> top_p -> renormalised. Temperature 0 leaves the
+    likeliest word alone.
 
     The definition; :func:`draw_words` has the same law and does less.
     """
@@ -76,8 +79,9 @@ def _draw_part(log_mu: Tensor, options: WordOptions, generator: torch.Generator 
     mass = (log_mu - log_mu.amax(-1, keepdim=True)).div_(options.temperature).exp_()
     words = draw_by_blocks(mass, generator)
     if options.top_p < 1:
-        # A word is outside the nucleus when the likelier ones have top_p between them. Those few places are drawn anew from the nucleus:
-        # mu + (1 - M) mu / M = mu / M for words of the nucleus, whose mass is M. Nobody has to sort the other places.
+        # A word is outside the nucleus when the likelier ones have top_p between them. Those few places are drawn anew
+        # from the nucleus: mu + (1 - M) mu / M = mu / M for words of the nucleus, whose mass is M. Nobody has to sort
+        # the other places.
         before = torch.where(mass > mass.gather(-1, words[:, None]), mass, 0.0).sum(-1)
         outside = (before >= options.top_p * mass.sum(-1)) & (before > 0)
         if bool(outside.any()):
@@ -91,7 +95,9 @@ def draw(log_mu: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 
 def draw_by_blocks(mass: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """One word per row [N] in proportion to ``mass`` [N, V]: first a block of words by its total, then a word of the block."""
+    """One word per row [N] in proportion to ``mass`` [N, V]: first a block of words by its total, then a word of the
+    block.
+    """
     whole = mass.shape[-1] // BLOCK * BLOCK
     totals = [mass[:, :whole].unflatten(-1, (-1, BLOCK)).sum(-1)] if whole else []
     totals += [mass[:, whole:].sum(-1, keepdim=True)] if whole < mass.shape[-1] else []
