@@ -23,11 +23,11 @@ test: $(VENV)/.installed
 
 # kills training a hundred times at random moments; two minutes on a quiet machine, a quarter of an hour on a busy one
 soak: $(VENV)/.installed
-	$(BIN)/python tests/soak.py --kills 100
+	$(BIN)/python -m tools.soak --kills 100
 
 # breaks the mathematics on purpose, 38 times: the tests must notice
 mutations: $(VENV)/.installed
-	$(BIN)/python tests/mutations.py
+	$(BIN)/python -m tools.mutations
 
 coverage: $(VENV)/.installed
 	$(BIN)/python -m pytest -q --cov=diffusion_bert --cov-report=term-missing:skip-covered --cov-fail-under=92

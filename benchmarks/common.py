@@ -10,6 +10,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -23,6 +24,7 @@ from diffusion_bert.tasks import PROMPTS
 from diffusion_bert.tokenization import SPECIAL_TOKENS, TextTokenizer
 
 PROMPT = PROMPTS[0]
+ROOT = Path(__file__).resolve().parent.parent  # of the repository
 
 
 def positive(text: str) -> int:

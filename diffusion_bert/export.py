@@ -7,7 +7,7 @@ self-conditioning have no place in a masked language model and are left out.
 The network has only ever written texts that follow a source, or an empty one. So the tokenizer makes ``[CLS] [SEP] text
 [SEP]`` of a text, with token types 0 0 1 ... 1, and the position table is that of position_table.py. One thing cannot
 be expressed: here [CLS] and [SEP] see the text, which isolated attention forbids. What that changes is measured by
-benchmarks/export_agreement.py (docs/decisions.md).
+benchmarks/quality/export_agreement.py (docs/decisions.md).
 """
 
 from __future__ import annotations

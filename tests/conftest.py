@@ -13,7 +13,8 @@ import socket
 from pathlib import Path
 
 import pytest
-from commands import run, small_flags, write_data
+
+from tests.helpers.scripts import run, small_flags, write_data
 
 
 @pytest.fixture(autouse=True)

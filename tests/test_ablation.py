@@ -13,12 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from commands import ROOT, write_data
-from tiny import grammar_pairs, new_model, tiny_model
 
-from benchmarks import ablation
-from benchmarks.ablation_results import claimed, difference, paired, read_results
-from benchmarks.original_objective import (
+from benchmarks.original_diffusion_bert.objective import (
     HYBRID,
     canvas_nelbo,
     keep_probability,
@@ -28,11 +24,15 @@ from benchmarks.original_objective import (
     sentence_frequencies,
     write_on_canvas,
 )
+from benchmarks.quality import ablation
+from benchmarks.quality.ablation_results import claimed, difference, paired, read_results
 from diffusion_bert.checkpoint import save_checkpoint
 from diffusion_bert.config import RunConfig, load_preset
 from diffusion_bert.data import PAIR, Collator
 from diffusion_bert.diffusion import AbsorbingDiffusion
 from diffusion_bert.schedule import NoiseSchedule
+from tests.helpers.models import grammar_pairs, new_model, tiny_model
+from tests.helpers.scripts import ROOT, write_data
 
 MASK, VOCAB, STEPS = 3, 9, 20
 
@@ -179,7 +179,7 @@ def test_a_row_is_trained_by_one_process(tmp_path):
     results = tmp_path / "rows.jsonl"
     with claimed(results, "a") as first, claimed(results, "a") as second, claimed(results, "b") as other:
         assert first and not second and other
-    holds = "import sys, time, pathlib; from benchmarks.ablation_results import claimed\n"
+    holds = "import sys, time, pathlib; from benchmarks.quality.ablation_results import claimed\n"
     holds += "with claimed(pathlib.Path(sys.argv[1]), 'a') as free: print(free, flush=True); time.sleep(60)"
     with subprocess.Popen(
         [sys.executable, "-c", holds, str(results)], stdout=subprocess.PIPE, text=True, cwd=ROOT

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import ROOT, SCRIPTS
 
 from diffusion_bert.commands.continue_training import BELONGS_TO_WEIGHTS
 from diffusion_bert.config import RunConfig, load_preset
+from tests.helpers.scripts import ROOT, SCRIPTS
 
 PACKAGE = ROOT / "diffusion_bert"
 FLOORS = (
@@ -263,7 +263,7 @@ def test_every_mutant_still_applies():
     """The text that each mutant of mutations.py breaks stands exactly once in its file, and its tests exist: rewrite
     both together.
     """
-    from mutations import MUTANTS
+    from tools.mutations import MUTANTS
 
     lost = [name for name, file, text, _, tests in MUTANTS if (PACKAGE / file).read_text().count(text) != 1]
     missing = [

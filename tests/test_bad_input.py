@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import run
-from tiny import save_bert
+
+from tests.helpers.models import save_bert
+from tests.helpers.scripts import run
 
 TRAIN, CONTINUE, EVALUATE, TALK = (
     "run_conditional_training",

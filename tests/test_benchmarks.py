@@ -5,21 +5,19 @@ test.)
 import json
 import math
 import re
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from commands import ROOT
 from torch.nn import functional as F
 from transformers import BertConfig, BertForMaskedLM
 
-sys.path.insert(0, str(ROOT))
-
-from benchmarks import common, sampler_sweep, sampling, score_table, train_baselines, train_step  # noqa: E402
-from diffusion_bert.cli import guarded  # noqa: E402
-from diffusion_bert.layout import Batch  # noqa: E402
-from diffusion_bert.memory import keep_freed_memory  # noqa: E402
+from benchmarks import common
+from benchmarks.quality import sampler_sweep, score_table
+from benchmarks.speed import sampling, train_baselines, train_step
+from diffusion_bert.cli import guarded
+from diffusion_bert.layout import Batch
+from diffusion_bert.memory import keep_freed_memory
 
 SMALL_STEP = [
     "--layers",

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tiny import refusal, save_bert
 
 from diffusion_bert.bertscore import BertScorer, f_measure
+from tests.helpers.models import refusal, save_bert
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import Trap, new_model, refusal, save_bert, tiny_config, tiny_model
 
 from diffusion_bert.checkpoint import (
     FORMAT,
@@ -33,6 +32,7 @@ from diffusion_bert.checkpoint import (
 from diffusion_bert.errors import UserError
 from diffusion_bert.finding import latest_checkpoint
 from diffusion_bert.generation import DiffusionTextGenerator
+from tests.helpers.models import Trap, new_model, refusal, save_bert, tiny_config, tiny_model
 
 PLAIN = (bool, int, float, str, bytes, type(None), list, tuple, dict)
 

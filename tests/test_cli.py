@@ -5,13 +5,13 @@ import tempfile
 
 import pytest
 import yaml
-from commands import SMALL, run
 
 from diffusion_bert import cli
 from diffusion_bert.cli import ask, ask_settings, choose, guarded, settings_of, training_parser
 from diffusion_bert.commands import train, training_run
 from diffusion_bert.config import TRAINING_SECTIONS, RunConfig, load_preset, option
 from diffusion_bert.errors import UserError
+from tests.helpers.scripts import SMALL, run
 
 
 def parsed(*argv: str) -> dict:

@@ -3,9 +3,9 @@ reason.
 """
 
 import torch
-from helpers import BERT_MASK, make_batch, make_denoiser
 
 from diffusion_bert.compiling import compile_encoder
+from tests.helpers.chain import BERT_MASK, make_batch, make_denoiser
 
 
 def test_same_numbers_and_names():

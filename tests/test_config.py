@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 import yaml
-from tiny import refusal
 
 from diffusion_bert.config import CONFIG_DIR, TRAINING_SECTIONS, RunConfig, SamplingConfig, build, load_preset
+from tests.helpers.models import refusal
 
 SECTIONS = (*TRAINING_SECTIONS, SamplingConfig)
 FIELDS = [

@@ -5,7 +5,6 @@ machine.
 import numpy as np
 import pytest
 import torch
-from tiny import grammar_pairs, tiny_tokenizer
 
 from diffusion_bert.config import DataConfig
 from diffusion_bert.data import CONTINUE, NO_SOURCE, PAIR, Collator, EpochBatches, describe, fixed_batches
@@ -14,6 +13,7 @@ from diffusion_bert.layout import Batch
 from diffusion_bert.reading import Pair
 from diffusion_bert.tasks import TASKS
 from diffusion_bert.tokenization import SPECIAL_TOKENS, TextTokenizer
+from tests.helpers.models import grammar_pairs, tiny_tokenizer
 
 PROMPT = "paraphrase:"
 PAD, UNK, CLS, SEP, MASK = range(5)

@@ -5,7 +5,6 @@ import random
 
 import pytest
 import torch
-from tiny import grammar_pairs, new_model, save_bert, tiny_config, tiny_model
 
 from diffusion_bert.config import SamplingConfig
 from diffusion_bert.data import CONTINUE, NO_SOURCE, PAIR, Collator
@@ -21,6 +20,7 @@ from diffusion_bert.decoding import (
 from diffusion_bert.model import DiffusionModel, build_model, fit_schedule
 from diffusion_bert.samplers import SAMPLERS
 from diffusion_bert.steering import CONTINUATION, FREE, NEW_WORD
+from tests.helpers.models import grammar_pairs, new_model, save_bert, tiny_config, tiny_model
 
 each_attention = pytest.mark.parametrize("attention", ["isolated", "full"])
 each_sampler = pytest.mark.parametrize("sampler", SAMPLERS)

@@ -7,9 +7,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import BERT_MASK, BERT_VOCAB, FORBIDDEN, MAX_TARGET, PAD, SEP, UNK, make_batch, make_denoiser, mixed_rows
 
 from diffusion_bert.heads import CopyHead, TimeEmbedding
+from tests.helpers.chain import (
+    BERT_MASK,
+    BERT_VOCAB,
+    FORBIDDEN,
+    MAX_TARGET,
+    PAD,
+    SEP,
+    UNK,
+    make_batch,
+    make_denoiser,
+    mixed_rows,
+)
 
 TIMESTEPS = ("none", "prefix", "layerwise")
 each_timestep = pytest.mark.parametrize("timestep", TIMESTEPS)

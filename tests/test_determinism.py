@@ -4,9 +4,9 @@ import json
 import shutil
 
 import pytest
-from commands import compare_runs, run, small_flags, start, write_data
 
 from diffusion_bert.checkpoint import read_payload
+from tests.helpers.scripts import compare_runs, run, small_flags, start, write_data
 
 TEXTS = ("How can I learn to cook?", "The museum is open on Friday.")
 

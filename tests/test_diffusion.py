@@ -5,7 +5,10 @@ from itertools import product
 
 import pytest
 import torch
-from helpers import (
+
+from diffusion_bert.diffusion import AbsorbingDiffusion
+from diffusion_bert.schedule import SCHEDULES, NoiseSchedule
+from tests.helpers.chain import (
     MASK,
     PLACES,
     SEQUENCES,
@@ -22,9 +25,6 @@ from helpers import (
     state_index,
     toy_schedule,
 )
-
-from diffusion_bert.diffusion import AbsorbingDiffusion
-from diffusion_bert.schedule import SCHEDULES, NoiseSchedule
 
 LAMBDAS = (0.0, 0.15, 0.3)
 each = pytest.mark.parametrize("name", SCHEDULES)

@@ -4,14 +4,14 @@ import shutil
 
 import pytest
 import torch
-from commands import SMALL, compare_runs, only_run, run, small_flags
-from tiny import grammar_pairs, grammar_texts, new_model, refusal, tiny_config, tiny_tokenizer
 
 from diffusion_bert.checkpoint import load_checkpoint, read_payload, save_checkpoint
 from diffusion_bert.data import NO_SOURCE, PAIR, Collator
 from diffusion_bert.distillation import Teacher, divergence, load_teacher, teacher_of
 from diffusion_bert.model import build_model
 from diffusion_bert.objective import nelbo_terms, training_loss
+from tests.helpers.models import grammar_pairs, grammar_texts, new_model, refusal, tiny_config, tiny_tokenizer
+from tests.helpers.scripts import SMALL, compare_runs, only_run, run, small_flags
 
 STEPS = 16
 

@@ -6,9 +6,6 @@ import dataclasses
 
 import pytest
 import torch
-from commands import new_trainer, read_records, write_data
-from helpers import CLS, PAD, SEP, make_batch, make_denoiser, make_diffusion, mixed_rows
-from tiny import grammar_pairs, new_model, refusal, tiny_config, tiny_tokenizer
 
 from diffusion_bert.checkpoint import save_checkpoint
 from diffusion_bert.config import DataConfig
@@ -19,6 +16,9 @@ from diffusion_bert.layout import Batch
 from diffusion_bert.noise import LARGEST, keyed_uniform
 from diffusion_bert.objective import nelbo_terms, sample_times, training_loss
 from diffusion_bert.training_batches import draw_times, noised
+from tests.helpers.chain import CLS, PAD, SEP, make_batch, make_denoiser, make_diffusion, mixed_rows
+from tests.helpers.models import grammar_pairs, new_model, refusal, tiny_config, tiny_tokenizer
+from tests.helpers.scripts import new_trainer, read_records, write_data
 
 DRAWS, STEPS = 3, 10
 

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from commands import new_trainer, write_data
-from tiny import refusal, tiny_config
 
 from diffusion_bert.checkpoint import RunDirectory, read_payload, restore
 from diffusion_bert.ema import WeightAverage
 from diffusion_bert.objective import estimate_nelbo
 from diffusion_bert.training import Trainer
+from tests.helpers.models import refusal, tiny_config
+from tests.helpers.scripts import new_trainer, write_data
 
 SETTINGS = {"dropout": 0.1, "batch_size": 8, "accumulation_steps": 2, "max_steps": 6, "epochs": 9, "save_steps": 100}
 

@@ -9,8 +9,6 @@ from functools import lru_cache
 import pytest
 import torch
 import transformers
-from commands import only_run, run, small_flags
-from tiny import grammar_pairs, grammar_texts, refusal, tiny_config, tiny_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from diffusion_bert.checkpoint import load_checkpoint, save_checkpoint
@@ -25,6 +23,8 @@ from diffusion_bert.model import build_model, fit_schedule
 from diffusion_bert.objective import estimate_nelbo, nelbo_terms, training_loss
 from diffusion_bert.one_table import one_table
 from diffusion_bert.tokenization import TextTokenizer
+from tests.helpers.models import grammar_pairs, grammar_texts, refusal, tiny_config, tiny_tokenizer
+from tests.helpers.scripts import only_run, run, small_flags
 
 ROBERTA, BERT = ("<s>", "<pad>", "</s>", "<unk>", "<mask>"), ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
 FAMILIES = ("roberta", "distilbert", "modernbert")

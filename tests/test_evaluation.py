@@ -7,8 +7,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import new_trainer, run
-from tiny import save_bert
 
 from diffusion_bert.checkpoint import save_checkpoint
 from diffusion_bert.commands import evaluate as evaluate_command
@@ -17,6 +15,8 @@ from diffusion_bert.metrics import mbr_select
 from diffusion_bert.score import benchmark_score
 from diffusion_bert.systems import measure
 from diffusion_bert.text import metric_text
+from tests.helpers.models import save_bert
+from tests.helpers.scripts import new_trainer, run
 
 FAST = ("--num_steps", "4", "--device", "cpu")
 

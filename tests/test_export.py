@@ -7,15 +7,15 @@ import json
 import pytest
 import torch
 import transformers
-from commands import run, small_flags
-from tiny import grammar_pairs, new_model, refusal, save_bert, tiny_config
 
-from benchmarks import export_agreement
+from benchmarks.quality import export_agreement
 from diffusion_bert import export as module
 from diffusion_bert.cli import guarded
 from diffusion_bert.data import NO_SOURCE, Collator
 from diffusion_bert.export import NO_MASS, export, main
 from diffusion_bert.model import build_model
+from tests.helpers.models import grammar_pairs, new_model, refusal, save_bert, tiny_config
+from tests.helpers.scripts import run, small_flags
 
 
 @pytest.fixture(scope="module")

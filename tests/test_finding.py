@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import run
-from tiny import new_model, refusal
 
 from diffusion_bert import finding
 from diffusion_bert.checkpoint import load_checkpoint, read_payload, save_checkpoint
@@ -15,6 +13,8 @@ from diffusion_bert.cli import settings_of
 from diffusion_bert.commands.continue_training import child_config
 from diffusion_bert.finding import checkpoint_file
 from diffusion_bert.storage import weights_digest
+from tests.helpers.models import new_model, refusal
+from tests.helpers.scripts import run
 
 
 def test_order(tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from helpers import BERT_MASK, make_batch, make_denoiser
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -10,6 +9,7 @@ from diffusion_bert.diffusion import AbsorbingDiffusion
 from diffusion_bert.flops import forward_flops, peak_flops, training_flops
 from diffusion_bert.objective import nelbo_terms, training_loss
 from diffusion_bert.schedule import NoiseSchedule
+from tests.helpers.chain import BERT_MASK, make_batch, make_denoiser
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from commands import run, small_flags, start
-from tiny import refusal, tiny_model
 
 from diffusion_bert.checkpoint import RunDirectory, load_checkpoint, read_payload, save_checkpoint
 from diffusion_bert.cli import guarded
+from tests.helpers.models import refusal, tiny_model
+from tests.helpers.scripts import run, small_flags, start
 
 
 @contextlib.contextmanager
@@ -72,9 +72,8 @@ def test_resuming_on_a_full_disk(data_dir, tmp_path):
     """A run that cannot save any more keeps its last.pt, byte for byte, and goes on from there when there is room
     again.
     """
-    from commands import new_trainer
-
     from diffusion_bert.training_state import Reporter
+    from tests.helpers.scripts import new_trainer
 
     class Stop(Reporter):
         def step(self, step, progress, values):

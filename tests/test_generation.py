@@ -5,7 +5,6 @@ import re
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tiny import grammar_pairs, refusal, save_bert, tiny_config, tiny_model
 
 from diffusion_bert.config import SamplingConfig
 from diffusion_bert.data import NO_SOURCE, PAIR
@@ -15,6 +14,7 @@ from diffusion_bert.infilling import FILL_SHARE, MaskedText, splice, tokenize_ma
 from diffusion_bert.model import build_model
 from diffusion_bert.ranking import Ranking
 from diffusion_bert.text import split_sentences
+from tests.helpers.models import grammar_pairs, refusal, save_bert, tiny_config, tiny_model
 
 FAST = SamplingConfig(num_steps=3)
 SOURCE = "How can I learn to cook?"

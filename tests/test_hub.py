@@ -4,12 +4,12 @@ import json
 import time
 
 import pytest
-from tiny import refusal
 
 from diffusion_bert.config import DataConfig, RunConfig
 from diffusion_bert.mapped_pairs import MappedPairs
 from diffusion_bert.reading import Pair
 from diffusion_bert.tasks import load_pairs
+from tests.helpers.models import refusal
 
 ROWS = [{"question": f"q {number}", "rewrite": f"r {number}", "other": number} for number in range(60)]
 

@@ -7,7 +7,6 @@ import pickle
 
 import numpy as np
 import pytest
-from tiny import grammar_pairs, refusal, tiny_tokenizer
 
 from diffusion_bert import mapped_pairs, tasks
 from diffusion_bert.cache import Cache
@@ -17,6 +16,7 @@ from diffusion_bert.encoding import encode_pairs
 from diffusion_bert.mapped_pairs import MappedPairs, row_hash
 from diffusion_bert.reading import Pair
 from diffusion_bert.tasks import load_pairs
+from tests.helpers.models import grammar_pairs, refusal, tiny_tokenizer
 
 ROWS = [
     *grammar_pairs("train", 90),

@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from commands import ROOT
+
+from tests.helpers.scripts import ROOT
 
 CODE = """
 import ctypes, sys

@@ -14,12 +14,21 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
-from commands import ROOT
-from tiny import Trap, grammar_pairs, grammar_texts, new_model, refusal, save_bert, tiny_config, tiny_model
 from tokenizers import Tokenizer, models
 
 from diffusion_bert.layout import Batch
 from diffusion_bert.model import SIZES, build_model, fit_schedule, load_pretrained, pick_device
+from tests.helpers.models import (
+    Trap,
+    grammar_pairs,
+    grammar_texts,
+    new_model,
+    refusal,
+    save_bert,
+    tiny_config,
+    tiny_model,
+)
+from tests.helpers.scripts import ROOT
 
 
 @pytest.fixture(scope="module")

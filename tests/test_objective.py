@@ -5,7 +5,6 @@ from itertools import product
 
 import pytest
 import torch
-from helpers import BERT_MASK, MASK, VOCAB, WORDS, make_batch, make_denoiser, make_diffusion, mixed_rows, random_log_mu
 
 from diffusion_bert.objective import (
     NelboTerms,
@@ -17,6 +16,17 @@ from diffusion_bert.objective import (
     training_loss,
 )
 from diffusion_bert.schedule import SCHEDULES
+from tests.helpers.chain import (
+    BERT_MASK,
+    MASK,
+    VOCAB,
+    WORDS,
+    make_batch,
+    make_denoiser,
+    make_diffusion,
+    mixed_rows,
+    random_log_mu,
+)
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -5,15 +5,15 @@ import random
 
 import pytest
 import torch
-from commands import run, write_data
-from tiny import grammar_pairs, new_model, refusal
 
-from benchmarks import masked_words
-from benchmarks.masked_words import masked_text, top_one, wilson
-from benchmarks.release_data import is_plain, main, sentences
+from benchmarks.quality import masked_words
+from benchmarks.quality.masked_words import masked_text, top_one, wilson
 from diffusion_bert.checkpoint import save_checkpoint
 from diffusion_bert.config import RunConfig
 from diffusion_bert.tasks import load_pairs
+from tests.helpers.models import grammar_pairs, new_model, refusal
+from tests.helpers.scripts import run, write_data
+from tools.release_data import is_plain, main, sentences
 
 PARAGRAPH = (
     "The museum opened its doors to the public again. In 1999 the roof fell in. Mr. Smith then painted all of the old"
@@ -59,7 +59,7 @@ def test_the_data_folder(tmp_path):
         "--replies",
         "10",
     ]
-    done = run("benchmarks.release_data", tmp_path / "data", *flags)
+    done = run("tools.release_data", tmp_path / "data", *flags)
     assert done.code in (None, 0) and "text/train.txt: 1 rows" in done.out, done.err
     assert (tmp_path / "data/text/valid.txt").read_text() == "All of the other halls are open as well.\n"
     before, after = (
@@ -116,7 +116,7 @@ def test_masked_words(tmp_path):
     assert used == len(texts) and places == len(written) and right == floor == written.count(commonest) > 0
     save_checkpoint(tmp_path / "model.pt", model)
     (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n")
-    done = run("benchmarks.masked_words", tmp_path / "model.pt", tmp_path / "texts.txt", "--share", "1")
+    done = run("benchmarks.quality.masked_words", tmp_path / "model.pt", tmp_path / "texts.txt", "--share", "1")
     assert done.code in (None, 0) and f"| model | {places} | {100 * right / places:.1f}" in done.out, done.err
     assert "above 0" in refusal(
         masked_words.main, [str(tmp_path / "model.pt"), str(tmp_path / "texts.txt"), "--share", "0"]

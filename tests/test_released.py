@@ -6,11 +6,11 @@ import re
 
 import pytest
 import torch
-from commands import ROOT, run
 
 from diffusion_bert import finding
 from diffusion_bert.checkpoint import read_payload
 from diffusion_bert.skills import Skills, commands_of
+from tests.helpers.scripts import ROOT, run
 
 FOLDER = ROOT / "checkpoints"
 FIRST_MINUTE = (

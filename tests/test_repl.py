@@ -8,7 +8,6 @@ import time
 from typing import get_type_hints
 
 import pytest
-from commands import run, start
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from diffusion_bert.data import PAIR
 from diffusion_bert.generation import DiffusionTextGenerator
 from diffusion_bert.repl import OPTIONS, PROMPT, SETTABLE, Repl, shown
 from diffusion_bert.skills import Skills
+from tests.helpers.scripts import run, start
 
 SPECIAL = re.compile(r"\[(PAD|UNK|CLS|SEP|MASK|unused\d+)\]|##")
 LONG = " ".join(f"The museum number {number} is open on Friday and on Sunday." for number in range(12))

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import (
+
+from diffusion_bert.checkpoint import RunDirectory, read_payload
+from diffusion_bert.training_state import Reporter
+from tests.helpers.scripts import (
     ROOT,
     compare_runs,
     new_trainer,
@@ -25,9 +28,6 @@ from commands import (
     without_wall_clock,
     write_data,
 )
-
-from diffusion_bert.checkpoint import RunDirectory, read_payload
-from diffusion_bert.training_state import Reporter
 
 # dropout on, two micro-batches a step, epochs that end inside, saves and log lines that do not coincide
 SETTINGS = {
@@ -199,7 +199,7 @@ def test_three_kills():
     """SIGKILL at random moments, resumed each time, ends like the undisturbed run: a small helping of `make soak`."""
     seed = random.randrange(10**6)
     done = subprocess.run(
-        [sys.executable, ROOT / "tests/soak.py", "--kills", "3", "--steps", "12", "--seed", str(seed)],
+        [sys.executable, ROOT / "tools/soak.py", "--kills", "3", "--steps", "12", "--seed", str(seed)],
         capture_output=True,
         text=True,
     )

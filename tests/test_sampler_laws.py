@@ -4,7 +4,20 @@ import math
 
 import pytest
 import torch
-from helpers import (
+
+from diffusion_bert.diffusion import AbsorbingDiffusion
+from diffusion_bert.samplers import (
+    SamplerOptions,
+    sample_ancestral,
+    sample_confidence,
+    sample_entropy,
+    sample_first_hitting,
+    sample_remask,
+)
+from diffusion_bert.samplers.entropy import entropy_of
+from diffusion_bert.samplers.words import WordOptions, draw_words, word_distribution
+from diffusion_bert.schedule import SCHEDULES
+from tests.helpers.chain import (
     MASK,
     PLACES,
     SEQUENCES,
@@ -19,19 +32,6 @@ from helpers import (
     toy_schedule,
     within_sigmas,
 )
-
-from diffusion_bert.diffusion import AbsorbingDiffusion
-from diffusion_bert.samplers import (
-    SamplerOptions,
-    sample_ancestral,
-    sample_confidence,
-    sample_entropy,
-    sample_first_hitting,
-    sample_remask,
-)
-from diffusion_bert.samplers.entropy import entropy_of
-from diffusion_bert.samplers.words import WordOptions, draw_words, word_distribution
-from diffusion_bert.schedule import SCHEDULES
 
 each_schedule = pytest.mark.parametrize("name", SCHEDULES)
 each_lambda = pytest.mark.parametrize("lam", (0.0, 0.3))

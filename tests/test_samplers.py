@@ -5,7 +5,14 @@ from fractions import Fraction
 
 import pytest
 import torch
-from helpers import (
+
+from diffusion_bert.diffusion import AbsorbingDiffusion
+from diffusion_bert.samplers import SAMPLERS, SamplerOptions, sample_ancestral, sample_confidence, sample_first_hitting
+from diffusion_bert.samplers.common import rank_within_rows
+from diffusion_bert.samplers.words import draw, word_distribution
+from diffusion_bert.schedule import SCHEDULES, NoiseSchedule
+from diffusion_bert.word_frequency import informativeness
+from tests.helpers.chain import (
     MASK,
     PLACES,
     SEQUENCES,
@@ -19,13 +26,6 @@ from helpers import (
     toy_schedule,
     within_sigmas,
 )
-
-from diffusion_bert.diffusion import AbsorbingDiffusion
-from diffusion_bert.samplers import SAMPLERS, SamplerOptions, sample_ancestral, sample_confidence, sample_first_hitting
-from diffusion_bert.samplers.common import rank_within_rows
-from diffusion_bert.samplers.words import draw, word_distribution
-from diffusion_bert.schedule import SCHEDULES, NoiseSchedule
-from diffusion_bert.word_frequency import informativeness
 
 each_sampler = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS.keys())
 STAYING = {name: sampler for name, sampler in SAMPLERS.items() if name != "remask"}

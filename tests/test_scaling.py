@@ -2,16 +2,12 @@
 
 import json
 import mmap
-import sys
 from pathlib import Path
 
 import pytest
-from commands import ROOT
 
-sys.path.insert(0, str(ROOT))
-
-from benchmarks import scaling  # noqa: E402
-from diffusion_bert.reading import read_file  # noqa: E402
+from benchmarks.speed import scaling
+from diffusion_bert.reading import read_file
 
 
 def test_made_up_pairs(tmp_path):

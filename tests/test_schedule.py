@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from helpers import alpha_by_hand
 
 from diffusion_bert.errors import UserError
 from diffusion_bert.schedule import SCHEDULES, NoiseSchedule
+from tests.helpers.chain import alpha_by_hand
 
 TABLE = torch.tensor([-1.0, -0.5, 0.0, 0.25, 1.0], dtype=torch.float64)
 MAX_LAMBDA = 1 / math.pi

@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from commands import ROOT, SCRIPTS, run, start
+
+from tests.helpers.scripts import ROOT, SCRIPTS, run, start
 
 GROUPS = {
     "run_conditional_training": ("settings from a file:", "model:", "data:", "diffusion:", "training:"),

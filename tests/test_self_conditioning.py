@@ -4,9 +4,6 @@ calls in sampling.
 
 import pytest
 import torch
-from commands import new_trainer, write_data
-from helpers import BERT_MASK, BERT_VOCAB, make_batch, make_denoiser, mixed_rows
-from tiny import grammar_pairs, new_model
 
 from diffusion_bert.checkpoint import RunDirectory, load_checkpoint, read_payload, restore, save_checkpoint
 from diffusion_bert.config import SamplingConfig
@@ -14,6 +11,9 @@ from diffusion_bert.data import PAIR, Collator
 from diffusion_bert.decoding import blank_canvas, decode, prepare
 from diffusion_bert.self_conditioning import Guess, expected_embedding
 from diffusion_bert.training import Trainer
+from tests.helpers.chain import BERT_MASK, BERT_VOCAB, make_batch, make_denoiser, mixed_rows
+from tests.helpers.models import grammar_pairs, new_model
+from tests.helpers.scripts import new_trainer, write_data
 
 TAU = torch.tensor([0.3, 0.6, 0.9, 1.0], dtype=torch.float64)
 each_attention = pytest.mark.parametrize("attention", ["isolated", "full"])

@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from commands import compare_runs, new_trainer, only_run, read_records, run, small_flags, write_data
-from tiny import new_model, refusal, tiny_config, tiny_tokenizer
 
 from diffusion_bert.checkpoint import (
     RunDirectory,
@@ -44,6 +42,8 @@ from diffusion_bert.repl import Repl
 from diffusion_bert.skills import MOST_STYLES, Skills, commands_of, is_pair
 from diffusion_bert.tasks import load_pairs
 from diffusion_bert.training import Trainer
+from tests.helpers.models import new_model, refusal, tiny_config, tiny_tokenizer
+from tests.helpers.scripts import compare_runs, new_trainer, only_run, read_records, run, small_flags, write_data
 
 TASKS = "qqp,QT,text"
 SIZES = {"qqp": 96, "QT": 24, "text": 40}

@@ -10,7 +10,6 @@ import time
 
 import datasets
 import pytest
-from tiny import refusal, tiny_config
 
 from diffusion_bert.config import TASKS as TASK_NAMES
 from diffusion_bert.config import DataConfig
@@ -19,6 +18,7 @@ from diffusion_bert.hub import require_hub
 from diffusion_bert.model import build_model
 from diffusion_bert.reading import Pair
 from diffusion_bert.tasks import CONTINUE_PROMPT, PROMPTS, TASKS, load_pairs, take_sample
+from tests.helpers.models import refusal, tiny_config
 
 ROWS = [Pair(f"source {number}", f"target {number}") for number in range(60)]
 

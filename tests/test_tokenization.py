@@ -11,10 +11,10 @@ import pytest
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import grammar_texts, refusal, save_bert, tiny_tokenizer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from diffusion_bert.tokenization import SPECIAL_TOKENS, TextTokenizer
+from tests.helpers.models import grammar_texts, refusal, save_bert, tiny_tokenizer
 
 LEARN_ELSEWHERE = """
 import hashlib, sys

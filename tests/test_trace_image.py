@@ -1,13 +1,13 @@
 """The picture of a text as it is written."""
 
 import pytest
-from tiny import new_model, refusal, tiny_model
 
 from diffusion_bert import trace_image
 from diffusion_bert.config import SAMPLERS, SamplingConfig
 from diffusion_bert.errors import UserError
 from diffusion_bert.generation import DiffusionTextGenerator
 from diffusion_bert.trace_image import follow, plot_confidence, shortened
+from tests.helpers.models import new_model, refusal, tiny_model
 
 SOURCE = "How can I learn to cook for $5?"
 

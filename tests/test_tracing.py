@@ -1,11 +1,11 @@
 """Traces: the frames end in the output, only masked places change, and watching changes nothing."""
 
 import pytest
-from tiny import new_model, tiny_model
 
 from diffusion_bert.config import SAMPLERS, SamplingConfig
 from diffusion_bert.generation import DiffusionTextGenerator
 from diffusion_bert.tracing import GIVEN, HIDDEN, History, Trace, Tracer, align, join_traces
+from tests.helpers.models import new_model, tiny_model
 
 SKILLS = {
     "paraphrase_text": ("How can I learn to cook?", "Where is the museum? " * 9),

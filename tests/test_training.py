@@ -7,8 +7,6 @@ import math
 
 import pytest
 import torch
-from commands import SMALL, new_trainer, read_records, run, small_flags, without_wall_clock, write_data
-from tiny import tiny_config
 
 from diffusion_bert import training, validation
 from diffusion_bert.checkpoint import RunDirectory, load_checkpoint, read_payload
@@ -19,6 +17,8 @@ from diffusion_bert.layout import Batch
 from diffusion_bert.model import choose_autocast
 from diffusion_bert.objective import NelboTerms
 from diffusion_bert.training_state import Reporter, enough_memory, memory_advice
+from tests.helpers.models import tiny_config
+from tests.helpers.scripts import SMALL, new_trainer, read_records, run, small_flags, without_wall_clock, write_data
 
 
 class Recorder(Reporter):

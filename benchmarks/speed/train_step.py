@@ -1,9 +1,8 @@
-#!/usr/bin/env python3
 """Our training step against the losses of others, on the same BERT: time, memory, and how much of the machine is used.
 
-    python benchmarks/train_step.py
-    python benchmarks/train_step.py --device cuda --batch_size 256 --compile
-    python benchmarks/train_step.py --checkout_original path/to/Diffusion-BERT --checkout_mdlm path/to/mdlm
+    python -m benchmarks.speed.train_step
+    python -m benchmarks.speed.train_step --device cuda --batch_size 256 --compile
+    python -m benchmarks.speed.train_step --checkout_original path/to/Diffusion-BERT --checkout_mdlm path/to/mdlm
 
 Every variant is a whole optimizer step: noise, forward, loss, backward, clipping, fused AdamW; no dropout; random
 weights; every place of the canvas in use, half of it target. ``ours`` is ``Trainer.step`` itself, with all that it
@@ -32,17 +31,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-import torch  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
-
-from benchmarks.common import machine, matmul_peak, positive, ratio, time_in_turns  # noqa: E402
-from benchmarks.train_variants import COUNTERPART, NAMES, make_step  # noqa: E402
-from diffusion_bert.cli import guarded  # noqa: E402
-from diffusion_bert.errors import UserError  # noqa: E402
-from diffusion_bert.memory import keep_freed_memory  # noqa: E402
-from diffusion_bert.model import pick_device  # noqa: E402
+from benchmarks.common import ROOT, machine, matmul_peak, positive, ratio, time_in_turns
+from benchmarks.speed.train_variants import COUNTERPART, NAMES, make_step
+from diffusion_bert.cli import guarded
+from diffusion_bert.errors import UserError
+from diffusion_bert.memory import keep_freed_memory
+from diffusion_bert.model import pick_device
 
 WARM_STEPS = 1  # untimed steps before each timed one
 
@@ -171,8 +168,8 @@ def peak_in_child(variant: str, argv: list[str]) -> int | None:
     if not Path("/proc/self/clear_refs").exists():
         return None
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    command = [sys.executable, str(Path(__file__).resolve()), *argv, "--memory_of", variant]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-m", "benchmarks.speed.train_step", *argv, "--memory_of", variant]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"measuring the memory of {variant} failed: {done.stderr.strip()[-400:]}")
     return int(done.stdout.split()[-1])

@@ -1,9 +1,8 @@
-#!/usr/bin/env python3
 """Every sampler at 1, 2, 4 ... calls: quality, diversity and repetition against the number of denoiser calls.
 
-    python benchmarks/sampler_sweep.py --checkpoint runs/NAME/best_model.pt --output_dir sweep
-    python benchmarks/sampler_sweep.py --checkpoint runs/NAME/best_model.pt --test_file valid.jsonl --sources 500
-    --samplers ancestral,confidence
+    python -m benchmarks.quality.sampler_sweep --checkpoint runs/NAME/best_model.pt --output_dir sweep
+    python -m benchmarks.quality.sampler_sweep --checkpoint runs/NAME/best_model.pt --test_file valid.jsonl \\
+        --sources 500 --samplers ancestral,confidence
 
 Three samples of every source at the likeliest length and the temperature given. BLEU, ROUGE-L, overlap, dist-1 and
 repetition are those of the first sample, self-BLEU and div-4 of all three (DiffuSeq's metrics). Each line of
@@ -19,12 +18,10 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from diffusion_bert.cli import Parser, guarded  # noqa: E402
-from diffusion_bert.config import SAMPLERS, SamplingConfig, build  # noqa: E402
-from diffusion_bert.errors import UserError, nearest  # noqa: E402
-from diffusion_bert.finding import checkpoint_file  # noqa: E402
+from diffusion_bert.cli import Parser, guarded
+from diffusion_bert.config import SAMPLERS, SamplingConfig, build
+from diffusion_bert.errors import UserError, nearest
+from diffusion_bert.finding import checkpoint_file
 
 STEPS = (1, 2, 4, 8, 16, 32)
 MORE_STEPS = {"ancestral": (64,)}

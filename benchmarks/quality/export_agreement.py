@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """How far the masked language model that diffusion_bert/export.py writes agrees with the checkpoint's own ``fill``.
 
-    python benchmarks/export_agreement.py runs/NAME/best_model.pt
+    python -m benchmarks.quality.export_agreement runs/NAME/best_model.pt
 
 Held-out targets with one, 20 % or 50 % of their word pieces masked; at every masked place the likeliest word, without
 specials and [UNK]: of the checkpoint (no source, no time correction, as in ``fill``), of the exported directory through
@@ -17,14 +16,12 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.masked_words import masked_texts, own_choice  # noqa: E402
-from diffusion_bert.checkpoint import load_checkpoint  # noqa: E402
-from diffusion_bert.cli import Parser, guarded  # noqa: E402
-from diffusion_bert.export import export  # noqa: E402
-from diffusion_bert.position_table import OFFSET  # noqa: E402
-from diffusion_bert.tasks import load_pairs  # noqa: E402
+from benchmarks.quality.masked_words import masked_texts, own_choice
+from diffusion_bert.checkpoint import load_checkpoint
+from diffusion_bert.cli import Parser, guarded
+from diffusion_bert.export import export
+from diffusion_bert.position_table import OFFSET
+from diffusion_bert.tasks import load_pairs
 
 MASKED = {"one": 0.0, "20 %": 0.2, "50 %": 0.5}
 

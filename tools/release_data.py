@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 """Make the data folder of configs/general_english.yaml from texts and pairs that you have.
 
-    python benchmarks/release_data.py data/release --text wiki.txt --held_out_text wiki2.txt --qqp data/qqp --CC
-    data/dialogues
+    python -m tools.release_data data/release --text wiki.txt --held_out_text wiki2.txt --qqp data/qqp \\
+        --CC data/dialogues
 
 Texts have a paragraph a line (.txt or .txt.xz). Their sentences are kept if they read as plain English (``is_plain``),
 and --texts of them are drawn at random. Of the pairs, folders with train.jsonl and valid.jsonl (src, trg), all of qqp
@@ -18,12 +17,10 @@ import re
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.common import positive  # noqa: E402
-from diffusion_bert.cli import Parser, guarded  # noqa: E402
-from diffusion_bert.errors import UserError  # noqa: E402
-from diffusion_bert.storage import write_atomically  # noqa: E402
+from benchmarks.common import positive
+from diffusion_bert.cli import Parser, guarded
+from diffusion_bert.errors import UserError
+from diffusion_bert.storage import write_atomically
 
 SENTENCE_END = re.compile(r"(?<=[a-z]{3}[.!?]) (?=[A-Z])")  # three letters before the stop: not after "Mr." or "U.S."
 PLAIN = re.compile(r"[A-Z][A-Za-z ,;'-]+[.!?]")  # no digits, brackets, quotation marks, markup or foreign letters

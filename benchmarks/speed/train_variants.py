@@ -1,4 +1,4 @@
-"""The training steps that benchmarks/train_step.py compares: ours, and others' losses on the same BERT."""
+"""The training steps that benchmarks/speed/train_step.py compares: ours, and others' losses on the same BERT."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import PROMPT, synthetic_model, synthetic_pairs
-from benchmarks.train_baselines import OriginalLoss, hugging_face_loss, masked_only_loss, mdlm_loss, mdlm_subs_loss
+from benchmarks.speed.train_baselines import (
+    OriginalLoss,
+    hugging_face_loss,
+    masked_only_loss,
+    mdlm_loss,
+    mdlm_subs_loss,
+)
 from diffusion_bert.checkpoint import RunDirectory
 from diffusion_bert.data import Collator
 from diffusion_bert.errors import UserError
@@ -97,11 +103,11 @@ def baseline_step(
     autocast = choose_autocast("auto", device)
     batch, frequency = batch.to(device), frequency.to(device)
     if variant == "checkout_original":
-        from benchmarks.peers import original_loss
+        from benchmarks.speed.peers import original_loss
 
         loss_of = original_loss(Path(options.checkout_original), frequency, tokenizer)
     elif variant == "checkout_mdlm":
-        from benchmarks.peers import mdlm_checkout_loss
+        from benchmarks.speed.peers import mdlm_checkout_loss
 
         loss_of = mdlm_checkout_loss(Path(options.checkout_mdlm), tokenizer)
     else:

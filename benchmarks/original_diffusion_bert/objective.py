@@ -6,32 +6,27 @@ plus 3e-4 times the cross-entropy of all target places; with lambda > 0 a margin
 frequencies of each sentence, while the one-step probabilities stay those of the plain schedule. Here it trains the same
 network (full attention, no copy head) on the same pairs; ablation.py, group ``original``, compares the results.
 
-    python benchmarks/original_check.py [--checkout DIR]        # is this the released objective? what does a step cost?
+    python -m benchmarks.original_diffusion_bert.check [--checkout DIR]    # is this the released objective?
 """
 
 from __future__ import annotations
 
 import math
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from diffusion_bert.data import PAIR, Collator, EncodedPairs  # noqa: E402
-from diffusion_bert.diffusion import AbsorbingDiffusion  # noqa: E402
-from diffusion_bert.layout import Batch  # noqa: E402
-from diffusion_bert.model import DiffusionModel, choose_autocast  # noqa: E402
-from diffusion_bert.objective import T_EVAL, sample_times  # noqa: E402
-from diffusion_bert.samplers import SamplerOptions, sample_confidence  # noqa: E402
-from diffusion_bert.schedule import NoiseSchedule  # noqa: E402
-from diffusion_bert.steering import repetition_rules, vocabulary_flags  # noqa: E402
-from diffusion_bert.training_state import make_optimizer  # noqa: E402
+from diffusion_bert.data import PAIR, Collator, EncodedPairs
+from diffusion_bert.diffusion import AbsorbingDiffusion
+from diffusion_bert.layout import Batch
+from diffusion_bert.model import DiffusionModel, choose_autocast
+from diffusion_bert.objective import T_EVAL, sample_times
+from diffusion_bert.samplers import SamplerOptions, sample_confidence
+from diffusion_bert.schedule import NoiseSchedule
+from diffusion_bert.steering import repetition_rules, vocabulary_flags
+from diffusion_bert.training_state import make_optimizer
 
 HYBRID, NUM_STEPS, TINY = 3e-4, 2000, 1e-20
 

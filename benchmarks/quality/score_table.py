@@ -1,9 +1,9 @@
-#!/usr/bin/env python3
 """The benchmark score of several checkpoints on one task, beside copying the source, drawing words at random, and an
 untrained model.
 
-    python benchmarks/score_table.py briefly=a/best_model.pt half=b/best_model.pt fully=c/best_model.pt --max_samples
-    300 python benchmarks/score_table.py fully=c/best_model.pt --data_dir path/to/qqp --split valid
+    python -m benchmarks.quality.score_table briefly=a/best_model.pt half=b/best_model.pt fully=c/best_model.pt \\
+        --max_samples 300
+    python -m benchmarks.quality.score_table fully=c/best_model.pt --data_dir path/to/qqp --split valid
 
 All rows are measured on the same examples with the same sampling settings. untrained is the architecture of the first
 checkpoint with fresh weights. copy and unigram are scored as if they were the model's output, with a reconstruction at
@@ -19,11 +19,9 @@ import math
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from diffusion_bert.cli import Parser, guarded  # noqa: E402
-from diffusion_bert.config import SamplingConfig, build  # noqa: E402
-from diffusion_bert.errors import UserError  # noqa: E402
+from diffusion_bert.cli import Parser, guarded
+from diffusion_bert.config import SamplingConfig, build
+from diffusion_bert.errors import UserError
 
 
 def main(argv=None) -> int:

@@ -1,11 +1,12 @@
 """Which option earns its place? Trains one model per row for the same wall-clock time and compares each with its
 group's first row, pair by pair.
 
-    python benchmarks/ablation.py --group loss lambda --max_minutes 5 --results ablation.jsonl
-    python benchmarks/ablation.py --data_dir path/to/qqp --preset fast_training --max_minutes 20 --seeds 42 43 --output
-    ablation.md python benchmarks/ablation.py --group pretrained --model_name_or_path path/to/bert --data_dir
-    path/to/qqp python benchmarks/ablation.py --group teacher --teacher checkpoints/general_english.pt --data_dir
-    path/to/qqp
+    python -m benchmarks.quality.ablation --group loss lambda --max_minutes 5 --results ablation.jsonl
+    python -m benchmarks.quality.ablation --data_dir path/to/qqp --preset fast_training --max_minutes 20 \\
+        --seeds 42 43 --output ablation.md
+    python -m benchmarks.quality.ablation --group pretrained --model_name_or_path path/to/bert --data_dir path/to/qqp
+    python -m benchmarks.quality.ablation --group teacher --teacher checkpoints/general_english.pt \\
+        --data_dir path/to/qqp
 
 Every finished row is one line of --results; finished rows are not trained again, and one that was killed starts anew.
 Several processes may work on the same file side by side (give each its --set num_threads=1): no row is trained twice,
@@ -29,15 +30,13 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.ablation_results import append_result, claimed, read_results, table  # noqa: E402
-from benchmarks.ablation_rows import Row, groups  # noqa: E402
-from benchmarks.common import machine  # noqa: E402
-from diffusion_bert import metrics  # noqa: E402
-from diffusion_bert.cache import file_digest  # noqa: E402
-from diffusion_bert.config import RunConfig, SamplingConfig, load_preset  # noqa: E402
-from diffusion_bert.errors import UserError  # noqa: E402
+from benchmarks.common import machine
+from benchmarks.quality.ablation_results import append_result, claimed, read_results, table
+from benchmarks.quality.ablation_rows import Row, groups
+from diffusion_bert import metrics
+from diffusion_bert.cache import file_digest
+from diffusion_bert.config import RunConfig, SamplingConfig, load_preset
+from diffusion_bert.errors import UserError
 
 COPIES = 8  # noised copies of each example for its own NELBO
 # ---- one run ---------------------------------------------------------------------------------------------------------
@@ -45,7 +44,7 @@ COPIES = 8  # noised copies of each example for its own NELBO
 
 def run_row(row: Row, config: RunConfig, examples: int) -> dict | None:
     """Train and evaluate; None when the user interrupted it."""
-    from benchmarks.original_objective import canvas_nelbo, train_original, write_on_canvas
+    from benchmarks.original_diffusion_bert.objective import canvas_nelbo, train_original, write_on_canvas
     from diffusion_bert.checkpoint import RunDirectory, load_checkpoint
     from diffusion_bert.commands.training_run import prepare, set_threads
     from diffusion_bert.data import PAIR, spread_choice

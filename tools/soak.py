@@ -1,6 +1,6 @@
 """Kill training at random moments, again and again: nothing is lost.
 
-    python tests/soak.py --kills 100
+    python -m tools.soak --kills 100
 
 Each round trains a tiny model from scratch on a few pairs, with the real scripts in processes of their own. Every
 process is killed (SIGKILL) at a moment drawn at random - over its training, or over its whole life - and the next one
@@ -28,10 +28,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
-from commands import ROOT, compare_runs, read_records, small_flags, without_wall_clock, write_data  # noqa: E402
+from tests.helpers.scripts import ROOT, compare_runs, read_records, small_flags, without_wall_clock, write_data  # noqa: E402
 
 # an average of the weights (and SMALL's dropout), two micro-batches a step, epochs that end inside; saves and log lines
 # that do not coincide

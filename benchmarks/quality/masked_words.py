@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 """How often the likeliest word at a masked place is the true one.
 
-    python benchmarks/masked_words.py runs/NAME/best_model.pt sentences.txt
-    python benchmarks/masked_words.py checkpoints/MODEL.pt sentences.txt --texts 500 --share 0.15
+    python -m benchmarks.quality.masked_words runs/NAME/best_model.pt sentences.txt
+    python -m benchmarks.quality.masked_words checkpoints/MODEL.pt sentences.txt --texts 500 --share 0.15
 
 Of every sentence (a line each) this share of the word pieces is masked, at least one, and all are predicted in one call
 without a source, as ``fill`` asks. Beside the model: always saying the commonest word piece of the training targets.
@@ -14,18 +13,15 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import torch
 
-import torch  # noqa: E402
-
-from benchmarks.common import machine, positive  # noqa: E402
-from diffusion_bert.checkpoint import load_checkpoint  # noqa: E402
-from diffusion_bert.cli import Parser, guarded  # noqa: E402
-from diffusion_bert.data import NO_SOURCE, Collator  # noqa: E402
-from diffusion_bert.errors import UserError  # noqa: E402
-from diffusion_bert.reading import read_file  # noqa: E402
+from benchmarks.common import machine, positive
+from diffusion_bert.checkpoint import load_checkpoint
+from diffusion_bert.cli import Parser, guarded
+from diffusion_bert.data import NO_SOURCE, Collator
+from diffusion_bert.errors import UserError
+from diffusion_bert.reading import read_file
 
 
 @torch.no_grad()

@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
 """Our decoding against a plain loop, its exactness, and what a user waits for: an answer, the prompt, --help.
 
-    python benchmarks/sampling.py
-    python benchmarks/sampling.py --checkpoint runs/NAME/best_model.pt --test_file path/to/valid.jsonl
+    python -m benchmarks.speed.sampling
+    python -m benchmarks.speed.sampling --checkpoint runs/NAME/best_model.pt --test_file path/to/valid.jsonl
 
 speed: sources per second for several lengths x candidates of every source, sampling on, in turns A B A B. The plain
 loop is what one writes first: a canvas of 64 [MASK]s after the source, the whole sequence through BERT in every call,
@@ -30,23 +29,20 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import torch
 
-import torch  # noqa: E402
-
-from benchmarks.common import PROMPT, machine, positive, ratio, synthetic_model, time_in_turns, zipf_words  # noqa: E402
-from diffusion_bert import metrics  # noqa: E402
-from diffusion_bert.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
-from diffusion_bert.config import SamplingConfig  # noqa: E402
-from diffusion_bert.data import PAIR, Collator  # noqa: E402
-from diffusion_bert.decoding import blank_canvas, decode  # noqa: E402
-from diffusion_bert.errors import UserError  # noqa: E402
-from diffusion_bert.generation import DiffusionTextGenerator  # noqa: E402
-from diffusion_bert.model import SIZES, DiffusionModel, pick_device  # noqa: E402
-from diffusion_bert.reading import read_file  # noqa: E402
-from diffusion_bert.samplers import SAMPLERS, SamplerOptions  # noqa: E402
-from diffusion_bert.text import metric_text  # noqa: E402
+from benchmarks.common import PROMPT, ROOT, machine, positive, ratio, synthetic_model, time_in_turns, zipf_words
+from diffusion_bert import metrics
+from diffusion_bert.checkpoint import load_checkpoint, save_checkpoint
+from diffusion_bert.config import SamplingConfig
+from diffusion_bert.data import PAIR, Collator
+from diffusion_bert.decoding import blank_canvas, decode
+from diffusion_bert.errors import UserError
+from diffusion_bert.generation import DiffusionTextGenerator
+from diffusion_bert.model import SIZES, DiffusionModel, pick_device
+from diffusion_bert.reading import read_file
+from diffusion_bert.samplers import SAMPLERS, SamplerOptions
+from diffusion_bert.text import metric_text
 
 PARTS = ("speed", "exact", "quality", "wait")
 PLAIN_CANVAS = 64

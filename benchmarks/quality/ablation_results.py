@@ -1,4 +1,6 @@
-"""The results file of benchmarks/ablation.py, which several processes may share, and the tables made from it."""
+"""The results file of benchmarks/quality/ablation.py, which several processes may share, and the tables made from
+it.
+"""
 
 from __future__ import annotations
 

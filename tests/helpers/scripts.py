@@ -15,7 +15,7 @@ from pathlib import Path
 from diffusion_bert.config import RunConfig
 from diffusion_bert.grammar import Grammar
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ("run_conditional_training", "continue_training", "evaluate_trained_model", "interactive_generation")
 SMALL = {
     "task_name": "sample",

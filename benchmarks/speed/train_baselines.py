@@ -1,5 +1,5 @@
-"""The training losses that others use, in a few lines each, on the same BERT: what benchmarks/train_step.py compares
-ours with.
+"""The training losses that others use, in a few lines each, on the same BERT: what benchmarks/speed/train_step.py
+compares ours with.
 
 Each takes a ``BertForMaskedLM`` and a batch and returns a scalar. Shapes: B batch, L length, V vocabulary, N masked
 places.

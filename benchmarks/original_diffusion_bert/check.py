@@ -1,8 +1,7 @@
-"""Is original_objective.py the released objective, and what does a training step by it cost beside ours?
+"""Is objective.py the released objective, and what does a training step by it cost beside ours?
 
-    python benchmarks/original_check.py                           # seconds per training step
-    python benchmarks/original_check.py --checkout DIR            # also the loss against the released code in DIR,
-    number by number
+    python -m benchmarks.original_diffusion_bert.check                    # seconds per training step
+    python -m benchmarks.original_diffusion_bert.check --checkout DIR     # also the loss against the code in DIR
 
 DIR is a clone of https://github.com/Hzfinfdu/Diffusion-BERT; of it only diffusion_word_freq.py, losses.py and utils.py
 are imported.
@@ -21,9 +20,7 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.original_objective import (
+from benchmarks.original_diffusion_bert.objective import (
     HYBRID,
     NUM_STEPS,
     keep_probability,
@@ -31,12 +28,12 @@ from benchmarks.original_objective import (
     original_loss,
     original_step_loss,
     pairs_batch,
-)  # noqa: E402
-from diffusion_bert.commands.training_run import prepare  # noqa: E402
-from diffusion_bert.config import RunConfig, load_preset  # noqa: E402
-from diffusion_bert.model import build_model, pick_device  # noqa: E402
-from diffusion_bert.objective import nelbo_terms, sample_times, training_loss  # noqa: E402
-from diffusion_bert.tasks import load_pairs  # noqa: E402
+)
+from diffusion_bert.commands.training_run import prepare
+from diffusion_bert.config import RunConfig, load_preset
+from diffusion_bert.model import build_model, pick_device
+from diffusion_bert.objective import nelbo_terms, sample_times, training_loss
+from diffusion_bert.tasks import load_pairs
 
 
 def released_code(checkout: Path):

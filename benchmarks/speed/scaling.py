@@ -1,10 +1,9 @@
-#!/usr/bin/env python3
 """How training scales with the data: time to the first step, memory, disk, padding and speed from 1,000 to 2,000,000
 pairs.
 
-    python benchmarks/scaling.py --rows 1000 10000 100000            # without the large file
-    python benchmarks/scaling.py                                     # with it; needs about 1 GB of disk below --folder
-    python benchmarks/scaling.py --rows 2000000 --cache_above_mb 0 --processes 2
+    python -m benchmarks.speed.scaling --rows 1000 10000 100000    # without the large file
+    python -m benchmarks.speed.scaling                # with it; needs about 1 GB of disk below --folder
+    python -m benchmarks.speed.scaling --rows 2000000 --cache_above_mb 0 --processes 2
 
 The pairs are made here (seeded): a source of 5 to 20 made-up words after Zipf's law, and a target with the same words
 turned round, one replaced. Every size runs as a process of its own, twice: cold (nothing in the cache) and warm. It
@@ -32,11 +31,10 @@ import time
 from pathlib import Path
 
 START = time.perf_counter()
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np  # noqa: E402
 
-from benchmarks.common import machine, positive, ratio, time_in_turns  # noqa: E402
+from benchmarks.common import ROOT, machine, positive, ratio, time_in_turns  # noqa: E402
 from diffusion_bert.checkpoint import RunDirectory  # noqa: E402
 from diffusion_bert.commands.training_run import prepare, vocabulary_texts  # noqa: E402
 from diffusion_bert.config import RunConfig  # noqa: E402
@@ -259,9 +257,18 @@ def main(argv=None) -> None:
                 for flag in ("model", "batch_size", "steps", "cache_above_mb", "processes", "device", "seed")
             ]
             for state in ("cold", "warm"):
-                command = [sys.executable, __file__, *kept, "--folder", str(folder), "--child", str(path)]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.speed.scaling",
+                    *kept,
+                    "--folder",
+                    str(folder),
+                    "--child",
+                    str(path),
+                ]
                 done = subprocess.run(
-                    command, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"}
+                    command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONWARNINGS": "ignore"}
                 )
                 if done.returncode:
                     sys.exit(f"{rows:,} rows, {state}: {done.stderr.strip()[-2000:]}")

@@ -1,4 +1,4 @@
-"""The rows of benchmarks/ablation.py: which options are compared, in which groups."""
+"""The rows of benchmarks/quality/ablation.py: which options are compared, in which groups."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Break the mathematics on purpose, one small change at a time: the named tests must notice each.
 
-    python tests/mutations.py
-    python tests/mutations.py --only posterior
+    python -m tools.mutations
+    python -m tools.mutations --only posterior
 
 Every mutant is a copy of the package in a temporary folder in which one piece of text, found exactly once, is replaced.
 Its tests run in a fork of a process that has imported the libraries already. Exit code 1 when a mutant survives, or
@@ -309,10 +309,7 @@ def passes(folder: Path, tests: list[str]) -> tuple[bool, str]:
         os.dup2(number, 1)
         os.dup2(number, 2)
         os.chdir(folder)
-        sys.path[:] = [
-            str(folder),
-            *(path for path in sys.path if Path(path or ".").resolve() not in (ROOT, ROOT / "tests")),
-        ]
+        sys.path[:] = [str(folder), *(path for path in sys.path if Path(path or ".").resolve() != ROOT)]
         import pytest
 
         code = pytest.main(["-x", "-q", "--no-header", "-p", "no:cacheprovider", "--rootdir", str(folder), *tests])
@@ -344,7 +341,7 @@ def main() -> int:
     began, survivors = time.monotonic(), []
     with tempfile.TemporaryDirectory(prefix="mutants_") as place:
         whole = Path(place) / "whole"
-        for name in ("diffusion_bert", "tests", "configs"):
+        for name in ("diffusion_bert", "tests", "tools", "configs"):
             shutil.copytree(ROOT / name, whole / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", whole)
         files = sorted({f"tests/test_{test}.py" for mutant in chosen for test in mutant[4].split()})
