@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from .errors import UserError
-from .hub import from_cache_or_hub
-from .model import quiet_transformers
+from .machine.hub import from_cache_or_hub
+from .pretrained import quiet_transformers
 from .tokenization import load_tokenizer
 
 # the layer that the authors found best; DiffuSeq's protocol uses deberta-xlarge-mnli

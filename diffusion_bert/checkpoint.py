@@ -18,14 +18,15 @@ from pathlib import Path
 
 import torch
 
-from .config import RunConfig
+from .config.paths import checkpoint_file
+from .config.schema import RunConfig
+from .config.tasks import task_names
 from .encoders import config_from
 from .errors import UserError
-from .finding import checkpoint_file
+from .machine.storage import to_plain, versions, weights_digest, write_atomically
 from .model import DiffusionModel, assemble
 from .schedule import NoiseSchedule
-from .skills import Skills, task_names
-from .storage import to_plain, versions, weights_digest, write_atomically
+from .skills import Skills
 from .tokenization import TextTokenizer
 
 FORMAT, FORMAT_VERSION = "diffusion-bert", 1

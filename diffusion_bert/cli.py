@@ -15,10 +15,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from . import __version__
-from .config import DataConfig, DiffusionConfig, ModelConfig, TrainingConfig, check_value, load_preset, load_settings
-from .distributed import may_speak, process_count, process_rank
+from .config.fields import check_value
+from .config.presets import load_preset, load_settings
+from .config.schema import DataConfig, DiffusionConfig, ModelConfig, TrainingConfig
 from .errors import UserError, nearest
+from .machine.processes import may_speak, process_count, process_rank
+from .version import __version__
 
 USER_ERROR = 2
 # what a full, broken or read-only disk says, wherever it is met (printing into a file is one such place)

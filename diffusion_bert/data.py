@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from .config import DataConfig
+from .config.schema import DataConfig
+from .config.tasks import CONTINUE_PROMPT, Task
 from .encoded_mix import EncodedMix
 from .encoding import EncodedPairs
 from .layout import Batch
-from .skills import CONTINUE, CONTINUE_PROMPT, NO_SOURCE, PAIR, Task, is_pair
+from .skills import CONTINUE, NO_SOURCE, PAIR, is_pair
 from .tokenization import TextTokenizer
 
 

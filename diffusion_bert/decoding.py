@@ -15,15 +15,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .config import SamplingConfig
-from .data import CONTINUE, NO_SOURCE, Collator
+from .config.schema import SamplingConfig
+from .data import Collator
 from .errors import UserError
 from .layout import Batch
-from .memory import give_back_freed_memory
+from .machine.memory import give_back_freed_memory
 from .model import DiffusionModel
 from .samplers import SAMPLERS, SamplerOptions
 from .self_conditioning import Guess
-from .skills import is_pair
+from .skills import CONTINUE, NO_SOURCE, is_pair
 from .steering import FREE, NEW_WORD, Denoise, repetition_rules
 from .tracing import Tracer
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .checkpoint import load_checkpoint
-from .config import RunConfig
+from .config.schema import RunConfig
 from .denoiser import BertDenoiser
 from .encoders import family_of
 from .errors import UserError

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from .config import DataConfig
+from .config.schema import DataConfig
 from .encoding import BLOCK, EncodedPairs, encode_pairs
 from .mapped_pairs import MappedPairs
 from .mixed_pairs import MixedPairs, parts_of

@@ -11,10 +11,10 @@ from itertools import chain
 import numpy as np
 
 from .cache import Cache, CacheUnwritable, EntryWriter, fingerprint
-from .config import DataConfig
+from .config.schema import DataConfig
+from .config.tasks import CONTINUE_PROMPT
 from .mapped_pairs import MappedPairs
 from .reading import Pair
-from .skills import CONTINUE_PROMPT
 from .tokenization import TextTokenizer
 
 BLOCK = 10_000  # pairs that are worked on together

@@ -11,17 +11,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from . import metrics
 from .bertscore import BertScorer
-from .data import NO_SOURCE, fixed_batches
+from .data import fixed_batches
 from .decoding import Canvas, decode
 from .encoded_mix import encode_tasks
 from .generation import DiffusionTextGenerator
 from .objective import T_EVAL, estimate_nelbo
 from .reading import Pair
 from .score import Score, benchmark_score
+from .skills import NO_SOURCE
 from .systems import SAMPLES, Outputs, Progress, generate_outputs, metric_rows
-from .text import metric_text
+from .text import metrics
+from .text.metrics import metric_text
 
 CORRUPTIONS = (20, 50, 80)
 MOST_SENTENCES = 200  # for the reconstruction part

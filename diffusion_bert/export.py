@@ -21,8 +21,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .cli import Parser, guarded
+from .config.paths import checkpoint_file
 from .errors import UserError
-from .finding import checkpoint_file
 
 NO_MASS = (
     -1e4

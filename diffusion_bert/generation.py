@@ -14,19 +14,22 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from .casing import sentence_case
 from .checkpoint import load_checkpoint
-from .config import SamplingConfig, build
-from .data import CONTINUE, Collator
+from .config.fields import build
+from .config.paths import checkpoint_file
+from .config.schema import SamplingConfig
+from .config.tasks import TASKS
+from .data import Collator
 from .decoding import Decoded, blank_canvas, decode, drawn_lengths, length_log_probs, requested_length, spread_lengths
 from .errors import UserError, nearest
-from .finding import checkpoint_file
 from .infilling import mask_text, splice, tokenize_masked
-from .model import DiffusionModel, pick_device
-from .ranking import Answer, Ranking, join_answers
-from .reading import Pair, unencodable
-from .skills import TASKS, is_pair
-from .text import MASK, leaves_out_words, split_sentences
+from .machine.device import pick_device
+from .model import DiffusionModel
+from .ranking import Answer, Ranking, join_answers, leaves_out_words
+from .reading import Pair
+from .skills import CONTINUE, is_pair
+from .text.casing import sentence_case
+from .text.english import MASK, split_sentences, unencodable
 from .tracing import Trace, Tracer, align, trace_of
 
 OnTrace = Callable[[Trace], None]

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import torch
 
-from .data import NO_SOURCE
 from .decoding import Canvas
 from .schedule import NoiseSchedule
+from .skills import NO_SOURCE
 from .steering import CONTINUATION, FREE, NEW_WORD
-from .text import MASK
+from .text.english import MASK
 from .tokenization import TextTokenizer
 
 CLOSING = re.compile(r"[.,;:?!)\]%]")

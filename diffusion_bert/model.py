@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from .config import BUILT_IN_SIZES, RunConfig
+from .config.schema import BUILT_IN_SIZES, RunConfig
+from .config.tasks import PROMPTS, TASKS, Task
 from .denoiser import BertDenoiser
 from .diffusion import AbsorbingDiffusion
 from .encoders import family_of
 from .errors import UserError
-from .memory import keep_freed_memory
 from .pretrained import load_pretrained, quiet_transformers
 from .schedule import NoiseSchedule
-from .skills import PROMPTS, TASKS, Skills, Task
+from .skills import Skills
 from .tokenization import TextTokenizer
 from .word_frequency import count_tokens, informativeness
-
-# layers, width, heads; the feed-forward layer is four times the width
-SIZES = {"tiny": (2, 128, 4), "mini": (4, 256, 4), "small": (4, 512, 8)}
 
 
 @dataclass
@@ -70,42 +65,6 @@ class DiffusionModel:
         return self
 
 
-def pick_device(name: str) -> torch.device:
-    """``auto`` -> CUDA if there is a GPU, else the CPU; anything else must exist on this machine.
-
-    (Apple's mps knows no float64, in which the schedule is computed.) On a CPU, freed memory is kept from here on
-    (memory.py).
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise UserError(f"device is '{name}': expected auto, cpu, cuda or cuda:N")
-    device = torch.device(name)
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if count <= (device.index or 0):
-            raise UserError(
-                f"device is '{name}' but this machine has {count or 'no'} CUDA GPU{'s' if count > 1 else ''}: use"
-                " --device cpu or auto"
-            )
-    else:
-        keep_freed_memory()
-    return device
-
-
-def choose_autocast(precision: str, device: torch.device) -> Callable[[], contextlib.AbstractContextManager]:
-    """bf16 autocast on a GPU that has it; never on a CPU, where emulated bf16 is a hundred times slower."""
-    able = False
-    if device.type == "cuda":
-        with torch.cuda.device(device):  # without: the question would be about the first GPU
-            able = torch.cuda.is_bf16_supported(including_emulation=False)
-    if precision == "bf16" and not able:
-        raise UserError(f"precision is bf16 but {device} has no fast bf16: use --precision auto or fp32")
-    if able and precision in ("auto", "bf16"):
-        return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
-    return contextlib.nullcontext
-
-
 def build_model(
     config: RunConfig,
     texts: Iterable[str],
@@ -127,7 +86,7 @@ def build_model(
     torch.manual_seed(seed)
     if name in BUILT_IN_SIZES:
         tokenizer = tokenizer or TextTokenizer.learn([*texts, *PROMPTS * 100, *styled * 100], config.model.vocab_size)
-        layers, width, heads = SIZES[name]
+        layers, width, heads = BUILT_IN_SIZES[name]
         from transformers import BertConfig
 
         bert_config = BertConfig(

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .config import BUILT_IN_SIZES
+from .config.schema import BUILT_IN_SIZES
 from .encoders import FAMILIES
 from .errors import UserError
-from .hub import from_cache_or_hub
+from .machine.hub import from_cache_or_hub
 from .position_table import CONFIG_KEY, OFFSET, POSITIONS, restarting
 from .tokenization import TextTokenizer
 

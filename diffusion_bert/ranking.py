@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -61,3 +62,9 @@ def join_answers(answers: Sequence[Answer], separator: str = " ") -> Answer:
     texts = [separator.join(answer.texts[min(j, len(answer.texts) - 1)] for answer in answers) for j in range(count)]
     traces = [answer.trace for answer in answers if answer.trace is not None]
     return Answer(texts, join_traces(traces, separator) if len(traces) == len(answers) else None)
+
+
+def leaves_out_words(text: str, source: str) -> bool:
+    """Whether all words of the text stand in the source in this order; case and signs do not count."""
+    rest = iter(re.findall(r"\w+", source.casefold()))
+    return all(word in rest for word in re.findall(r"\w+", text.casefold()))

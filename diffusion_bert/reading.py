@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import UserError
+from .text.english import unencodable
 
 SOURCE_NAMES, TARGET_NAMES, STYLE_NAMES = ("src", "source"), ("trg", "target"), ("style", "tone")
 LONGEST_STYLE = 40  # characters
@@ -169,19 +170,6 @@ def _read_table(lines, report: ReadReport) -> Iterator[Pair]:
             pair := checked_pair(row[columns[0]], row[columns[1]], report, first, None if style is None else row[style])
         ) is not None:
             yield pair
-
-
-def unencodable(text: str) -> str:
-    """Why a text is none, or an empty string: zero bytes (binary, UTF-16) and halves of surrogate pairs (an emoji cut
-    in two) cannot be encoded.
-    """
-    if "\0" in text:
-        return "holds a zero byte: expected UTF-8 text"
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return "holds half of a character: expected UTF-8 text"
-    return ""
 
 
 def checked_pair(source, target, report: ReadReport, number: int, style=None) -> Pair | None:

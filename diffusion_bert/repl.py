@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import get_type_hints
 
 from .cli import converter
-from .config import DisplayConfig, SamplingConfig
+from .config.schema import DisplayConfig, SamplingConfig
+from .config.tasks import TASKS
 from .errors import UserError, nearest
 from .generation import DiffusionTextGenerator
 from .live import plain_lines, printable
-from .skills import TASKS, commands_of
-from .text import MASK, strip_enclosing_quotes
+from .skills import commands_of
+from .text.english import MASK, strip_enclosing_quotes
 from .tracing import Trace
 
 PROMPT = "Enter command: "

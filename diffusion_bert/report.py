@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .evaluation import Evaluation
-from .storage import write_atomically
+from .machine.storage import write_atomically
 
 COLUMNS = (
     ("bleu", "BLEU"),

@@ -19,7 +19,7 @@ import math
 import torch
 from torch import Tensor
 
-from .config import SCHEDULES, check_lambda
+from .config.schema import SCHEDULES, check_lambda
 from .errors import UserError, nearest
 
 

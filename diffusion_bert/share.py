@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .cli import Parser, guarded
+from .config.paths import checkpoint_file
 from .errors import UserError
-from .finding import checkpoint_file
 from .skills import Skills
 
 LARGEST_HALF = 65504.0

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from . import metrics
 from .bertscore import BertScorer
-from .config import SamplingConfig
+from .config.schema import SamplingConfig
 from .generation import DiffusionTextGenerator
 from .reading import Pair
 from .skills import PAIR
-from .text import metric_text
+from .text import metrics
+from .text.metrics import metric_text
 
 SAMPLES = 3  # per source, independent of each other, for self-BLEU and div-4
 Progress = Callable[[str, int, int], None]  # (what, done, total)

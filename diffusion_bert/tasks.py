@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from .cache import Cache, CacheUnwritable, file_digest, fingerprint
-from .config import DataConfig
+from .config.schema import DataConfig
+from .config.tasks import CONTINUE_PROMPT as CONTINUE_PROMPT
+from .config.tasks import PROMPTS as PROMPTS
+from .config.tasks import TASKS, Task, task_names
 from .errors import UserError
-from .hub import VALIDATION_NAMES, HubRows, load_splits
+from .hub_rows import VALIDATION_NAMES, HubRows, load_splits
 from .mapped_pairs import MappedPairs
 from .mixed_pairs import MixedPairs
 from .reading import Pair, ReadReport, stream_file
-from .skills import CONTINUE_PROMPT as CONTINUE_PROMPT
-from .skills import PROMPTS as PROMPTS
-from .skills import TASKS, Task, task_names
 from .skills import commands_of as commands_of
 
 HOLD_OUT_SEED = 42

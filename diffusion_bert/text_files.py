@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from .errors import UserError
-from .reading import unencodable
+from .text.english import unencodable
 
 COLUMNS = ("src", "source", "text")
 INPUTS, OUTPUTS = (".txt", ".jsonl", ".csv", ".tsv"), (".jsonl", ".csv", ".txt")

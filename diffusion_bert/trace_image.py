@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .cli import Parser, guarded
-from .config import SamplingConfig, build
+from .config.fields import build
+from .config.paths import checkpoint_file
+from .config.schema import SamplingConfig
 from .errors import UserError
-from .finding import checkpoint_file
 
 STEPS = 8  # few enough to read every row
 LIGHT, STRONG, DARK, FAINT, NEW = "#f6f9fd", "#7db3ea", "#15202b", "#66717d", "#d9741a"
@@ -45,8 +46,9 @@ def follow(generator, text: str, steps: int | None = None) -> WrittenText:
     Raises:
         UserError: the text is empty or too long.
     """
-    from .skills import CONTINUE, TASKS
-    from .text import leaves_out_words
+    from .config.tasks import TASKS
+    from .ranking import leaves_out_words
+    from .skills import CONTINUE
     from .tracing import Tracer, align
 
     generator.check_text(text)
@@ -143,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     from .checkpoint import load_checkpoint
     from .generation import DiffusionTextGenerator
-    from .model import pick_device
+    from .machine.device import pick_device
 
     generator = DiffusionTextGenerator(load_checkpoint(checkpoint).to(pick_device(options.device)), options)
     written = follow(generator, text)

@@ -13,18 +13,19 @@ import torch
 
 from . import training_state
 from .checkpoint import RunDirectory, save_checkpoint
-from .config import RunConfig
+from .config.schema import RunConfig
 from .data import EpochBatches
 from .distillation import Teacher
-from .distributed import Processes, flat_gradients, own_device
 from .ema import WeightAverage
 from .errors import UserError
 from .flops import training_flops
 from .layout import Batch
-from .model import DiffusionModel, choose_autocast, pick_device
+from .machine.device import choose_autocast, pick_device
+from .machine.processes import Processes, flat_gradients, own_device
+from .machine.storage import remove_leftovers
+from .model import DiffusionModel
 from .objective import NelboTerms, nelbo_terms, training_loss
 from .self_conditioning import SHARE
-from .storage import remove_leftovers
 from .training_batches import draw_times, noised, on_host, step_shares
 from .training_log import PendingStep, TrainingLog
 from .training_state import (

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 
 from .data import EpochBatches
 from .diffusion import AbsorbingDiffusion
-from .distributed import Processes
 from .layout import Batch
+from .machine.processes import Processes
 from .noise import LARGEST, keyed_uniform
 from .objective import sample_times
 from .schedule import NoiseSchedule

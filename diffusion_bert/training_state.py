@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from .config import RunConfig, TrainingConfig
-from .data import Collator, EncodedMix, EncodedPairs
+from .config.schema import RunConfig, TrainingConfig
+from .data import Collator
+from .encoded_mix import EncodedMix
+from .encoding import EncodedPairs
 from .errors import UserError
 from .layout import Batch
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from .distributed import Processes
 from .layout import Batch
+from .machine.processes import Processes
 from .model import DiffusionModel
 from .objective import NelboTerms, estimate_nelbo_by_group
 from .training_state import TrainingData

@@ -35,7 +35,7 @@ def no_network(monkeypatch):
 @pytest.fixture(autouse=True)
 def no_bundled_checkpoint(monkeypatch, tmp_path_factory):
     """Tests that name no checkpoint mean a run of theirs, or none."""
-    monkeypatch.setattr("diffusion_bert.finding.BUNDLED", tmp_path_factory.getbasetemp() / "no checkpoints")
+    monkeypatch.setattr("diffusion_bert.config.paths.BUNDLED", tmp_path_factory.getbasetemp() / "no checkpoints")
 
 
 @pytest.fixture(scope="session")

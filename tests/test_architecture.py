@@ -10,17 +10,17 @@ import pytest
 import yaml
 
 from diffusion_bert.commands.continue_training import BELONGS_TO_WEIGHTS
-from diffusion_bert.config import RunConfig, load_preset
+from diffusion_bert.config.presets import load_preset
+from diffusion_bert.config.schema import RunConfig
 from tests.helpers.scripts import ROOT, SCRIPTS
 
 PACKAGE = ROOT / "diffusion_bert"
 FLOORS = (
-    (
-        "errors finding presets settings config schedule word_frequency metrics text casing score layout grammar"
-        " reading heads text_files ema self_conditioning softmax_statistics one_table memory cache hub mapped_pairs"
-        " noise distributed flops compiling position_table skills mixed_pairs"
-    ),
-    "encoders pieces tokenization diffusion tasks denoiser storage pretrained",
+    "errors version text",
+    "config machine",
+    "schedule word_frequency score layout grammar reading heads text_files ema self_conditioning softmax_statistics",
+    "one_table cache hub_rows mapped_pairs noise flops compiling position_table skills mixed_pairs",
+    "encoders pieces tokenization diffusion tasks denoiser pretrained",
     "data encoding encoded_mix tracing model objective samplers",
     "checkpoint steering ranking bertscore",
     "decoding distillation",
@@ -95,30 +95,22 @@ def test_no_circles():
     assert "config" in graph["schedule"] and "training" in graph["commands"]  # the parser of imports sees something
 
 
-def test_pure_rooms_are_free_of_torch():
-    """Settings, metrics, texts, reading, grammar and the flags' parser start fast: no torch, at the top of the file."""
-    for name in (
-        "errors",
-        "config",
-        "metrics",
-        "text",
-        "score",
-        "reading",
-        "grammar",
-        "tasks",
-        "cli",
-        "cache",
-        "hub",
-        "mapped_pairs",
-    ):
-        tree = ast.parse((PACKAGE / f"{name}.py").read_text())
+def test_light_wings_load_in_a_blink():
+    """Settings, machine and strings load no heavy library at the top of a file, nor do the flags' parser and the doors:
+    that keeps --help and the refusal of a wrong path instant.
+    """
+    light = [path for wing in ("config", "machine", "text") for path in (PACKAGE / wing).glob("*.py")]
+    light += [PACKAGE / f"{name}.py" for name in ("__init__", "version", "errors", "cli", "export", "share")]
+    assert len(light) > 15
+    for path in light:
+        tree = ast.parse(path.read_text())
         top = {alias.name.split(".")[0] for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
         top |= {
             node.module.split(".")[0]
             for node in tree.body
             if isinstance(node, ast.ImportFrom) and node.module and not node.level
         }
-        assert not top & {"torch", "transformers", "datasets"}, name
+        assert not top & {"torch", "numpy", "transformers", "tokenizers", "datasets", "matplotlib"}, path
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -24,14 +24,11 @@ from diffusion_bert.checkpoint import (
     load_checkpoint,
     read_payload,
     save_checkpoint,
-    to_plain,
-    versions,
-    weights_digest,
-    write_atomically,
 )
+from diffusion_bert.config.paths import latest_checkpoint
 from diffusion_bert.errors import UserError
-from diffusion_bert.finding import latest_checkpoint
 from diffusion_bert.generation import DiffusionTextGenerator
+from diffusion_bert.machine.storage import to_plain, versions, weights_digest, write_atomically
 from tests.helpers.models import Trap, new_model, refusal, save_bert, tiny_config, tiny_model
 
 PLAIN = (bool, int, float, str, bytes, type(None), list, tuple, dict)
@@ -531,7 +528,8 @@ def test_metrics_hold_infinite_numbers(tmp_path):
 
 def test_results_and_settings_beside_the_run(tmp_path):
     """write_json takes numpy values; config.yaml is a preset that gives the same run."""
-    from diffusion_bert.config import RunConfig, load_preset
+    from diffusion_bert.config.presets import load_preset
+    from diffusion_bert.config.schema import RunConfig
 
     run, config = RunDirectory(tmp_path), tiny_config(train_file="my file.csv", task_name="custom")
     run.write_json("r.json", {"a": np.float32(0.5), "b": [Path("x")]})

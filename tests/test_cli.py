@@ -9,7 +9,9 @@ import yaml
 from diffusion_bert import cli
 from diffusion_bert.cli import ask, ask_settings, choose, guarded, settings_of, training_parser
 from diffusion_bert.commands import train, training_run
-from diffusion_bert.config import TRAINING_SECTIONS, RunConfig, load_preset, option
+from diffusion_bert.config.fields import option
+from diffusion_bert.config.presets import load_preset
+from diffusion_bert.config.schema import TRAINING_SECTIONS, RunConfig
 from diffusion_bert.errors import UserError
 from tests.helpers.scripts import SMALL, run
 

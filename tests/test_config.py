@@ -5,7 +5,9 @@ import dataclasses
 import pytest
 import yaml
 
-from diffusion_bert.config import CONFIG_DIR, TRAINING_SECTIONS, RunConfig, SamplingConfig, build, load_preset
+from diffusion_bert.config.fields import build
+from diffusion_bert.config.presets import CONFIG_DIR, load_preset
+from diffusion_bert.config.schema import TRAINING_SECTIONS, RunConfig, SamplingConfig
 from tests.helpers.models import refusal
 
 SECTIONS = (*TRAINING_SECTIONS, SamplingConfig)
@@ -154,7 +156,7 @@ def test_unknown_preset_names_the_nearest(tmp_path, monkeypatch):
     """A mistyped preset name is answered with all names and the nearest."""
     for name in ("quick_demo", "qqp"):
         (tmp_path / f"{name}.yaml").write_text("lr: 1e-4\n")
-    monkeypatch.setattr("diffusion_bert.presets.CONFIG_DIR", tmp_path)
+    monkeypatch.setattr("diffusion_bert.config.presets.CONFIG_DIR", tmp_path)
     message = refusal(load_preset, "quickdemo")
     assert "qqp, quick_demo" in message and "did you mean 'quick_demo'" in message
     assert load_preset("qqp") == {"lr": "1e-4"}

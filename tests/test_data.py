@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_bert.config import DataConfig
-from diffusion_bert.data import CONTINUE, NO_SOURCE, PAIR, Collator, EpochBatches, describe, fixed_batches
+from diffusion_bert.config.schema import DataConfig
+from diffusion_bert.config.tasks import TASKS
+from diffusion_bert.data import Collator, EpochBatches, describe, fixed_batches
 from diffusion_bert.encoding import BLOCK, EncodedPairs, encode_pairs
 from diffusion_bert.layout import Batch
 from diffusion_bert.reading import Pair
-from diffusion_bert.tasks import TASKS
+from diffusion_bert.skills import CONTINUE, NO_SOURCE, PAIR
 from diffusion_bert.tokenization import SPECIAL_TOKENS, TextTokenizer
 from tests.helpers.models import grammar_pairs, tiny_tokenizer
 

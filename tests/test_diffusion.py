@@ -6,8 +6,9 @@ from itertools import product
 import pytest
 import torch
 
+from diffusion_bert.config.schema import SCHEDULES
 from diffusion_bert.diffusion import AbsorbingDiffusion
-from diffusion_bert.schedule import SCHEDULES, NoiseSchedule
+from diffusion_bert.schedule import NoiseSchedule
 from tests.helpers.chain import (
     MASK,
     PLACES,

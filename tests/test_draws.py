@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffusion_bert.checkpoint import save_checkpoint
-from diffusion_bert.config import DataConfig
+from diffusion_bert.config.schema import DataConfig
 from diffusion_bert.data import Collator, EpochBatches
 from diffusion_bert.distillation import Teacher, load_teacher
 from diffusion_bert.encoding import encode_pairs

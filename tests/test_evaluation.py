@@ -11,10 +11,9 @@ import pytest
 from diffusion_bert.checkpoint import save_checkpoint
 from diffusion_bert.commands import evaluate as evaluate_command
 from diffusion_bert.evaluation import PARTS
-from diffusion_bert.metrics import mbr_select
 from diffusion_bert.score import benchmark_score
 from diffusion_bert.systems import measure
-from diffusion_bert.text import metric_text
+from diffusion_bert.text.metrics import mbr_select, metric_text
 from tests.helpers.models import save_bert
 from tests.helpers.scripts import new_trainer, run
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion_bert import finding
 from diffusion_bert.checkpoint import load_checkpoint, read_payload, save_checkpoint
 from diffusion_bert.cli import settings_of
 from diffusion_bert.commands.continue_training import child_config
-from diffusion_bert.finding import checkpoint_file
-from diffusion_bert.storage import weights_digest
+from diffusion_bert.config import paths as finding
+from diffusion_bert.config.paths import checkpoint_file
+from diffusion_bert.machine.storage import weights_digest
 from tests.helpers.models import new_model, refusal
 from tests.helpers.scripts import run
 
@@ -48,7 +48,7 @@ def test_first_line(trained, tmp_path, monkeypatch, named):
     monkeypatch.setattr(finding, "BUNDLED", trained)
     (tmp_path / "runs").unlink()
     if not named:
-        monkeypatch.setattr("diffusion_bert.finding.bundled_checkpoint", lambda: trained / "best_model.pt")
+        monkeypatch.setattr("diffusion_bert.config.paths.bundled_checkpoint", lambda: trained / "best_model.pt")
         first = run("interactive_generation", "--device", "cpu").out.splitlines()[0]
         assert first.startswith(f"The bundled checkpoint {trained}")
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from diffusion_bert.config import DataConfig, RunConfig
+from diffusion_bert.config.schema import DataConfig, RunConfig
 from diffusion_bert.mapped_pairs import MappedPairs
 from diffusion_bert.reading import Pair
 from diffusion_bert.tasks import load_pairs

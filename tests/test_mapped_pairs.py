@@ -10,7 +10,7 @@ import pytest
 
 from diffusion_bert import mapped_pairs, tasks
 from diffusion_bert.cache import Cache
-from diffusion_bert.config import DataConfig
+from diffusion_bert.config.schema import DataConfig
 from diffusion_bert.data import Collator, EpochBatches
 from diffusion_bert.encoding import encode_pairs
 from diffusion_bert.mapped_pairs import MappedPairs, row_hash

@@ -11,8 +11,8 @@ from tests.helpers.scripts import ROOT
 CODE = """
 import ctypes, sys
 import torch
-from diffusion_bert.memory import keep_freed_memory
-from diffusion_bert.model import pick_device
+from diffusion_bert.machine.memory import keep_freed_memory
+from diffusion_bert.machine.device import pick_device
 
 def faults():  # pages that had to be cleared
     return int(open("/proc/self/stat").read().split()[9])
@@ -35,7 +35,7 @@ print(rounds(), keep_freed_memory())
 
 GAPS = """
 import torch
-from diffusion_bert.memory import give_back_freed_memory, keep_freed_memory
+from diffusion_bert.machine.memory import give_back_freed_memory, keep_freed_memory
 
 def resident():  # MiB
     return int(open("/proc/self/statm").read().split()[1]) // 256

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_bert import metrics
+from diffusion_bert.text import metrics
 
 LN2, LN4 = math.log(2), math.log(4)
 # |hypothesis| 4, |reference| 5, every n-gram matches: BP = exp(1 - 5/4), all p_n = 1
@@ -219,8 +219,8 @@ def test_every_score_stays_in_its_range():
 
 def test_importing_needs_no_heavy_library():
     code = (
-        "import sys, diffusion_bert.metrics, diffusion_bert.text; print(sorted({'nltk', 'rouge_score', 'tokenizers',"
-        " 'torch'} & set(sys.modules)))"
+        "import sys, diffusion_bert.text.metrics, diffusion_bert.text.english;"
+        " print(sorted({'nltk', 'rouge_score', 'tokenizers', 'torch'} & set(sys.modules)))"
     )
     root = Path(__file__).resolve().parents[1]
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

@@ -16,8 +16,11 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models
 
+from diffusion_bert.config.schema import BUILT_IN_SIZES
 from diffusion_bert.layout import Batch
-from diffusion_bert.model import SIZES, build_model, fit_schedule, load_pretrained, pick_device
+from diffusion_bert.machine.device import pick_device
+from diffusion_bert.model import build_model, fit_schedule
+from diffusion_bert.pretrained import load_pretrained
 from tests.helpers.models import (
     Trap,
     grammar_pairs,
@@ -62,7 +65,7 @@ def test_built_in_size_follows_the_settings():
         tiny_config(dropout=0.3, copy_head=False, timestep="prefix", attention="full"), grammar_texts(), 0
     )
     config = model.denoiser.bert_config
-    assert (config.num_hidden_layers, config.hidden_size, config.num_attention_heads) == SIZES["tiny"]
+    assert (config.num_hidden_layers, config.hidden_size, config.num_attention_heads) == BUILT_IN_SIZES["tiny"]
     assert config.vocab_size == model.tokenizer.vocab_size <= 600 and config.max_position_embeddings >= 64
     assert config.hidden_dropout_prob == config.attention_probs_dropout_prob == 0.3
     assert (

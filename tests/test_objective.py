@@ -6,6 +6,7 @@ from itertools import product
 import pytest
 import torch
 
+from diffusion_bert.config.schema import SCHEDULES
 from diffusion_bert.objective import (
     NelboTerms,
     estimate_nelbo,
@@ -15,7 +16,6 @@ from diffusion_bert.objective import (
     smoothed_cross_entropy,
     training_loss,
 )
-from diffusion_bert.schedule import SCHEDULES
 from tests.helpers.chain import (
     BERT_MASK,
     MASK,

@@ -7,8 +7,8 @@ import re
 import pytest
 import torch
 
-from diffusion_bert import finding
 from diffusion_bert.checkpoint import read_payload
+from diffusion_bert.config import paths as finding
 from diffusion_bert.skills import Skills, commands_of
 from tests.helpers.scripts import ROOT, run
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from diffusion_bert.config.schema import SCHEDULES
 from diffusion_bert.diffusion import AbsorbingDiffusion
 from diffusion_bert.samplers import (
     SamplerOptions,
@@ -16,7 +17,6 @@ from diffusion_bert.samplers import (
 )
 from diffusion_bert.samplers.entropy import entropy_of
 from diffusion_bert.samplers.words import WordOptions, draw_words, word_distribution
-from diffusion_bert.schedule import SCHEDULES
 from tests.helpers.chain import (
     MASK,
     PLACES,

@@ -67,7 +67,7 @@ def test_nothing_heavy_for_help():
 def test_nothing_heavy_for_a_wrong_path(tmp_path):
     """A checkpoint that is not there, and none at all, are refused before torch is imported."""
     code = f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); os.chdir({str(tmp_path)!r})\n"
-    code += "import pathlib, diffusion_bert.finding as finding; finding.BUNDLED = pathlib.Path('none')\n"
+    code += "import pathlib, diffusion_bert.config.paths as finding; finding.BUNDLED = pathlib.Path('none')\n"
     code += "".join(
         f"import {script}\nassert {script}.main({argv}) == 2\n"
         for script in SCRIPTS[1:]

@@ -21,17 +21,8 @@ from diffusion_bert.checkpoint import (
     training_part,
 )
 from diffusion_bert.commands.training_run import prepare, skills_of_child
-from diffusion_bert.config import DataConfig, SamplingConfig
-from diffusion_bert.data import (
-    CONTINUE,
-    NO_SOURCE,
-    PAIR,
-    Collator,
-    EpochBatches,
-    balanced_choice,
-    batch_tasks,
-    fixed_batches,
-)
+from diffusion_bert.config.schema import DataConfig, SamplingConfig
+from diffusion_bert.data import Collator, EpochBatches, balanced_choice, batch_tasks, fixed_batches
 from diffusion_bert.encoded_mix import EncodedMix, encode_tasks, row_styles, styles_of
 from diffusion_bert.encoding import encode_pairs
 from diffusion_bert.generation import DiffusionTextGenerator
@@ -39,7 +30,7 @@ from diffusion_bert.mixed_pairs import MixedPairs, parts_of
 from diffusion_bert.objective import estimate_nelbo, estimate_nelbo_by_group
 from diffusion_bert.reading import Pair, StyledPair, read_file
 from diffusion_bert.repl import Repl
-from diffusion_bert.skills import MOST_STYLES, Skills, commands_of, is_pair
+from diffusion_bert.skills import CONTINUE, MOST_STYLES, NO_SOURCE, PAIR, Skills, commands_of, is_pair
 from diffusion_bert.tasks import load_pairs
 from diffusion_bert.training import Trainer
 from tests.helpers.models import new_model, refusal, tiny_config, tiny_tokenizer

@@ -4,8 +4,10 @@ import random
 
 import pytest
 
-from diffusion_bert.casing import sentence_case
-from diffusion_bert.text import MASK, detokenize, leaves_out_words, metric_text, split_sentences, strip_enclosing_quotes
+from diffusion_bert.ranking import leaves_out_words
+from diffusion_bert.text.casing import sentence_case
+from diffusion_bert.text.english import MASK, detokenize, split_sentences, strip_enclosing_quotes
+from diffusion_bert.text.metrics import metric_text
 
 
 @pytest.mark.parametrize(

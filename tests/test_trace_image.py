@@ -3,7 +3,7 @@
 import pytest
 
 from diffusion_bert import trace_image
-from diffusion_bert.config import SAMPLERS, SamplingConfig
+from diffusion_bert.config.schema import SAMPLER_NAMES, SamplingConfig
 from diffusion_bert.errors import UserError
 from diffusion_bert.generation import DiffusionTextGenerator
 from diffusion_bert.trace_image import follow, plot_confidence, shortened
@@ -12,7 +12,7 @@ from tests.helpers.models import new_model, refusal, tiny_model
 SOURCE = "How can I learn to cook for $5?"
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 def test_following(sampler):
     """Every place has a word, the step that revealed it and a confidence in each step; together the words are the
     text.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffusion_bert.config import SAMPLERS, SamplingConfig
+from diffusion_bert.config.schema import SAMPLER_NAMES, SamplingConfig
 from diffusion_bert.generation import DiffusionTextGenerator
 from diffusion_bert.tracing import GIVEN, HIDDEN, History, Trace, Tracer, align, join_traces
 from tests.helpers.models import new_model, tiny_model
@@ -19,7 +19,7 @@ def generator():
     return DiffusionTextGenerator(tiny_model(), SamplingConfig(num_steps=6, device="cpu", best_of=2))
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLER_NAMES)
 @pytest.mark.parametrize("skill", SKILLS)
 def test_frames_lead_to_the_output(generator, skill, sampler):
     """The last frame is the first candidate, and the candidates are those of an untraced call; a word stays once it is

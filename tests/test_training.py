@@ -10,11 +10,11 @@ import torch
 
 from diffusion_bert import training, validation
 from diffusion_bert.checkpoint import RunDirectory, load_checkpoint, read_payload
-from diffusion_bert.config import RunConfig
+from diffusion_bert.config.schema import RunConfig
 from diffusion_bert.data import EpochBatches
 from diffusion_bert.errors import UserError
 from diffusion_bert.layout import Batch
-from diffusion_bert.model import choose_autocast
+from diffusion_bert.machine.device import choose_autocast
 from diffusion_bert.objective import NelboTerms
 from diffusion_bert.training_state import Reporter, enough_memory, memory_advice
 from tests.helpers.models import tiny_config

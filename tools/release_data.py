@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.common import positive
 from diffusion_bert.cli import Parser, guarded
 from diffusion_bert.errors import UserError
-from diffusion_bert.storage import write_atomically
+from diffusion_bert.machine.storage import write_atomically
 
 SENTENCE_END = re.compile(r"(?<=[a-z]{3}[.!?]) (?=[A-Z])")  # three letters before the stop: not after "Mr." or "U.S."
 PLAIN = re.compile(r"[A-Z][A-Za-z ,;'-]+[.!?]")  # no digits, brackets, quotation marks, markup or foreign letters

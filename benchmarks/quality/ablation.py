@@ -33,10 +33,11 @@ import numpy as np
 from benchmarks.common import machine
 from benchmarks.quality.ablation_results import append_result, claimed, read_results, table
 from benchmarks.quality.ablation_rows import Row, groups
-from diffusion_bert import metrics
 from diffusion_bert.cache import file_digest
-from diffusion_bert.config import RunConfig, SamplingConfig, load_preset
+from diffusion_bert.config.presets import load_preset
+from diffusion_bert.config.schema import RunConfig, SamplingConfig
 from diffusion_bert.errors import UserError
+from diffusion_bert.text import metrics
 
 COPIES = 8  # noised copies of each example for its own NELBO
 # ---- one run ---------------------------------------------------------------------------------------------------------
@@ -47,11 +48,13 @@ def run_row(row: Row, config: RunConfig, examples: int) -> dict | None:
     from benchmarks.original_diffusion_bert.objective import canvas_nelbo, train_original, write_on_canvas
     from diffusion_bert.checkpoint import RunDirectory, load_checkpoint
     from diffusion_bert.commands.training_run import prepare, set_threads
-    from diffusion_bert.data import PAIR, spread_choice
+    from diffusion_bert.data import spread_choice
     from diffusion_bert.distillation import load_teacher, teacher_of
     from diffusion_bert.generation import DiffusionTextGenerator
-    from diffusion_bert.model import build_model, pick_device
+    from diffusion_bert.machine.device import pick_device
+    from diffusion_bert.model import build_model
     from diffusion_bert.objective import estimate_nelbo
+    from diffusion_bert.skills import PAIR
     from diffusion_bert.tasks import load_pairs
     from diffusion_bert.training import Trainer
 
@@ -123,7 +126,7 @@ def run_row(row: Row, config: RunConfig, examples: int) -> dict | None:
 
 def text_scores(pairs, texts: list[str], task: str) -> dict[str, list[float]]:
     """Scores of each text, in percent, by name."""
-    from diffusion_bert.text import metric_text
+    from diffusion_bert.text.metrics import metric_text
 
     triples = [
         (metric_text(pair.source), metric_text(pair.target), metric_text(text)) for pair, text in zip(pairs, texts)

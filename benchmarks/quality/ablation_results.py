@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_bert import metrics
+from diffusion_bert.text import metrics
 
 COLUMNS = {
     "rouge_l": "ROUGE-L",

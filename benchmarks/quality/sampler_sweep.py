@@ -19,9 +19,10 @@ import time
 from pathlib import Path
 
 from diffusion_bert.cli import Parser, guarded
-from diffusion_bert.config import SAMPLERS, SamplingConfig, build
+from diffusion_bert.config.fields import build
+from diffusion_bert.config.paths import checkpoint_file
+from diffusion_bert.config.schema import SAMPLER_NAMES, SamplingConfig
 from diffusion_bert.errors import UserError, nearest
-from diffusion_bert.finding import checkpoint_file
 
 STEPS = (1, 2, 4, 8, 16, 32)
 MORE_STEPS = {"ancestral": (64,)}
@@ -51,7 +52,7 @@ def main(argv=None) -> int:
     )
     what.add_argument("--test_file", metavar="FILE", help="pairs (default: the checkpoint's test split)")
     what.add_argument("--sources", type=int, metavar="N", help="a random sample of this many sources (default: 300)")
-    what.add_argument("--samplers", metavar="NAMES", help=f"with commas (default: {','.join(SAMPLERS)})")
+    what.add_argument("--samplers", metavar="NAMES", help=f"with commas (default: {','.join(SAMPLER_NAMES)})")
     what.add_argument(
         "--steps", metavar="NUMBERS", help=f"with commas (default: {','.join(map(str, STEPS))}; ancestral also 64)"
     )
@@ -75,10 +76,12 @@ def main(argv=None) -> int:
 
 def chosen_settings(samplers: str | None, steps: str | None) -> list[tuple[str, int]]:
     """(sampler, steps) to measure."""
-    names = [name.strip() for name in samplers.split(",")] if samplers else list(SAMPLERS)
+    names = [name.strip() for name in samplers.split(",")] if samplers else list(SAMPLER_NAMES)
     for name in names:
-        if name not in SAMPLERS:
-            raise UserError(f"samplers has '{name}': expected some of {', '.join(SAMPLERS)}{nearest(name, SAMPLERS)}")
+        if name not in SAMPLER_NAMES:
+            raise UserError(
+                f"samplers has '{name}': expected some of {', '.join(SAMPLER_NAMES)}{nearest(name, SAMPLER_NAMES)}"
+            )
     try:
         numbers = [int(number) for number in steps.split(",")] if steps else None
     except ValueError:
@@ -100,7 +103,7 @@ def sweep(checkpoint, test_file, sources: int, settings, options: SamplingConfig
     from diffusion_bert.checkpoint import load_checkpoint
     from diffusion_bert.commands.evaluate import chosen_pairs
     from diffusion_bert.generation import DiffusionTextGenerator
-    from diffusion_bert.model import pick_device
+    from diffusion_bert.machine.device import pick_device
 
     model = load_checkpoint(checkpoint).to(pick_device(options.device))
     notes: list[str] = []
@@ -153,10 +156,10 @@ def sweep(checkpoint, test_file, sources: int, settings, options: SamplingConfig
 
 def measure_one(generator, pairs, options: SamplingConfig) -> dict:
     """The numbers of one sampler at one number of steps."""
-    from diffusion_bert import metrics
-    from diffusion_bert.data import PAIR
+    from diffusion_bert.skills import PAIR
     from diffusion_bert.systems import SAMPLES, measure, with_interval
-    from diffusion_bert.text import metric_text
+    from diffusion_bert.text import metrics
+    from diffusion_bert.text.metrics import metric_text
 
     examples = [(PAIR, ids) for ids in generator.tokenizer.encode_many([pair.source for pair in pairs])]
     start = time.perf_counter()

@@ -20,7 +20,8 @@ import sys
 from pathlib import Path
 
 from diffusion_bert.cli import Parser, guarded
-from diffusion_bert.config import SamplingConfig, build
+from diffusion_bert.config.fields import build
+from diffusion_bert.config.schema import SamplingConfig
 from diffusion_bert.errors import UserError
 
 
@@ -63,7 +64,7 @@ def score_table(named, options: SamplingConfig, split: str, data_dir, test_file,
     from diffusion_bert.commands.evaluate import chosen_pairs, from_grammar, progress_bars
     from diffusion_bert.evaluation import evaluate
     from diffusion_bert.generation import DiffusionTextGenerator
-    from diffusion_bert.model import pick_device
+    from diffusion_bert.machine.device import pick_device
 
     models = [(name, load_checkpoint(path)) for name, path in named]
     first = models[0][1]

@@ -32,17 +32,19 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import PROMPT, ROOT, machine, positive, ratio, synthetic_model, time_in_turns, zipf_words
-from diffusion_bert import metrics
 from diffusion_bert.checkpoint import load_checkpoint, save_checkpoint
-from diffusion_bert.config import SamplingConfig
-from diffusion_bert.data import PAIR, Collator
+from diffusion_bert.config.schema import BUILT_IN_SIZES, SamplingConfig
+from diffusion_bert.data import Collator
 from diffusion_bert.decoding import blank_canvas, decode
 from diffusion_bert.errors import UserError
 from diffusion_bert.generation import DiffusionTextGenerator
-from diffusion_bert.model import SIZES, DiffusionModel, pick_device
+from diffusion_bert.machine.device import pick_device
+from diffusion_bert.model import DiffusionModel
 from diffusion_bert.reading import read_file
 from diffusion_bert.samplers import SAMPLERS, SamplerOptions
-from diffusion_bert.text import metric_text
+from diffusion_bert.skills import PAIR
+from diffusion_bert.text import metrics
+from diffusion_bert.text.metrics import metric_text
 
 PARTS = ("speed", "exact", "quality", "wait")
 PLAIN_CANVAS = 64
@@ -54,7 +56,10 @@ def arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", metavar="FILE", help="checkpoint to measure (default: random weights)")
     parser.add_argument("--test_file", metavar="FILE", help="sources (and references) for it: .jsonl, .csv or .tsv")
     parser.add_argument(
-        "--size", choices=tuple(SIZES), default="mini", help="built-in size without a checkpoint (default: mini)"
+        "--size",
+        choices=tuple(BUILT_IN_SIZES),
+        default="mini",
+        help="built-in size without a checkpoint (default: mini)",
     )
     parser.add_argument(
         "--vocab_size", type=positive, default=8000, help="word pieces without a checkpoint (default: 8000)"
@@ -83,7 +88,7 @@ def load(options: argparse.Namespace) -> DiffusionModel:
     """The checkpoint, or random weights of a built-in size."""
     if options.checkpoint:
         return load_checkpoint(options.checkpoint).to(pick_device(options.device))
-    layers, width, heads = SIZES[options.size]
+    layers, width, heads = BUILT_IN_SIZES[options.size]
     return synthetic_model(layers, width, heads, options.vocab_size, 128, options.seed, max_target_length=64).to(
         pick_device(options.device)
     )

@@ -38,8 +38,8 @@ from benchmarks.common import ROOT, machine, matmul_peak, positive, ratio, time_
 from benchmarks.speed.train_variants import COUNTERPART, NAMES, make_step
 from diffusion_bert.cli import guarded
 from diffusion_bert.errors import UserError
-from diffusion_bert.memory import keep_freed_memory
-from diffusion_bert.model import pick_device
+from diffusion_bert.machine.device import pick_device
+from diffusion_bert.machine.memory import keep_freed_memory
 
 WARM_STEPS = 1  # untimed steps before each timed one
 

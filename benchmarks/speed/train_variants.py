@@ -18,7 +18,8 @@ from benchmarks.speed.train_baselines import (
 from diffusion_bert.checkpoint import RunDirectory
 from diffusion_bert.data import Collator
 from diffusion_bert.errors import UserError
-from diffusion_bert.model import choose_autocast, quiet_transformers
+from diffusion_bert.machine.device import choose_autocast
+from diffusion_bert.pretrained import quiet_transformers
 from diffusion_bert.training import Trainer
 from diffusion_bert.training_state import TrainingData
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from tqdm import tqdm
 
-from ..config import SamplingConfig
-from ..data import NO_SOURCE
+from ..config.schema import SamplingConfig
 from ..decoding import Canvas, decode
 from ..flops import peak_flops
 from ..generation import DiffusionTextGenerator
 from ..mixed_pairs import MixedPairs
 from ..model import DiffusionModel
 from ..reading import Pair
+from ..skills import NO_SOURCE
 from ..training_state import Reporter
 
 DEMONSTRATION_LEVELS = (0.3, 0.6, 0.9)

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..cli import ask_settings, choose, settings_of, training_parser
-from ..config import ModelConfig, RunConfig, load_preset
-from ..distributed import join
+from ..config.paths import checkpoint_file, latest_checkpoint, report_folder
+from ..config.presets import load_preset
+from ..config.schema import ModelConfig, RunConfig
+from ..config.tasks import TASKS, task_names
 from ..errors import UserError
-from ..finding import checkpoint_file, latest_checkpoint, report_folder
-from ..skills import TASKS, task_names
+from ..machine.processes import join
 from .train import FOR_CONTINUING
 
 PRESETS = FOR_CONTINUING

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..cli import Parser
-from ..config import SamplingConfig, build
+from ..config.fields import build
+from ..config.paths import checkpoint_file, origin, report_folder
+from ..config.schema import SamplingConfig
 from ..errors import UserError, nearest
-from ..finding import checkpoint_file, origin, report_folder
 
 OUTPUT_FILES = ("evaluation.json", "evaluation.md", "evaluation.png", "generations.jsonl", "confidence_map.png")
 PARTS = ("reconstruction", "generation", "nelbo")  # as in evaluation.py, which is too heavy to import for --help
@@ -121,9 +122,9 @@ def evaluate_checkpoint(
     from ..checkpoint import load_checkpoint
     from ..evaluation import evaluate
     from ..generation import DiffusionTextGenerator
-    from ..model import pick_device
+    from ..machine.device import pick_device
+    from ..machine.storage import versions
     from ..reading import read_file
-    from ..storage import versions
 
     model = load_checkpoint(checkpoint)
     options = build(SamplingConfig, sampling, "--")
@@ -183,8 +184,8 @@ def write_report(result, checkpoint: Path, folder: Path, generator) -> list[Path
     """JSON, Markdown, picture, and (if anything was generated) every text that was and how one was written; the files
     written.
     """
+    from ..machine.storage import to_plain, write_atomically
     from ..report import markdown, plot_evaluation
-    from ..storage import to_plain, write_atomically
     from ..trace_image import STEPS, follow, plot_confidence
 
     paths = [folder / name for name in OUTPUT_FILES]

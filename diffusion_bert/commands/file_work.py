@@ -15,12 +15,12 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from ..config import SamplingConfig
+from ..config.schema import SamplingConfig
 from ..errors import UserError
 from ..generation import DiffusionTextGenerator
-from ..memory import give_back_freed_memory
+from ..machine.memory import give_back_freed_memory
+from ..machine.storage import write_atomically
 from ..skills import commands_of
-from ..storage import write_atomically
 from ..text_files import Row, digest_and_size, entry_line, header_line, stream_rows, whole_lines
 
 MOST_COMPLAINTS = 20  # bad rows told one by one

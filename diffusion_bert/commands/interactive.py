@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..cli import Parser
-from ..config import DisplayConfig, SamplingConfig, build
+from ..config.fields import build
+from ..config.paths import checkpoint_file, origin
+from ..config.schema import DisplayConfig, SamplingConfig
+from ..config.tasks import FILE_COMMANDS
 from ..errors import UserError, nearest
-from ..finding import checkpoint_file, origin
-from ..skills import FILE_COMMANDS
 from ..text_files import check_paths
 
 
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, display = build(SamplingConfig, given, "--"), build(DisplayConfig, given, "--")
     path = checkpoint_file(checkpoint)
     from ..generation import DiffusionTextGenerator
-    from ..model import pick_device
+    from ..machine.device import pick_device
 
     model, digest = _load(path)
     generator = DiffusionTextGenerator(model.to(pick_device(options.device)), options)

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 
 from ..cli import ask_settings, choose, settings_of, training_parser
-from ..config import RunConfig, load_preset
+from ..config.presets import load_preset
+from ..config.schema import RunConfig
 from ..errors import UserError
 
 PRESETS = ("quick_demo", "fast_training", "deep_training", "qqp_bert_base", "general_english")

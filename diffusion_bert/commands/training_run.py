@@ -14,16 +14,18 @@ import torch
 
 from ..checkpoint import RunDirectory, load_checkpoint, read_payload, restore, training_part
 from ..compiling import compile_encoder
-from ..config import RunConfig
+from ..config.schema import RunConfig
+from ..config.tasks import TASKS
 from ..data import Collator, batch_tasks, describe, fixed_batches, fixed_choice, spread_choice
 from ..distillation import load_teacher, teacher_of
-from ..distributed import Processes, join, leave, own_device
 from ..encoded_mix import EncodedMix, encode_tasks, styles_of
 from ..encoding import EncodedPairs
 from ..errors import UserError
-from ..model import DiffusionModel, build_model, check_positions, fit_schedule, pick_device
+from ..machine.device import pick_device
+from ..machine.processes import Processes, join, leave, own_device
+from ..model import DiffusionModel, build_model, check_positions, fit_schedule
 from ..reading import Pair
-from ..skills import TASKS, Skills
+from ..skills import Skills
 from ..tasks import Splits, load_pairs, take
 from ..training import VALIDATION_EXAMPLES, Trainer
 from ..training_state import Reporter, TrainingData, TrainingResult, enough_memory

@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusion_bert.config import RunConfig
+from diffusion_bert.config.schema import RunConfig
 from diffusion_bert.grammar import Grammar
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -219,3 +219,32 @@ def bootstrap_interval(
     ]  # one at a time: little memory for long lists
     low, high = np.quantile(means, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return float(low), float(high)
+
+
+@lru_cache(maxsize=1)
+def _bert_basic():
+    from tokenizers import normalizers, pre_tokenizers  # imported on first use: `--help` must be instant
+
+    normalizer = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, strip_accents=True, lowercase=True
+    )
+    return normalizer, pre_tokenizers.BertPreTokenizer()
+
+
+# In this order; each loses its outer spaces. Basic splitting isolates every apostrophe, so the last five only matter
+# for text split otherwise.
+_CLEAN_UP = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
+
+
+def metric_text(text: str) -> str:
+    """The text every metric sees: basic BERT normalisation and splitting (lower case, no accents), then the classical
+    decode clean-up.
+
+    The clean-up is that of a BERT decode with `clean_up_tokenization_spaces=True`: no space before . ? ! , nor around a
+    free-standing '. Other punctuation stays split off ("e - mail", "what : why"). Idempotent. Needs no checkpoint.
+    """
+    normalizer, splitter = _bert_basic()
+    text = " ".join(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    for spaced in _CLEAN_UP:
+        text = text.replace(spaced, spaced.strip())
+    return text

@@ -11,17 +11,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import UserError, nearest
-from .presets import CONFIG_DIR as CONFIG_DIR
-from .presets import load_preset as load_preset
-from .presets import load_settings as load_settings
-from .settings import build as build
-from .settings import check_value as check_value
-from .settings import option
+from ..errors import UserError, nearest
+from .fields import build, option
+from .tasks import TASKS
 
-BUILT_IN_SIZES = ("tiny", "mini", "small")
-TASKS = ("sample", "qqp", "QT", "wiki_alignment", "CC", "custom", "text")
-SAMPLERS = ("ancestral", "first_hitting", "confidence", "entropy", "remask")
+# layers, width, heads of the sizes learned from scratch; the feed-forward layer is four times the width
+BUILT_IN_SIZES = {"tiny": (2, 128, 4), "mini": (4, 256, 4), "small": (4, 512, 8)}
+SAMPLER_NAMES = ("ancestral", "first_hitting", "confidence", "entropy", "remask")
 SCHEDULES = ("mutual", "cosine")
 LENGTHS = ("short", "same", "long")
 MAX_LAMBDA = 1 / math.pi
@@ -58,7 +54,7 @@ class DataConfig:
     """data"""
 
     task_name: str = option(
-        "sample", "which task to train; several with commas: qqp,wiki_alignment,text", TASKS, several=True
+        "sample", "which task to train; several with commas: qqp,wiki_alignment,text", tuple(TASKS), several=True
     )
     task_balance: str = option(
         "proportional",
@@ -188,7 +184,7 @@ class TrainingConfig:
 class SamplingConfig:
     """sampling"""
 
-    sampler: str = option("confidence", "how places are revealed", SAMPLERS)
+    sampler: str = option("confidence", "how places are revealed", SAMPLER_NAMES)
     num_steps: int = option(
         32, "most denoiser calls per candidate (first_hitting: one per word piece)", low=1, high=100_000
     )

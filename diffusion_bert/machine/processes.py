@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from .errors import UserError
+from ..errors import UserError
 
 PATIENCE = timedelta(
     hours=24

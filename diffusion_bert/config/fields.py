@@ -7,7 +7,7 @@ import math
 from dataclasses import field
 from typing import Any, get_args, get_type_hints
 
-from .errors import UserError, nearest
+from ..errors import UserError, nearest
 
 
 def option(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .errors import UserError
+from ..errors import UserError
 
-BUNDLED = Path(__file__).resolve().parent.parent / "checkpoints"
+BUNDLED = Path(__file__).resolve().parent.parent.parent / "checkpoints"
 
 
 def checkpoint_file(path: str | Path | None, output_dir: str | Path = "runs") -> Path:

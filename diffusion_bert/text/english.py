@@ -6,44 +6,8 @@ generated words into normal English for a reader.
 """
 
 import re
-from functools import lru_cache
 
 MASK = "[MASK]"
-
-
-@lru_cache(maxsize=1)
-def _bert_basic():
-    from tokenizers import normalizers, pre_tokenizers  # imported on first use: `--help` must be instant
-
-    normalizer = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=True, strip_accents=True, lowercase=True
-    )
-    return normalizer, pre_tokenizers.BertPreTokenizer()
-
-
-# In this order; each loses its outer spaces. Basic splitting isolates every apostrophe, so the last five only matter
-# for text split otherwise.
-_CLEAN_UP = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
-
-
-def metric_text(text: str) -> str:
-    """The text every metric sees: basic BERT normalisation and splitting (lower case, no accents), then the classical
-    decode clean-up.
-
-    The clean-up is that of a BERT decode with `clean_up_tokenization_spaces=True`: no space before . ? ! , nor around a
-    free-standing '. Other punctuation stays split off ("e - mail", "what : why"). Idempotent. Needs no checkpoint.
-    """
-    normalizer, splitter = _bert_basic()
-    text = " ".join(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
-    for spaced in _CLEAN_UP:
-        text = text.replace(spaced, spaced.strip())
-    return text
-
-
-def leaves_out_words(text: str, source: str) -> bool:
-    """Whether all words of the text stand in the source in this order; case and signs do not count."""
-    rest = iter(re.findall(r"\w+", source.casefold()))
-    return all(word in rest for word in re.findall(r"\w+", text.casefold()))
 
 
 _GLUE = "\x00"  # "no space on this side"
@@ -241,3 +205,16 @@ def strip_enclosing_quotes(text: str) -> str:
     inner = outer[1:-1]
     without_apostrophes = re.sub(r"(?<=\w)['\u2019](?=\w)", "", inner)
     return text if {outer[0], outer[-1]} & set(without_apostrophes) else inner
+
+
+def unencodable(text: str) -> str:
+    """Why a text is none, or an empty string: zero bytes (binary, UTF-16) and halves of surrogate pairs (an emoji cut
+    in two) cannot be encoded.
+    """
+    if "\0" in text:
+        return "holds a zero byte: expected UTF-8 text"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "holds half of a character: expected UTF-8 text"
+    return ""

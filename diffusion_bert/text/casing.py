@@ -2,7 +2,7 @@
 
 import re
 
-from .text import SMALL_WORDS, split_sentences
+from .english import SMALL_WORDS, split_sentences
 
 _CAPITALISED = [
     "Monday",

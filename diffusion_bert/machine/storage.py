@@ -8,12 +8,13 @@ import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from ..errors import UserError
+from ..version import __version__
 
-from . import __version__
-from .errors import UserError
+if TYPE_CHECKING:
+    import torch
 
 
 def to_plain(value: Any) -> Any:
@@ -21,6 +22,8 @@ def to_plain(value: Any) -> Any:
 
     (torch refuses numpy scalars, Path, defaultdict and its own ``torch.__version__``, which is a subclass of str.)
     """
+    import torch
+
     if isinstance(value, torch.Tensor) or value is None or type(value) in (bool, int, float, str, bytes):
         return value
     if isinstance(value, Mapping):
@@ -38,6 +41,8 @@ def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 over names, types, shapes and bytes. It reveals damage; against an attacker it proves nothing, since he
     can write a new one.
     """
+    import torch
+
     digest = hashlib.sha256()
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()
@@ -48,6 +53,7 @@ def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
 
 def versions() -> dict[str, str]:
     """What the numbers of a run depend on."""
+    import torch
     import transformers
 
     return {

@@ -1,0 +1,26 @@
+"""What the computer gives: devices, memory, several processes, files written whole, and the Hugging Face hub.
+
+It never knows a model, a batch or a setting of training; torch is loaded inside its functions only.
+"""
+
+from .device import choose_autocast, pick_device
+from .hub import from_cache_or_hub, require_hub
+from .memory import give_back_freed_memory, keep_freed_memory
+from .processes import Processes, join, process_count, process_rank
+from .storage import to_plain, versions, write_atomically
+
+__all__ = [
+    "Processes",
+    "choose_autocast",
+    "from_cache_or_hub",
+    "give_back_freed_memory",
+    "join",
+    "keep_freed_memory",
+    "pick_device",
+    "process_count",
+    "process_rank",
+    "require_hub",
+    "to_plain",
+    "versions",
+    "write_atomically",
+]
