@@ -17,10 +17,10 @@ import torch
 from diffusion_bert.config.schema import RunConfig
 from diffusion_bert.config.tasks import PROMPTS
 from diffusion_bert.data import Collator
+from diffusion_bert.diffusion.schedule import NoiseSchedule
 from diffusion_bert.encoding import EncodedPairs
 from diffusion_bert.machine.storage import versions
 from diffusion_bert.model import DiffusionModel, assemble, fit_schedule
-from diffusion_bert.schedule import NoiseSchedule
 from diffusion_bert.skills import PAIR
 from diffusion_bert.tokenization import SPECIAL_TOKENS, TextTokenizer
 

@@ -21,11 +21,11 @@ import torch
 from .config.paths import checkpoint_file
 from .config.schema import RunConfig
 from .config.tasks import task_names
+from .diffusion.schedule import NoiseSchedule
 from .encoders import config_from
 from .errors import UserError
 from .machine.storage import to_plain, versions, weights_digest, write_atomically
 from .model import DiffusionModel, assemble
-from .schedule import NoiseSchedule
 from .skills import Skills
 from .tokenization import TextTokenizer
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from .decoding import Canvas
-from .schedule import NoiseSchedule
+from .diffusion.schedule import NoiseSchedule
 from .skills import NO_SOURCE
 from .steering import CONTINUATION, FREE, NEW_WORD
 from .text.english import MASK

@@ -12,14 +12,14 @@ from torch import Tensor
 from .config.schema import BUILT_IN_SIZES, RunConfig
 from .config.tasks import PROMPTS, TASKS, Task
 from .denoiser import BertDenoiser
-from .diffusion import AbsorbingDiffusion
+from .diffusion.process import AbsorbingDiffusion
+from .diffusion.schedule import NoiseSchedule
+from .diffusion.word_frequency import count_tokens, informativeness
 from .encoders import family_of
 from .errors import UserError
 from .pretrained import load_pretrained, quiet_transformers
-from .schedule import NoiseSchedule
 from .skills import Skills
 from .tokenization import TextTokenizer
-from .word_frequency import count_tokens, informativeness
 
 
 @dataclass

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .denoiser import BertDenoiser
-from .diffusion import AbsorbingDiffusion, KlTerms
+from .diffusion.process import AbsorbingDiffusion, KlTerms
 from .layout import Batch
 
 T_EVAL = 1000  # validation always uses this grid, whatever --num_steps is, so that runs can be compared

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .data import EpochBatches
-from .diffusion import AbsorbingDiffusion
+from .diffusion.process import AbsorbingDiffusion
+from .diffusion.schedule import NoiseSchedule
 from .layout import Batch
 from .machine.processes import Processes
 from .noise import LARGEST, keyed_uniform
 from .objective import sample_times
-from .schedule import NoiseSchedule
 
 
 @dataclass

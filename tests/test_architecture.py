@@ -18,9 +18,9 @@ PACKAGE = ROOT / "diffusion_bert"
 FLOORS = (
     "errors version text",
     "config machine",
-    "schedule word_frequency score layout grammar reading heads text_files ema self_conditioning softmax_statistics",
+    "diffusion score layout grammar reading heads text_files ema self_conditioning softmax_statistics",
     "one_table cache hub_rows mapped_pairs noise flops compiling position_table skills mixed_pairs",
-    "encoders pieces tokenization diffusion tasks denoiser pretrained",
+    "encoders pieces tokenization tasks denoiser pretrained",
     "data encoding encoded_mix tracing model objective samplers",
     "checkpoint steering ranking bertscore",
     "decoding distillation",
@@ -92,7 +92,7 @@ def test_no_circles():
 
     for name in graph:
         visit(name, [])
-    assert "config" in graph["schedule"] and "training" in graph["commands"]  # the parser of imports sees something
+    assert "config" in graph["diffusion"] and "training" in graph["commands"]  # the parser of imports sees something
 
 
 def test_light_wings_load_in_a_blink():

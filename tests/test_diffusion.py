@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from diffusion_bert.config.schema import SCHEDULES
-from diffusion_bert.diffusion import AbsorbingDiffusion
-from diffusion_bert.schedule import NoiseSchedule
+from diffusion_bert.diffusion.process import AbsorbingDiffusion
+from diffusion_bert.diffusion.schedule import NoiseSchedule
 from tests.helpers.chain import (
     MASK,
     PLACES,

@@ -5,10 +5,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffusion_bert.diffusion import AbsorbingDiffusion
+from diffusion_bert.diffusion.process import AbsorbingDiffusion
+from diffusion_bert.diffusion.schedule import NoiseSchedule
 from diffusion_bert.flops import forward_flops, peak_flops, training_flops
 from diffusion_bert.objective import nelbo_terms, training_loss
-from diffusion_bert.schedule import NoiseSchedule
 from tests.helpers.chain import BERT_MASK, make_batch, make_denoiser
 
 

@@ -9,8 +9,8 @@ import pytest
 from tests.helpers.scripts import ROOT
 
 CODE = """
-import ctypes, sys
 import torch
+import transformers  # as every command that computes has it: the heap looks another way without
 from diffusion_bert.machine.memory import keep_freed_memory
 from diffusion_bert.machine.device import pick_device
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from diffusion_bert.diffusion.schedule import NoiseSchedule
 from diffusion_bert.samplers import SAMPLERS, Repeats, SamplerOptions
-from diffusion_bert.schedule import NoiseSchedule
 
 VOCAB, MASK = 12, 11
 each_sampler = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS.keys())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffusion_bert.config.schema import SCHEDULES
-from diffusion_bert.diffusion import AbsorbingDiffusion
+from diffusion_bert.diffusion.process import AbsorbingDiffusion
 from diffusion_bert.samplers import (
     SamplerOptions,
     sample_ancestral,

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from diffusion_bert.config.schema import SCHEDULES
-from diffusion_bert.diffusion import AbsorbingDiffusion
+from diffusion_bert.diffusion.process import AbsorbingDiffusion
+from diffusion_bert.diffusion.schedule import NoiseSchedule
+from diffusion_bert.diffusion.word_frequency import informativeness
 from diffusion_bert.samplers import SAMPLERS, SamplerOptions, sample_ancestral, sample_confidence, sample_first_hitting
-from diffusion_bert.samplers.common import rank_within_rows
+from diffusion_bert.samplers.places import rank_within_rows
 from diffusion_bert.samplers.words import draw, word_distribution
-from diffusion_bert.schedule import NoiseSchedule
-from diffusion_bert.word_frequency import informativeness
 from tests.helpers.chain import (
     MASK,
     PLACES,

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from diffusion_bert.config.schema import SCHEDULES
+from diffusion_bert.diffusion.schedule import NoiseSchedule
 from diffusion_bert.errors import UserError
-from diffusion_bert.schedule import NoiseSchedule
 from tests.helpers.chain import alpha_by_hand
 
 TABLE = torch.tensor([-1.0, -0.5, 0.0, 0.25, 1.0], dtype=torch.float64)

@@ -11,9 +11,9 @@ import time
 import datasets
 import pytest
 
-from diffusion_bert.config.schema import TASKS as TASK_NAMES
 from diffusion_bert.config.schema import DataConfig
 from diffusion_bert.config.tasks import CONTINUE_PROMPT, PROMPTS, TASKS
+from diffusion_bert.config.tasks import TASKS as TASK_NAMES
 from diffusion_bert.grammar import Grammar
 from diffusion_bert.machine.hub import require_hub
 from diffusion_bert.model import build_model

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_bert.word_frequency import count_tokens, informativeness
+from diffusion_bert.diffusion.word_frequency import count_tokens, informativeness
 
 
 def test_count_tokens():

@@ -4,12 +4,12 @@ sampler(denoise, x_t, schedule, mask_id, tau, options, generator, callback) -> S
 """
 
 from .ancestral import sample_ancestral
-from .common import Denoise, SampleOutput, SamplerOptions
 from .confidence import sample_confidence
 from .entropy import sample_entropy
 from .first_hitting import sample_first_hitting
 from .remask import sample_remask
 from .repetition import Repeats
+from .state import Denoise, SampleOutput, SamplerOptions
 from .words import guide
 
 SAMPLERS = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..schedule import NoiseSchedule
-from .common import Callback, Denoise, Run, SampleOutput, SamplerOptions
+from ..diffusion.schedule import NoiseSchedule
+from .state import Callback, Denoise, SampleOutput, SamplerOptions, SamplingState
 
 
 @torch.no_grad()
@@ -33,18 +33,18 @@ def sample_ancestral(
         tau: time at which each row starts, [B] in (0, 1]; 1 for a canvas of [MASK]s.
         callback: called with (step, x_t) after every step.
     """
-    run = Run(denoise, x_t, mask_id, tau, options, generator, callback)
+    state = SamplingState(denoise, x_t, mask_id, tau, options, generator, callback)
     for step in range(options.steps, 0, -1):
-        if not bool(run.masked.any()):
+        if not bool(state.masked.any()):
             break
-        tau_t, tau_s = run.tau * step / options.steps, run.tau * (step - 1) / options.steps
+        tau_t, tau_s = state.tau * step / options.steps, state.tau * (step - 1) / options.steps
         r_max = schedule.largest_reveal_probability(tau_s, tau_t)  # [B]
-        candidates = run.masked & (run.uniform(*x_t.shape) < r_max[:, None])
+        candidates = state.masked & (state.uniform(*x_t.shape) < r_max[:, None])
         if bool(candidates.any()):
-            places = run.look(candidates, tau_t)
-            words = run.draw(places)
+            places = state.look(candidates, tau_t)
+            words = state.draw(places)
             rows = places.rows
             r = schedule.reveal_probability(tau_s[rows], tau_t[rows], words)
-            run.reveal(places, words, run.uniform(len(places)) < r / r_max[rows], last=step == 1)
-        run.tell()
-    return run.output()
+            state.reveal(places, words, state.uniform(len(places)) < r / r_max[rows], last=step == 1)
+        state.tell()
+    return state.output()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..schedule import NoiseSchedule
-from .common import Callback, Denoise, Places, Run, SampleOutput, SamplerOptions, rank_within_rows
+from ..diffusion.schedule import NoiseSchedule
+from .places import Places, rank_within_rows
+from .state import Callback, Denoise, SampleOutput, SamplerOptions, SamplingState
 
 
 @torch.no_grad()
@@ -27,22 +28,22 @@ def sample_confidence(
     wasted; where that is more than the grid asks for, the denoiser is told the time that fits what is still masked.
     Confidence: see :func:`confidence_of`. Arguments as in ``sample_ancestral``.
     """
-    run = Run(denoise, x_t, mask_id, tau, options, generator, callback)
-    total = run.masked.sum(-1)
+    state = SamplingState(denoise, x_t, mask_id, tau, options, generator, callback)
+    total = state.masked.sum(-1)
     for step in range(options.steps, 0, -1):
-        if not bool(run.masked.any()):
+        if not bool(state.masked.any()):
             break
-        places = run.look(run.masked, time_of(schedule, run.tau, run.masked.sum(-1), total))
-        words = run.draw(places)
-        masked_now = run.masked.sum(-1)
-        masked_then = torch.minimum(masked_share(schedule, run.tau, step - 1, options.steps, total), masked_now - 1)
+        places = state.look(state.masked, time_of(schedule, state.tau, state.masked.sum(-1), total))
+        words = state.draw(places)
+        masked_now = state.masked.sum(-1)
+        masked_then = torch.minimum(masked_share(schedule, state.tau, step - 1, options.steps, total), masked_now - 1)
         first = (
             rank_within_rows(confidence_of(places, words, options), places.rows)
             < (masked_now - masked_then)[places.rows]
         )
-        run.reveal(places, words, first, last=step == 1)
-        run.tell()
-    return run.output()
+        state.reveal(places, words, first, last=step == 1)
+        state.tell()
+    return state.output()
 
 
 def masked_share(schedule: NoiseSchedule, tau: Tensor, step: int, steps: int, total: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..schedule import NoiseSchedule
-from .common import Callback, Denoise, Run, SampleOutput, SamplerOptions, rank_within_rows
+from ..diffusion.schedule import NoiseSchedule
 from .confidence import time_of
+from .places import rank_within_rows
+from .state import Callback, Denoise, SampleOutput, SamplerOptions, SamplingState
 from .words import ELEMENTS_AT_ONCE
 
 
@@ -34,19 +35,19 @@ def sample_entropy(
     denoiser is told the time at which the base schedule would have this many places masked. Other arguments as in
     ``sample_ancestral``.
     """
-    run = Run(denoise, x_t, mask_id, tau, options, generator, callback)
-    total = run.masked.sum(-1)
+    state = SamplingState(denoise, x_t, mask_id, tau, options, generator, callback)
+    total = state.masked.sum(-1)
     for step in range(options.steps, 0, -1):
-        if not bool(run.masked.any()):
+        if not bool(state.masked.any()):
             break
-        places = run.look(run.masked, time_of(schedule, run.tau, run.masked.sum(-1), total))
-        words = run.draw(places)
+        places = state.look(state.masked, time_of(schedule, state.tau, state.masked.sum(-1), total))
+        words = state.draw(places)
         chosen = torch.ones_like(places.rows, dtype=torch.bool)
         if step > 1:
             chosen = within_bound(entropy_of(places.log_mu), places.rows, options.gamma)
-        run.reveal(places, words, chosen, last=step == 1)
-        run.tell()
-    return run.output()
+        state.reveal(places, words, chosen, last=step == 1)
+        state.tell()
+    return state.output()
 
 
 def within_bound(entropy: Tensor, rows: Tensor, gamma: float) -> Tensor:

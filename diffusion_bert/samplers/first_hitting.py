@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..schedule import NoiseSchedule
-from .common import Callback, Denoise, Run, SampleOutput, SamplerOptions
+from ..diffusion.schedule import NoiseSchedule
+from .state import Callback, Denoise, SampleOutput, SamplerOptions, SamplingState
 
 HALVINGS = 60  # of [0, u_t] in the search for the next time
 
@@ -31,19 +31,19 @@ def sample_first_hitting(
     probability rate_v(s) / rate_v*(s). That is the limit of ``sample_ancestral`` for infinitely many steps, also when
     mu depends on time. One call per word; ``options.steps`` does not apply. Arguments as in ``sample_ancestral``.
     """
-    run = Run(denoise, x_t, mask_id, tau, options, generator, callback)
-    u = schedule.u(run.tau)  # [B] where each row is
-    while bool(run.masked.any()):
-        u = next_candidate(schedule, u, run.masked.sum(-1).clamp(min=1), run.uniform(len(u)))
-        place = run.uniform(*x_t.shape).masked_fill(~run.masked, -1.0).argmax(-1)  # one of the n, all alike
-        wanted = torch.zeros_like(run.masked).scatter_(-1, place[:, None], True) & run.masked
-        places = run.look(wanted, schedule.tau(u))
-        words = run.draw(places)
+    state = SamplingState(denoise, x_t, mask_id, tau, options, generator, callback)
+    u = schedule.u(state.tau)  # [B] where each row is
+    while bool(state.masked.any()):
+        u = next_candidate(schedule, u, state.masked.sum(-1).clamp(min=1), state.uniform(len(u)))
+        place = state.uniform(*x_t.shape).masked_fill(~state.masked, -1.0).argmax(-1)  # one of the n, all alike
+        wanted = torch.zeros_like(state.masked).scatter_(-1, place[:, None], True) & state.masked
+        places = state.look(wanted, schedule.tau(u))
+        words = state.draw(places)
         now = u[places.rows]
         kept = schedule.reveal_rate(now, words) / schedule.reveal_rate(now, schedule.commonest(now))
-        run.reveal(places, words, run.uniform(len(places)) < kept)
-        run.tell()
-    return run.output()
+        state.reveal(places, words, state.uniform(len(places)) < kept)
+        state.tell()
+    return state.output()
 
 
 def next_candidate(schedule: NoiseSchedule, u: Tensor, n: Tensor, uniform: Tensor) -> Tensor:

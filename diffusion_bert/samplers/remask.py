@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..schedule import NoiseSchedule
-from .common import Callback, Denoise, Places, Run, SampleOutput, SamplerOptions, rank_within_rows
+from ..diffusion.schedule import NoiseSchedule
 from .confidence import confidence_of, masked_share, time_of
+from .places import Places, rank_within_rows
+from .state import Callback, Denoise, SampleOutput, SamplerOptions, SamplingState
 
 
 @torch.no_grad()
@@ -34,31 +35,33 @@ def sample_remask(
     sigma = 0 (cap 0) is the base sampler; at s = 0 nothing is masked again. What the user gave stays. Arguments as in
     ``sample_ancestral``.
     """
-    run = Run(denoise, x_t, mask_id, tau, options, generator, callback)
-    ours = run.masked
+    state = SamplingState(denoise, x_t, mask_id, tau, options, generator, callback)
+    ours = state.masked
     total = ours.sum(-1)
     for step in range(options.steps, 0, -1):
-        tau_t, tau_s = run.tau * step / options.steps, run.tau * (step - 1) / options.steps
-        sigma = remask_probability(schedule, tau_s, tau_t, x_t=run.x_t, cap=options.remask_cap)
-        again = ours & ~run.masked & (run.uniform(*x_t.shape) < sigma)
-        masked_then = masked_share(schedule, run.tau, step - 1, options.steps, total)
+        tau_t, tau_s = state.tau * step / options.steps, state.tau * (step - 1) / options.steps
+        sigma = remask_probability(schedule, tau_s, tau_t, x_t=state.x_t, cap=options.remask_cap)
+        again = ours & ~state.masked & (state.uniform(*x_t.shape) < sigma)
+        masked_then = masked_share(schedule, state.tau, step - 1, options.steps, total)
         if options.remask_order == "confidence":
-            again &= run.uniform(*x_t.shape).masked_fill(~again, 2.0).argsort(-1).argsort(-1) < masked_then[:, None]
-        if bool(run.masked.any()):
+            again &= state.uniform(*x_t.shape).masked_fill(~again, 2.0).argsort(-1).argsort(-1) < masked_then[:, None]
+        if bool(state.masked.any()):
             by_law = options.remask_order == "ancestral"
-            places = run.look(run.masked, tau_t if by_law else time_of(schedule, run.tau, run.masked.sum(-1), total))
-            words = run.draw(places)
+            places = state.look(
+                state.masked, tau_t if by_law else time_of(schedule, state.tau, state.masked.sum(-1), total)
+            )
+            words = state.draw(places)
             if by_law:
-                chosen = run.uniform(len(places)) < reveal_probability(
+                chosen = state.uniform(len(places)) < reveal_probability(
                     schedule, tau_s, tau_t, places, words, options.remask_cap
                 )
             else:
-                count = (run.masked.sum(-1) + again.sum(-1) - masked_then).clamp(min=1)
+                count = (state.masked.sum(-1) + again.sum(-1) - masked_then).clamp(min=1)
                 chosen = rank_within_rows(confidence_of(places, words, options), places.rows) < count[places.rows]
-            run.reveal(places, words, chosen, last=step == 1)
-        run.remask(again)
-        run.tell()
-    return run.output()
+            state.reveal(places, words, chosen, last=step == 1)
+        state.remask(again)
+        state.tell()
+    return state.output()
 
 
 def remask_probability(schedule: NoiseSchedule, tau_s: Tensor, tau_t: Tensor, x_t: Tensor, cap: float) -> Tensor:

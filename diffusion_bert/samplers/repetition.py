@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .common import rank_within_rows
+from .places import rank_within_rows
 
 
 @dataclass

@@ -9,9 +9,9 @@ import torch
 from transformers import BertConfig
 
 from diffusion_bert.denoiser import BertDenoiser
-from diffusion_bert.diffusion import AbsorbingDiffusion
+from diffusion_bert.diffusion.process import AbsorbingDiffusion
+from diffusion_bert.diffusion.schedule import NoiseSchedule
 from diffusion_bert.layout import Batch
-from diffusion_bert.schedule import NoiseSchedule
 
 # ---- the toy chain: four words and [MASK], two places, four steps ---------------------------------------------------
 

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from .places import Places
+from .repetition import Repeats
 from .words import WordOptions, draw_words, uniform_noise
-
-if TYPE_CHECKING:
-    from .repetition import Repeats
 
 # (x_t [B, T], tau [B], rows [B]) -> log mu [N, V] at the masked places of x_t, in row-major order; the sampler may
 # write into it. ``rows`` are the places of these sequences in the batch the sampler was started with: others are not
@@ -53,27 +51,7 @@ class SampleOutput:
     log_prob: Tensor
 
 
-@dataclass
-class Places:
-    """Some masked places and what the denoiser says of them: rows and columns [N] in the canvas, log_mu [N, V]."""
-
-    rows: Tensor
-    columns: Tensor
-    log_mu: Tensor
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def select(self, chosen: Tensor) -> Places:
-        """Those places only; ``chosen`` [N] bool."""
-        return self if bool(chosen.all()) else Places(self.rows[chosen], self.columns[chosen], self.log_mu[chosen])
-
-    def log_prob(self, words: Tensor) -> Tensor:
-        """log mu of one word per place, [N]."""
-        return self.log_mu.gather(-1, words[:, None]).squeeze(-1)
-
-
-class Run:
+class SamplingState:
     """One run of a sampler: the canvas ``x_t`` [B, T] as it is now, the times ``tau`` [B] at which its rows started,
     and what is counted.
     """
@@ -170,16 +148,3 @@ class Run:
         if self.options.repeats is not None and len(places):
             self.options.repeats.forbid(self.x_t, places.rows, places.columns, places.log_mu, self.mask_id)
         return places
-
-
-def rank_within_rows(score: Tensor, rows: Tensor) -> Tensor:
-    """Rank of each place among those of its own row (or any other group), 0 = highest score; ties keep their order.
-    score and rows [N].
-    """
-    order = torch.argsort(score, descending=True, stable=True)
-    order = order[torch.argsort(rows[order], stable=True)]  # grouped by row, best first
-    counts = torch.bincount(rows, minlength=int(rows.max()) + 1 if len(rows) else 0)
-    starts = counts.cumsum(0) - counts
-    rank = torch.empty_like(rows)
-    rank[order] = torch.arange(len(rows), device=rows.device) - starts[rows[order]]
-    return rank

@@ -19,8 +19,8 @@ import math
 import torch
 from torch import Tensor
 
-from .config.schema import SCHEDULES, check_lambda
-from .errors import UserError, nearest
+from ..config.schema import SCHEDULES, check_lambda
+from ..errors import UserError, nearest
 
 
 class NoiseSchedule:
