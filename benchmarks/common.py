@@ -16,13 +16,13 @@ import torch
 
 from diffusion_bert.config.schema import RunConfig
 from diffusion_bert.config.tasks import PROMPTS
-from diffusion_bert.data import Collator
+from diffusion_bert.data.batching import Collator
+from diffusion_bert.data.encoded import EncodedPairs
+from diffusion_bert.data.skills import PAIR
+from diffusion_bert.data.tokenizer import SPECIAL_TOKENS, TextTokenizer
 from diffusion_bert.diffusion.schedule import NoiseSchedule
-from diffusion_bert.encoding import EncodedPairs
 from diffusion_bert.machine.storage import versions
 from diffusion_bert.model import DiffusionModel, assemble, fit_schedule
-from diffusion_bert.skills import PAIR
-from diffusion_bert.tokenization import SPECIAL_TOKENS, TextTokenizer
 
 PROMPT = PROMPTS[0]
 ROOT = Path(__file__).resolve().parent.parent  # of the repository

@@ -21,13 +21,13 @@ import torch
 from .config.paths import checkpoint_file
 from .config.schema import RunConfig
 from .config.tasks import task_names
+from .data.skills import Skills
+from .data.tokenizer import TextTokenizer
 from .diffusion.schedule import NoiseSchedule
 from .encoders import config_from
 from .errors import UserError
 from .machine.storage import to_plain, versions, weights_digest, write_atomically
 from .model import DiffusionModel, assemble
-from .skills import Skills
-from .tokenization import TextTokenizer
 
 FORMAT, FORMAT_VERSION = "diffusion-bert", 1
 # what a checkpoint cannot do without, and the type of each

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from .config.schema import SamplingConfig
-from .data import Collator
+from .data.batch import Batch
+from .data.batching import Collator
+from .data.skills import CONTINUE, NO_SOURCE, is_pair
 from .errors import UserError
-from .layout import Batch
 from .machine.memory import give_back_freed_memory
 from .model import DiffusionModel
 from .samplers import SAMPLERS, SamplerOptions
 from .self_conditioning import Guess
-from .skills import CONTINUE, NO_SOURCE, is_pair
 from .steering import FREE, NEW_WORD, Denoise, repetition_rules
 from .tracing import Tracer
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedConfig
 
+from .data.batch import Batch
 from .encoders import family_of
 from .heads import CopyHead, TimeEmbedding, at_least_float32, at_places
-from .layout import Batch
 from .one_table import one_table
 from .self_conditioning import Guess, SelfConditioning, expected_embedding
 from .softmax_statistics import softmax_statistics

@@ -19,10 +19,10 @@ from torch.nn import functional as F
 
 from .checkpoint import load_checkpoint
 from .config.schema import RunConfig
+from .data.batch import Batch
 from .denoiser import BertDenoiser
 from .encoders import family_of
 from .errors import UserError
-from .layout import Batch
 from .model import DiffusionModel
 
 

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from .bertscore import BertScorer
-from .data import fixed_batches
+from .data.batching import fixed_batches
+from .data.encoding import encode_tasks
+from .data.pairs import Pair
+from .data.skills import NO_SOURCE
 from .decoding import Canvas, decode
-from .encoded_mix import encode_tasks
 from .generation import DiffusionTextGenerator
 from .objective import T_EVAL, estimate_nelbo
-from .reading import Pair
 from .score import Score, benchmark_score
-from .skills import NO_SOURCE
 from .systems import SAMPLES, Outputs, Progress, generate_outputs, metric_rows
 from .text import metrics
 from .text.metrics import metric_text

@@ -19,15 +19,15 @@ from .config.fields import build
 from .config.paths import checkpoint_file
 from .config.schema import SamplingConfig
 from .config.tasks import TASKS
-from .data import Collator
+from .data.batching import Collator
+from .data.pairs import Pair
+from .data.skills import CONTINUE, is_pair
 from .decoding import Decoded, blank_canvas, decode, drawn_lengths, length_log_probs, requested_length, spread_lengths
 from .errors import UserError, nearest
 from .infilling import mask_text, splice, tokenize_masked
 from .machine.device import pick_device
 from .model import DiffusionModel
 from .ranking import Answer, Ranking, join_answers, leaves_out_words
-from .reading import Pair
-from .skills import CONTINUE, is_pair
 from .text.casing import sentence_case
 from .text.english import MASK, split_sentences, unencodable
 from .tracing import Trace, Tracer, align, trace_of

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from .config.schema import BUILT_IN_SIZES, RunConfig
 from .config.tasks import PROMPTS, TASKS, Task
+from .data.skills import Skills
+from .data.tokenizer import TextTokenizer
 from .denoiser import BertDenoiser
 from .diffusion.process import AbsorbingDiffusion
 from .diffusion.schedule import NoiseSchedule
@@ -18,8 +20,6 @@ from .diffusion.word_frequency import count_tokens, informativeness
 from .encoders import family_of
 from .errors import UserError
 from .pretrained import load_pretrained, quiet_transformers
-from .skills import Skills
-from .tokenization import TextTokenizer
 
 
 @dataclass

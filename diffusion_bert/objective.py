@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .data.batch import Batch
 from .denoiser import BertDenoiser
 from .diffusion.process import AbsorbingDiffusion, KlTerms
-from .layout import Batch
 
 T_EVAL = 1000  # validation always uses this grid, whatever --num_steps is, so that runs can be compared
 

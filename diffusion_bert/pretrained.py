@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from .config.schema import BUILT_IN_SIZES
+from .data.tokenizer import TextTokenizer
 from .encoders import FAMILIES
 from .errors import UserError
 from .machine.hub import from_cache_or_hub
 from .position_table import CONFIG_KEY, OFFSET, POSITIONS, restarting
-from .tokenization import TextTokenizer
 
 
 def load_pretrained(name: str, weights: bool = True) -> tuple[TextTokenizer, object, dict[str, Tensor] | None]:

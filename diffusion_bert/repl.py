@@ -12,10 +12,10 @@ from typing import get_type_hints
 from .cli import converter
 from .config.schema import DisplayConfig, SamplingConfig
 from .config.tasks import TASKS
+from .data.skills import commands_of
 from .errors import UserError, nearest
 from .generation import DiffusionTextGenerator
 from .live import plain_lines, printable
-from .skills import commands_of
 from .text.english import MASK, strip_enclosing_quotes
 from .tracing import Trace
 

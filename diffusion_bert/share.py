@@ -11,8 +11,8 @@ from pathlib import Path
 
 from .cli import Parser, guarded
 from .config.paths import checkpoint_file
+from .data.skills import Skills
 from .errors import UserError
-from .skills import Skills
 
 LARGEST_HALF = 65504.0
 # settings that may hold paths; where the data of a shared checkpoint lies is said anew by --data_dir or --test_file

@@ -14,9 +14,9 @@ import torch
 
 from .bertscore import BertScorer
 from .config.schema import SamplingConfig
+from .data.pairs import Pair
+from .data.skills import PAIR
 from .generation import DiffusionTextGenerator
-from .reading import Pair
-from .skills import PAIR
 from .text import metrics
 from .text.metrics import metric_text
 
@@ -241,7 +241,7 @@ def add_grammar_rows(
     """For the bundled task the grammar itself says what is a valid paraphrase: same meaning, every filler kept, another
     frame.
     """
-    from .grammar import Grammar, NearestPair
+    from .data.grammar import Grammar, NearestPair
 
     grammar = Grammar.load()
     sources = [pair.source for pair in pairs]

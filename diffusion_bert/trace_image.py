@@ -47,8 +47,8 @@ def follow(generator, text: str, steps: int | None = None) -> WrittenText:
         UserError: the text is empty or too long.
     """
     from .config.tasks import TASKS
+    from .data.skills import CONTINUE
     from .ranking import leaves_out_words
-    from .skills import CONTINUE
     from .tracing import Tracer, align
 
     generator.check_text(text)

@@ -14,12 +14,12 @@ import torch
 from . import training_state
 from .checkpoint import RunDirectory, save_checkpoint
 from .config.schema import RunConfig
-from .data import EpochBatches
+from .data.batch import Batch
+from .data.batching import EpochBatches
 from .distillation import Teacher
 from .ema import WeightAverage
 from .errors import UserError
 from .flops import training_flops
-from .layout import Batch
 from .machine.device import choose_autocast, pick_device
 from .machine.processes import Processes, flat_gradients, own_device
 from .machine.storage import remove_leftovers

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from .data import EpochBatches
+from .data.batch import Batch
+from .data.batching import EpochBatches
 from .diffusion.process import AbsorbingDiffusion
 from .diffusion.schedule import NoiseSchedule
-from .layout import Batch
 from .machine.processes import Processes
 from .noise import LARGEST, keyed_uniform
 from .objective import sample_times

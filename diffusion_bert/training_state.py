@@ -13,11 +13,10 @@ import numpy as np
 import torch
 
 from .config.schema import RunConfig, TrainingConfig
-from .data import Collator
-from .encoded_mix import EncodedMix
-from .encoding import EncodedPairs
+from .data.batch import Batch
+from .data.batching import Collator
+from .data.encoded import EncodedMix, EncodedPairs
 from .errors import UserError
-from .layout import Batch
 
 
 class Reporter:

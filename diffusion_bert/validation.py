@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from .layout import Batch
+from .data.batch import Batch
 from .machine.processes import Processes
 from .model import DiffusionModel
 from .objective import NelboTerms, estimate_nelbo_by_group

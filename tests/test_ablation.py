@@ -29,10 +29,10 @@ from benchmarks.quality.ablation_results import claimed, difference, paired, rea
 from diffusion_bert.checkpoint import save_checkpoint
 from diffusion_bert.config.presets import load_preset
 from diffusion_bert.config.schema import RunConfig
-from diffusion_bert.data import Collator
+from diffusion_bert.data.batching import Collator
+from diffusion_bert.data.skills import PAIR
 from diffusion_bert.diffusion.process import AbsorbingDiffusion
 from diffusion_bert.diffusion.schedule import NoiseSchedule
-from diffusion_bert.skills import PAIR
 from tests.helpers.models import grammar_pairs, new_model, tiny_model
 from tests.helpers.scripts import ROOT, write_data
 

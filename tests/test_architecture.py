@@ -18,10 +18,10 @@ PACKAGE = ROOT / "diffusion_bert"
 FLOORS = (
     "errors version text",
     "config machine",
-    "diffusion score layout grammar reading heads text_files ema self_conditioning softmax_statistics",
-    "one_table cache hub_rows mapped_pairs noise flops compiling position_table skills mixed_pairs",
-    "encoders pieces tokenization tasks denoiser pretrained",
-    "data encoding encoded_mix tracing model objective samplers",
+    "diffusion data score heads text_files ema self_conditioning softmax_statistics",
+    "one_table noise flops compiling position_table",
+    "encoders denoiser pretrained",
+    "tracing model objective samplers",
     "checkpoint steering ranking bertscore",
     "decoding distillation",
     "training_state training_batches infilling generation",
@@ -272,9 +272,12 @@ def test_every_package_is_installed():
     project = pytest.importorskip("tomllib").loads((ROOT / "pyproject.toml").read_text())
     listed = set(project["tool"]["setuptools"]["packages"])
     assert listed == {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
-    patterns = project["tool"]["setuptools"]["package-data"]["diffusion_bert"]
-    data = [path for path in PACKAGE.iterdir() if path.is_file() and path.suffix != ".py"]
-    assert all(any(path.match(pattern) for pattern in patterns) for path in data)
+    patterns = project["tool"]["setuptools"]["package-data"]
+    data = [path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    for path in data:
+        package = ".".join(path.parent.relative_to(ROOT).parts)
+        assert any(path.match(pattern) for pattern in patterns[package]), path
+    assert data
 
 
 def test_requirements_are_enough():

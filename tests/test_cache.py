@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from diffusion_bert import cache as cache_module
-from diffusion_bert.cache import INDEX, Cache, CacheUnwritable, fingerprint, open_entry
+from diffusion_bert.data import cache as cache_module
+from diffusion_bert.data.cache import INDEX, Cache, CacheUnwritable, fingerprint, open_entry
 
 
 def build(writer):

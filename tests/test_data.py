@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from diffusion_bert.commands.training_run import describe
 from diffusion_bert.config.schema import DataConfig
 from diffusion_bert.config.tasks import TASKS
-from diffusion_bert.data import Collator, EpochBatches, describe, fixed_batches
-from diffusion_bert.encoding import BLOCK, EncodedPairs, encode_pairs
-from diffusion_bert.layout import Batch
-from diffusion_bert.reading import Pair
-from diffusion_bert.skills import CONTINUE, NO_SOURCE, PAIR
-from diffusion_bert.tokenization import SPECIAL_TOKENS, TextTokenizer
+from diffusion_bert.data.batch import Batch
+from diffusion_bert.data.batching import Collator, EpochBatches, fixed_batches
+from diffusion_bert.data.encoded import BLOCK, EncodedPairs
+from diffusion_bert.data.encoding import encode_pairs
+from diffusion_bert.data.pairs import Pair
+from diffusion_bert.data.skills import CONTINUE, NO_SOURCE, PAIR
+from diffusion_bert.data.tokenizer import SPECIAL_TOKENS, TextTokenizer
 from tests.helpers.models import grammar_pairs, tiny_tokenizer
 
 PROMPT = "paraphrase:"
@@ -116,7 +118,7 @@ def test_blocks_change_nothing(monkeypatch):
     """Encoded in blocks or in one piece, pairs give the same arrays, and so do the blocks of targets."""
     pairs = [*grammar_pairs("train", 50), Pair("a " * 200, "b"), Pair(None, "why ?")]
     whole = encode_pairs(pairs, tiny_tokenizer(), DataConfig(), PROMPT)
-    monkeypatch.setattr("diffusion_bert.encoding.BLOCK", 7)
+    monkeypatch.setattr("diffusion_bert.data.encoding.BLOCK", 7)
     parts = encode_pairs(pairs, tiny_tokenizer(), DataConfig(), PROMPT)
     assert BLOCK > 1000 and whole.notes == parts.notes and len(whole.notes) == 1
     for name in ("ids", "offsets", "has_source", "kept"):

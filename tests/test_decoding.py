@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from diffusion_bert.config.schema import SamplingConfig
-from diffusion_bert.data import Collator
+from diffusion_bert.data.batching import Collator
+from diffusion_bert.data.skills import CONTINUE, NO_SOURCE, PAIR
 from diffusion_bert.decoding import (
     Canvas,
     blank_canvas,
@@ -19,7 +20,6 @@ from diffusion_bert.decoding import (
 )
 from diffusion_bert.model import DiffusionModel, build_model, fit_schedule
 from diffusion_bert.samplers import SAMPLERS
-from diffusion_bert.skills import CONTINUE, NO_SOURCE, PAIR
 from diffusion_bert.steering import CONTINUATION, FREE, NEW_WORD
 from tests.helpers.models import grammar_pairs, new_model, save_bert, tiny_config, tiny_model
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from diffusion_bert.checkpoint import load_checkpoint, read_payload, save_checkpoint
-from diffusion_bert.data import Collator
+from diffusion_bert.data.batching import Collator
+from diffusion_bert.data.skills import NO_SOURCE, PAIR
 from diffusion_bert.distillation import Teacher, divergence, load_teacher, teacher_of
 from diffusion_bert.model import build_model
 from diffusion_bert.objective import nelbo_terms, training_loss
-from diffusion_bert.skills import NO_SOURCE, PAIR
 from tests.helpers.models import grammar_pairs, grammar_texts, new_model, refusal, tiny_config, tiny_tokenizer
 from tests.helpers.scripts import SMALL, compare_runs, only_run, run, small_flags
 
@@ -173,7 +173,7 @@ def test_weight_zero_is_plain_training(student_flags, trained, data_dir, tmp_pat
     from diffusion_bert.checkpoint import RunDirectory
     from diffusion_bert.commands.training_run import prepare
     from diffusion_bert.config.schema import RunConfig
-    from diffusion_bert.tasks import load_pairs
+    from diffusion_bert.data.splits import load_pairs
     from diffusion_bert.training import Trainer
 
     config = RunConfig.from_flat(

@@ -9,10 +9,10 @@ import torch
 
 from diffusion_bert.checkpoint import save_checkpoint
 from diffusion_bert.config.schema import DataConfig
-from diffusion_bert.data import Collator, EpochBatches
+from diffusion_bert.data.batch import Batch
+from diffusion_bert.data.batching import Collator, EpochBatches
+from diffusion_bert.data.encoding import encode_pairs
 from diffusion_bert.distillation import Teacher, load_teacher
-from diffusion_bert.encoding import encode_pairs
-from diffusion_bert.layout import Batch
 from diffusion_bert.noise import LARGEST, keyed_uniform
 from diffusion_bert.objective import nelbo_terms, sample_times, training_loss
 from diffusion_bert.training_batches import draw_times, noised

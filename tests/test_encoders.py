@@ -14,7 +14,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from diffusion_bert.checkpoint import load_checkpoint, save_checkpoint
 from diffusion_bert.compiling import compile_encoder
 from diffusion_bert.config.schema import SamplingConfig
-from diffusion_bert.data import Collator
+from diffusion_bert.data.batching import Collator
+from diffusion_bert.data.skills import CONTINUE, NO_SOURCE, PAIR
+from diffusion_bert.data.tokenizer import TextTokenizer
 from diffusion_bert.decoding import blank_canvas, decode, length_log_probs
 from diffusion_bert.export import export
 from diffusion_bert.flops import forward_flops
@@ -22,8 +24,6 @@ from diffusion_bert.generation import DiffusionTextGenerator
 from diffusion_bert.model import build_model, fit_schedule
 from diffusion_bert.objective import estimate_nelbo, nelbo_terms, training_loss
 from diffusion_bert.one_table import one_table
-from diffusion_bert.skills import CONTINUE, NO_SOURCE, PAIR
-from diffusion_bert.tokenization import TextTokenizer
 from tests.helpers.models import grammar_pairs, grammar_texts, refusal, tiny_config, tiny_tokenizer
 from tests.helpers.scripts import only_run, run, small_flags
 

@@ -11,10 +11,10 @@ import transformers
 from benchmarks.quality import export_agreement
 from diffusion_bert import export as module
 from diffusion_bert.cli import guarded
-from diffusion_bert.data import Collator
+from diffusion_bert.data.batching import Collator
+from diffusion_bert.data.skills import NO_SOURCE
 from diffusion_bert.export import NO_MASS, export, main
 from diffusion_bert.model import build_model
-from diffusion_bert.skills import NO_SOURCE
 from tests.helpers.models import grammar_pairs, new_model, refusal, save_bert, tiny_config
 from tests.helpers.scripts import run, small_flags
 

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_bert.grammar import Grammar, Group, NearestPair, split_of, tokens
+from diffusion_bert.data.grammar import Grammar, Group, NearestPair, split_of, tokens
 
 GRAMMAR = Grammar.load()
 GROUPS = list(GRAMMAR.groups.values())
 SPLITS = ("train", "valid", "test")
 SLOT = re.compile(r"\{(\w+)\}")
 PRINT_DIGESTS = (
-    "import hashlib; from diffusion_bert.grammar import Grammar; g = Grammar.load(); "
+    "import hashlib; from diffusion_bert.data.grammar import Grammar; g = Grammar.load(); "
     "print([hashlib.sha256(repr(g.pairs(s, 500, seed=3)).encode()).hexdigest() for s in ('train', 'valid', 'test')])"
 )
 

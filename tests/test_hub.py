@@ -6,9 +6,9 @@ import time
 import pytest
 
 from diffusion_bert.config.schema import DataConfig, RunConfig
-from diffusion_bert.mapped_pairs import MappedPairs
-from diffusion_bert.reading import Pair
-from diffusion_bert.tasks import load_pairs
+from diffusion_bert.data.mapped_pairs import MappedPairs
+from diffusion_bert.data.pairs import Pair
+from diffusion_bert.data.splits import load_pairs
 from tests.helpers.models import refusal
 
 ROWS = [{"question": f"q {number}", "rewrite": f"r {number}", "other": number} for number in range(60)]

@@ -8,14 +8,14 @@ import pickle
 import numpy as np
 import pytest
 
-from diffusion_bert import mapped_pairs, tasks
-from diffusion_bert.cache import Cache
 from diffusion_bert.config.schema import DataConfig
-from diffusion_bert.data import Collator, EpochBatches
-from diffusion_bert.encoding import encode_pairs
-from diffusion_bert.mapped_pairs import MappedPairs, row_hash
-from diffusion_bert.reading import Pair
-from diffusion_bert.tasks import load_pairs
+from diffusion_bert.data import mapped_pairs
+from diffusion_bert.data.batching import Collator, EpochBatches
+from diffusion_bert.data.cache import Cache
+from diffusion_bert.data.encoding import encode_pairs
+from diffusion_bert.data.mapped_pairs import MappedPairs, row_hash
+from diffusion_bert.data.pairs import Pair
+from diffusion_bert.data.splits import load_pairs, read_pairs
 from tests.helpers.models import grammar_pairs, refusal, tiny_tokenizer
 
 ROWS = [
@@ -30,7 +30,7 @@ ROWS = [
 def config(tmp_path, monkeypatch):
     """Settings that map everything, in small blocks; in memory with cache_above_mb=64."""
     monkeypatch.setattr(mapped_pairs, "BLOCK", 7)
-    monkeypatch.setattr("diffusion_bert.encoding.BLOCK", 11)
+    monkeypatch.setattr("diffusion_bert.data.encoding.BLOCK", 11)
 
     def make(rows=ROWS, name="t.jsonl", **settings) -> DataConfig:
         path = tmp_path / name
@@ -82,7 +82,7 @@ def test_mapped_is_as_in_memory(config, settings, seed):
 
 def test_a_sequence_like_a_list(config):
     """Length, places, slices, iteration, selection, turning and a round trip through another process's pickle."""
-    pairs = tasks.read_pairs(config().train_file, config(), [])
+    pairs = read_pairs(config().train_file, config(), [])
     assert (
         len(pairs) == len(ROWS)
         and list(pairs) == ROWS

@@ -17,7 +17,7 @@ import transformers
 from tokenizers import Tokenizer, models
 
 from diffusion_bert.config.schema import BUILT_IN_SIZES
-from diffusion_bert.layout import Batch
+from diffusion_bert.data.batch import Batch
 from diffusion_bert.machine.device import pick_device
 from diffusion_bert.model import build_model, fit_schedule
 from diffusion_bert.pretrained import load_pretrained

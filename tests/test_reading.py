@@ -5,8 +5,9 @@ import random
 
 import pytest
 
+from diffusion_bert.data.pairs import Pair
+from diffusion_bert.data.reading import read_file
 from diffusion_bert.errors import UserError
-from diffusion_bert.reading import Pair, read_file
 
 PAIRS = [
     Pair("How are you?", "How do you do?"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.speed import scaling
-from diffusion_bert.reading import read_file
+from diffusion_bert.data.reading import read_file
 
 
 def test_made_up_pairs(tmp_path):

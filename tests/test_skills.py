@@ -22,16 +22,16 @@ from diffusion_bert.checkpoint import (
 )
 from diffusion_bert.commands.training_run import prepare, skills_of_child
 from diffusion_bert.config.schema import DataConfig, SamplingConfig
-from diffusion_bert.data import Collator, EpochBatches, balanced_choice, batch_tasks, fixed_batches
-from diffusion_bert.encoded_mix import EncodedMix, encode_tasks, row_styles, styles_of
-from diffusion_bert.encoding import encode_pairs
+from diffusion_bert.data.batching import Collator, EpochBatches, balanced_choice, batch_tasks, fixed_batches
+from diffusion_bert.data.encoded import EncodedMix
+from diffusion_bert.data.encoding import encode_pairs, encode_tasks, row_styles, styles_of
+from diffusion_bert.data.pairs import MixedPairs, Pair, StyledPair, parts_of
+from diffusion_bert.data.reading import read_file
+from diffusion_bert.data.skills import CONTINUE, MOST_STYLES, NO_SOURCE, PAIR, Skills, commands_of, is_pair
+from diffusion_bert.data.splits import load_pairs
 from diffusion_bert.generation import DiffusionTextGenerator
-from diffusion_bert.mixed_pairs import MixedPairs, parts_of
 from diffusion_bert.objective import estimate_nelbo, estimate_nelbo_by_group
-from diffusion_bert.reading import Pair, StyledPair, read_file
 from diffusion_bert.repl import Repl
-from diffusion_bert.skills import CONTINUE, MOST_STYLES, NO_SOURCE, PAIR, Skills, commands_of, is_pair
-from diffusion_bert.tasks import load_pairs
 from diffusion_bert.training import Trainer
 from tests.helpers.models import new_model, refusal, tiny_config, tiny_tokenizer
 from tests.helpers.scripts import compare_runs, new_trainer, only_run, read_records, run, small_flags, write_data

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_bert import softmax_statistics as module
-from diffusion_bert.layout import Batch
+from diffusion_bert.data.batch import Batch
 from diffusion_bert.objective import nelbo_terms
 from diffusion_bert.softmax_statistics import softmax_statistics
 from tests.helpers.chain import make_batch, make_denoiser, make_diffusion, mixed_rows

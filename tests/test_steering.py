@@ -8,10 +8,10 @@ import torch
 from test_decoding import collator_of, ids, mixed_canvases
 
 from diffusion_bert.config.schema import SamplingConfig
+from diffusion_bert.data.skills import NO_SOURCE, PAIR
 from diffusion_bert.decoding import blank_canvas, decode, prepare, requested_length
 from diffusion_bert.generation import DiffusionTextGenerator
 from diffusion_bert.samplers import SamplerOptions, guide, sample_ancestral, sample_first_hitting
-from diffusion_bert.skills import NO_SOURCE, PAIR
 from tests.helpers.models import grammar_pairs, new_model, refusal, tiny_model
 
 each_attention = pytest.mark.parametrize("attention", ["isolated", "full"])

@@ -14,11 +14,11 @@ import pytest
 from diffusion_bert.config.schema import DataConfig
 from diffusion_bert.config.tasks import CONTINUE_PROMPT, PROMPTS, TASKS
 from diffusion_bert.config.tasks import TASKS as TASK_NAMES
-from diffusion_bert.grammar import Grammar
+from diffusion_bert.data.grammar import Grammar
+from diffusion_bert.data.pairs import Pair
+from diffusion_bert.data.splits import load_pairs, take_sample
 from diffusion_bert.machine.hub import require_hub
 from diffusion_bert.model import build_model
-from diffusion_bert.reading import Pair
-from diffusion_bert.tasks import load_pairs, take_sample
 from tests.helpers.models import refusal, tiny_config
 
 ROWS = [Pair(f"source {number}", f"target {number}") for number in range(60)]

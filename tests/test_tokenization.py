@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from diffusion_bert.tokenization import SPECIAL_TOKENS, TextTokenizer
+from diffusion_bert.data.tokenizer import SPECIAL_TOKENS, TextTokenizer
 from tests.helpers.models import grammar_texts, refusal, save_bert, tiny_tokenizer
 
 LEARN_ELSEWHERE = """
 import hashlib, sys
-from diffusion_bert.tokenization import TextTokenizer
+from diffusion_bert.data.tokenizer import TextTokenizer
 texts = sys.stdin.read().split("\\n")
 print(hashlib.sha256(TextTokenizer.learn(texts, 600).json.encode()).hexdigest())
 """
@@ -202,7 +202,7 @@ def test_other_rules_are_not_split_at_spaces():
 
 def test_what_is_remembered_is_bounded(monkeypatch):
     """Past the bound the memory starts afresh, and the ids stay the same."""
-    monkeypatch.setattr("diffusion_bert.tokenization.MAX_KNOWN", 3)
+    monkeypatch.setattr("diffusion_bert.data.tokenizer.MAX_KNOWN", 3)
     tokenizer = TextTokenizer(tiny_tokenizer().json)
     for text in ("how can i", "learn to cook", "in the garden", "how can"):
         assert tokenizer.encode_many([text]) == [tokenizer.encode(text)]

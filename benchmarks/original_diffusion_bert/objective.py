@@ -18,16 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_bert.data import Collator
+from diffusion_bert.data.batch import Batch
+from diffusion_bert.data.batching import Collator
+from diffusion_bert.data.encoded import EncodedPairs
+from diffusion_bert.data.skills import PAIR
 from diffusion_bert.diffusion.process import AbsorbingDiffusion
 from diffusion_bert.diffusion.schedule import NoiseSchedule
-from diffusion_bert.encoding import EncodedPairs
-from diffusion_bert.layout import Batch
 from diffusion_bert.machine.device import choose_autocast
 from diffusion_bert.model import DiffusionModel
 from diffusion_bert.objective import T_EVAL, sample_times
 from diffusion_bert.samplers import SamplerOptions, sample_confidence
-from diffusion_bert.skills import PAIR
 from diffusion_bert.steering import repetition_rules, vocabulary_flags
 from diffusion_bert.training_state import make_optimizer
 

@@ -33,9 +33,9 @@ import numpy as np
 from benchmarks.common import machine
 from benchmarks.quality.ablation_results import append_result, claimed, read_results, table
 from benchmarks.quality.ablation_rows import Row, groups
-from diffusion_bert.cache import file_digest
 from diffusion_bert.config.presets import load_preset
 from diffusion_bert.config.schema import RunConfig, SamplingConfig
+from diffusion_bert.data.cache import file_digest
 from diffusion_bert.errors import UserError
 from diffusion_bert.text import metrics
 
@@ -48,14 +48,14 @@ def run_row(row: Row, config: RunConfig, examples: int) -> dict | None:
     from benchmarks.original_diffusion_bert.objective import canvas_nelbo, train_original, write_on_canvas
     from diffusion_bert.checkpoint import RunDirectory, load_checkpoint
     from diffusion_bert.commands.training_run import prepare, set_threads
-    from diffusion_bert.data import spread_choice
+    from diffusion_bert.data.batching import spread_choice
+    from diffusion_bert.data.skills import PAIR
+    from diffusion_bert.data.splits import load_pairs
     from diffusion_bert.distillation import load_teacher, teacher_of
     from diffusion_bert.generation import DiffusionTextGenerator
     from diffusion_bert.machine.device import pick_device
     from diffusion_bert.model import build_model
     from diffusion_bert.objective import estimate_nelbo
-    from diffusion_bert.skills import PAIR
-    from diffusion_bert.tasks import load_pairs
     from diffusion_bert.training import Trainer
 
     set_threads(config.training.num_threads)
@@ -139,7 +139,7 @@ def text_scores(pairs, texts: list[str], task: str) -> dict[str, list[float]]:
         "repetition": [metrics.repetition_rate(text) for *_, text in triples],
     }
     if task == "sample":
-        from diffusion_bert.grammar import Grammar
+        from diffusion_bert.data.grammar import Grammar
 
         grammar = Grammar.load()
         scores["valid"] = [100.0 * grammar.is_paraphrase(pair.source, text) for pair, text in zip(pairs, texts)]

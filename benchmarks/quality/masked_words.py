@@ -19,10 +19,10 @@ import torch
 from benchmarks.common import machine, positive
 from diffusion_bert.checkpoint import load_checkpoint
 from diffusion_bert.cli import Parser, guarded
-from diffusion_bert.data import Collator
+from diffusion_bert.data.batching import Collator
+from diffusion_bert.data.reading import read_file
+from diffusion_bert.data.skills import NO_SOURCE
 from diffusion_bert.errors import UserError
-from diffusion_bert.reading import read_file
-from diffusion_bert.skills import NO_SOURCE
 
 
 @torch.no_grad()

@@ -156,7 +156,7 @@ def sweep(checkpoint, test_file, sources: int, settings, options: SamplingConfig
 
 def measure_one(generator, pairs, options: SamplingConfig) -> dict:
     """The numbers of one sampler at one number of steps."""
-    from diffusion_bert.skills import PAIR
+    from diffusion_bert.data.skills import PAIR
     from diffusion_bert.systems import SAMPLES, measure, with_interval
     from diffusion_bert.text import metrics
     from diffusion_bert.text.metrics import metric_text

@@ -38,9 +38,9 @@ from benchmarks.common import ROOT, machine, positive, ratio, time_in_turns  # n
 from diffusion_bert.checkpoint import RunDirectory  # noqa: E402
 from diffusion_bert.commands.training_run import prepare, vocabulary_texts  # noqa: E402
 from diffusion_bert.config.schema import RunConfig  # noqa: E402
-from diffusion_bert.data import EpochBatches  # noqa: E402
+from diffusion_bert.data.batching import EpochBatches  # noqa: E402
+from diffusion_bert.data.splits import load_pairs  # noqa: E402
 from diffusion_bert.model import build_model  # noqa: E402
-from diffusion_bert.tasks import load_pairs  # noqa: E402
 from diffusion_bert.training import Trainer  # noqa: E402
 from diffusion_bert.training_state import Reporter  # noqa: E402
 

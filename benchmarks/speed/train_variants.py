@@ -16,7 +16,7 @@ from benchmarks.speed.train_baselines import (
     mdlm_subs_loss,
 )
 from diffusion_bert.checkpoint import RunDirectory
-from diffusion_bert.data import Collator
+from diffusion_bert.data.batching import Collator
 from diffusion_bert.errors import UserError
 from diffusion_bert.machine.device import choose_autocast
 from diffusion_bert.pretrained import quiet_transformers

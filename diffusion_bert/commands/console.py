@@ -6,13 +6,12 @@ import torch
 from tqdm import tqdm
 
 from ..config.schema import SamplingConfig
+from ..data.pairs import MixedPairs, Pair
+from ..data.skills import NO_SOURCE
 from ..decoding import Canvas, decode
 from ..flops import peak_flops
 from ..generation import DiffusionTextGenerator
-from ..mixed_pairs import MixedPairs
 from ..model import DiffusionModel
-from ..reading import Pair
-from ..skills import NO_SOURCE
 from ..training_state import Reporter
 
 DEMONSTRATION_LEVELS = (0.3, 0.6, 0.9)

@@ -120,11 +120,11 @@ def evaluate_checkpoint(
     """Evaluate one checkpoint, print the tables and write the report; returns the ``Evaluation``."""
     from ..bertscore import BertScorer
     from ..checkpoint import load_checkpoint
+    from ..data.reading import read_file
     from ..evaluation import evaluate
     from ..generation import DiffusionTextGenerator
     from ..machine.device import pick_device
     from ..machine.storage import versions
-    from ..reading import read_file
 
     model = load_checkpoint(checkpoint)
     options = build(SamplingConfig, sampling, "--")
@@ -219,8 +219,8 @@ def chosen_pairs(
     """
     import dataclasses
 
-    from ..skills import Skills
-    from ..tasks import load_pairs, one_task, read_pairs, take_sample
+    from ..data.skills import Skills
+    from ..data.splits import load_pairs, one_task, read_pairs, take_sample
 
     if test_file:
         return take_sample(read_pairs(test_file, config.data, notes), max_samples, seed)
@@ -247,7 +247,7 @@ def chosen_pairs(
 
 def from_grammar(pairs) -> bool:
     """Whether all these pairs are sentences of the bundled grammar."""
-    from ..grammar import Grammar
+    from ..data.grammar import Grammar
 
     grammar = Grammar.load()
     return all(pair.source is not None and grammar.parse(pair.source) is not None for pair in pairs)

@@ -15,18 +15,18 @@ import torch
 from ..checkpoint import RunDirectory, load_checkpoint, read_payload, restore, training_part
 from ..compiling import compile_encoder
 from ..config.schema import RunConfig
-from ..config.tasks import TASKS
-from ..data import Collator, batch_tasks, describe, fixed_batches, fixed_choice, spread_choice
+from ..config.tasks import TASKS, Task
+from ..data.batching import Collator, batch_tasks, fixed_batches, fixed_choice, spread_choice
+from ..data.encoded import EncodedMix, EncodedPairs
+from ..data.encoding import encode_tasks, styles_of
+from ..data.pairs import Pair
+from ..data.skills import Skills
+from ..data.splits import Splits, load_pairs, take
 from ..distillation import load_teacher, teacher_of
-from ..encoded_mix import EncodedMix, encode_tasks, styles_of
-from ..encoding import EncodedPairs
 from ..errors import UserError
 from ..machine.device import pick_device
 from ..machine.processes import Processes, join, leave, own_device
 from ..model import DiffusionModel, build_model, check_positions, fit_schedule
-from ..reading import Pair
-from ..skills import Skills
-from ..tasks import Splits, load_pairs, take
 from ..training import VALIDATION_EXAMPLES, Trainer
 from ..training_state import Reporter, TrainingData, TrainingResult, enough_memory
 from ..validation import nelbo_of_tasks
@@ -296,3 +296,9 @@ def _dry_run(config: RunConfig, parent: Path | None) -> int:
         return code
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def describe(task: Task, data: EncodedPairs) -> str:
+    """One line of statistics."""
+    source, target = data.source_lengths.mean(), data.target_lengths.mean()
+    return f"{task.name}: {len(data):,} examples, mean length source {source:.1f}, target {target:.1f} word pieces"

@@ -11,11 +11,11 @@ import transformers
 
 from diffusion_bert.config.schema import RunConfig
 from diffusion_bert.config.tasks import PROMPTS
+from diffusion_bert.data.grammar import Grammar
+from diffusion_bert.data.pairs import Pair
+from diffusion_bert.data.tokenizer import SPECIAL_TOKENS, TextTokenizer
 from diffusion_bert.errors import UserError
-from diffusion_bert.grammar import Grammar
 from diffusion_bert.model import DiffusionModel, build_model, fit_schedule
-from diffusion_bert.reading import Pair
-from diffusion_bert.tokenization import SPECIAL_TOKENS, TextTokenizer
 
 SETTINGS = {
     "model_name_or_path": "tiny",

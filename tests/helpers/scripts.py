@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffusion_bert.config.schema import RunConfig
-from diffusion_bert.grammar import Grammar
+from diffusion_bert.data.grammar import Grammar
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ("run_conditional_training", "continue_training", "evaluate_trained_model", "interactive_generation")
@@ -138,8 +138,8 @@ def new_trainer(data_dir: Path, output_dir: Path, reporter=None, **settings):
     """A trainer with a fresh model, as the training script makes it."""
     from diffusion_bert.checkpoint import RunDirectory
     from diffusion_bert.commands.training_run import prepare
+    from diffusion_bert.data.splits import load_pairs
     from diffusion_bert.model import build_model
-    from diffusion_bert.tasks import load_pairs
     from diffusion_bert.training import Trainer
 
     config = RunConfig.from_flat({**SMALL, "data_dir": str(data_dir), "output_dir": str(output_dir), **settings})

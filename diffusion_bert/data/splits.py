@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
+from ..config.schema import DataConfig
+from ..config.tasks import CONTINUE_PROMPT as CONTINUE_PROMPT
+from ..config.tasks import PROMPTS as PROMPTS
+from ..config.tasks import TASKS, Task, task_names
+from ..errors import UserError
 from .cache import Cache, CacheUnwritable, file_digest, fingerprint
-from .config.schema import DataConfig
-from .config.tasks import CONTINUE_PROMPT as CONTINUE_PROMPT
-from .config.tasks import PROMPTS as PROMPTS
-from .config.tasks import TASKS, Task, task_names
-from .errors import UserError
 from .hub_rows import VALIDATION_NAMES, HubRows, load_splits
 from .mapped_pairs import MappedPairs
-from .mixed_pairs import MixedPairs
-from .reading import Pair, ReadReport, stream_file
+from .pairs import MixedPairs, Pair
+from .reading import ReadReport, stream_file
 from .skills import commands_of as commands_of
 
 HOLD_OUT_SEED = 42

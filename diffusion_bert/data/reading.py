@@ -11,31 +11,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-from .errors import UserError
-from .text.english import unencodable
+from ..errors import UserError
+from ..text.english import unencodable
+from .pairs import Pair, StyledPair
 
 SOURCE_NAMES, TARGET_NAMES, STYLE_NAMES = ("src", "source"), ("trg", "target"), ("style", "tone")
 LONGEST_STYLE = 40  # characters
 FORMATS = (".jsonl", ".csv", ".tsv", ".txt")
-
-
-class Pair(NamedTuple):
-    """One example; source is None where there is only a text (no pair)."""
-
-    source: str | None
-    target: str
-    style = None  # what a StyledPair has
-
-
-class StyledPair(Pair):
-    """A pair whose target is of a named style; as a tuple it is still two texts."""
-
-    def __new__(cls, source: str | None, target: str, style: str | None = None):
-        pair = super().__new__(cls, source, target)
-        pair.style = style
-        return pair
 
 
 @dataclass

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from .text.english import detokenize
+from ..text.english import detokenize
 
 
 class WordPieces:

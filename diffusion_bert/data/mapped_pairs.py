@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 
 from .cache import Cache, Entry, EntryWriter, fingerprint, open_entry
-from .reading import Pair, StyledPair
+from .pairs import Pair, StyledPair
 
 BLOCK = 10_000  # pairs that are written or read together
 

@@ -2,71 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 
+from ..config.schema import DataConfig
+from ..config.tasks import CONTINUE_PROMPT
 from .cache import Cache, CacheUnwritable, EntryWriter, fingerprint
-from .config.schema import DataConfig
-from .config.tasks import CONTINUE_PROMPT
+from .encoded import BLOCK, EncodedMix, EncodedPairs
 from .mapped_pairs import MappedPairs
-from .reading import Pair
-from .tokenization import TextTokenizer
-
-BLOCK = 10_000  # pairs that are worked on together
-
-
-@dataclass
-class EncodedPairs:
-    """Word pieces of many examples in flat arrays, in memory or mapped from a file: example i is ``source(i)``,
-    ``target(i)``.
-    """
-
-    ids: np.ndarray  # int32, all sources and targets one after the other
-    offsets: np.ndarray  # int64 [2 n + 1], source i at offsets[2i], target i at offsets[2i + 1]
-    has_source: np.ndarray  # bool [n]; False for plain texts
-    notes: list[str] = field(default_factory=list)
-    kept: np.ndarray | None = None  # indices of the pairs that fitted
-    pair_skills: np.ndarray | None = None  # int16 [n], the skill of each as a pair; None: PAIR (skills.py)
-    plain_skills: np.ndarray | None = None  # int16 [n], the same without styles; None: there are none
-
-    def __len__(self) -> int:
-        return len(self.has_source)
-
-    @property
-    def parts(self) -> list[EncodedPairs]:
-        return [self]
-
-    def rows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(ids, begin, middle, end): the source of example indices[r] is ids[begin[r] : middle[r]], its target
-        ids[middle[r] : end[r]].
-        """
-        return np.asarray(self.ids), *(np.asarray(self.offsets[2 * indices + part]) for part in range(3))
-
-    def source(self, index: int) -> np.ndarray:
-        return self.ids[self.offsets[2 * index] : self.offsets[2 * index + 1]]
-
-    def target(self, index: int) -> np.ndarray:
-        return self.ids[self.offsets[2 * index + 1] : self.offsets[2 * index + 2]]
-
-    @property
-    def source_lengths(self) -> np.ndarray:
-        return self.offsets[1::2] - self.offsets[0:-1:2]
-
-    @property
-    def target_lengths(self) -> np.ndarray:
-        return self.offsets[2::2] - self.offsets[1::2]
-
-    def target_blocks(self, size: int = BLOCK) -> Iterator[np.ndarray]:
-        """The ids of all targets, those of ``size`` examples at a time in one flat array."""
-        for start in range(0, len(self), size):
-            offsets = self.offsets[2 * start : 2 * (start + size) + 1]
-            is_target = np.repeat(np.arange(len(offsets) - 1) % 2 == 1, np.diff(offsets))
-            yield self.ids[offsets[0] : offsets[-1]][is_target]
+from .pairs import MixedPairs, Pair, parts_of
+from .skills import Skills
+from .tokenizer import TextTokenizer
 
 
 @dataclass(frozen=True)
@@ -195,3 +147,58 @@ def _start_worker(pairs: MappedPairs, tokenizer_json: str, limits: Limits) -> No
 def _work(part: slice) -> Block:
     pairs, tokenizer, limits = _worker
     return encode_block(pairs[part], tokenizer, limits)
+
+
+def encode_tasks(
+    pairs: Sequence[Pair], tokenizer: TextTokenizer, config: DataConfig, skills: Skills, task: str | None = None
+):
+    """Encoded pairs with the skill of every example: ``EncodedMix`` of mixed pairs, else ``EncodedPairs`` of the pairs
+    of ``task`` (default: the model's first).
+    """
+    parts = parts_of(pairs, task or skills.first)
+    encoded = {name: _encode_task(part, tokenizer, config, skills, name) for name, part in parts.items()}
+    return (
+        EncodedMix(encoded, [len(part) for part in parts.values()])
+        if isinstance(pairs, MixedPairs)
+        else next(iter(encoded.values()))
+    )
+
+
+def _encode_task(
+    pairs: Sequence[Pair], tokenizer: TextTokenizer, config: DataConfig, skills: Skills, task: str
+) -> EncodedPairs:
+    longest = max(skills.prompts_of(task), key=lambda prompt: len(tokenizer.encode(prompt)))
+    data = encode_pairs(pairs, tokenizer, config, longest)
+    if len(skills.table) == 1 and len(skills.tasks) == 1:
+        return data
+    if task not in {skill.task for skill in skills.table}:  # plain texts
+        return dataclasses.replace(data, pair_skills=np.zeros(len(data), dtype=np.int16))
+    names, styles = row_styles(pairs)
+    known = skills.styles(task)
+    for name in names:
+        if name not in known:
+            data.notes.append(f"style {name} is unknown to this model: its rows count as rows without a style")
+    row_skills = skills.row_skills(task, names, styles[data.kept])
+    plain = np.full(len(data), skills.number(task), dtype=np.int16)
+    return dataclasses.replace(data, pair_skills=row_skills, plain_skills=plain if known else None)
+
+
+def row_styles(pairs: Sequence[Pair]) -> tuple[list[str], np.ndarray]:
+    """The names of all styles in order of the alphabet, and the number of each row's style [n], -1 for none."""
+    if isinstance(pairs, MappedPairs):
+        names, numbers = pairs.styles
+    else:
+        found: dict[str, int] = {}
+        numbers = np.full(len(pairs), -1, dtype=np.int32)
+        for index, pair in enumerate(pairs):
+            if pair.style is not None:
+                numbers[index] = found.setdefault(pair.style, len(found))
+        names = list(found)
+    order = sorted({names[number] for number in np.unique(numbers[numbers >= 0])})
+    place = {name: number for number, name in enumerate(order)}
+    return order, np.array([*(place.get(name, -1) for name in names), -1], dtype=np.int32)[numbers]
+
+
+def styles_of(pairs: Sequence[Pair], task: str) -> dict[str, list[str]]:
+    """The styles in the data, by task."""
+    return {name: styles for name, part in parts_of(pairs, task).items() if (styles := row_styles(part)[0])}

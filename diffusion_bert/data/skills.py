@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .config.tasks import TASKS, task_names
-from .errors import UserError, nearest
+from ..config.tasks import TASKS, task_names
+from ..errors import UserError, nearest
 
 if TYPE_CHECKING:
     import numpy as np

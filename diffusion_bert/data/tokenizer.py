@@ -11,8 +11,8 @@ from functools import cached_property
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from .errors import UserError
-from .pieces import BytePieces, WordPieces, evenly_spaced, is_byte_level
+from ..errors import UserError
+from .word_pieces import BytePieces, WordPieces, evenly_spaced, is_byte_level
 
 SPECIAL_TOKENS = WordPieces.SPECIAL
 BASIC_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789.,:;?!'\"()-&%$#/"

@@ -1,12 +1,28 @@
-"""The pairs of several tasks as one sequence."""
+"""One example as text: a pair, a pair with a style, a plain text; and the pairs of several tasks as one sequence."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain
+from typing import NamedTuple
 
-from .reading import Pair
+
+class Pair(NamedTuple):
+    """One example; source is None where there is only a text (no pair)."""
+
+    source: str | None
+    target: str
+    style = None  # what a StyledPair has
+
+
+class StyledPair(Pair):
+    """A pair whose target is of a named style; as a tuple it is still two texts."""
+
+    def __new__(cls, source: str | None, target: str, style: str | None = None):
+        pair = super().__new__(cls, source, target)
+        pair.style = style
+        return pair
 
 
 class MixedPairs(Sequence):

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from .config.schema import DataConfig
-from .config.tasks import CONTINUE_PROMPT, Task
-from .encoded_mix import EncodedMix
-from .encoding import EncodedPairs
-from .layout import Batch
+from ..config.schema import DataConfig
+from ..config.tasks import CONTINUE_PROMPT
+from .batch import Batch
+from .encoded import EncodedMix, EncodedPairs
 from .skills import CONTINUE, NO_SOURCE, PAIR, is_pair
-from .tokenization import TextTokenizer
+from .tokenizer import TextTokenizer
 
 
 class Collator:
@@ -237,9 +236,3 @@ def fixed_batches(
 def batch_tasks(data: EncodedPairs | EncodedMix, batch_size: int = 64, limit: int | None = None) -> list[int]:
     """The number of the task of each of ``fixed_batches``."""
     return [task for task, chosen in enumerate(fixed_choice(data, limit)) for _ in range(0, len(chosen), batch_size)]
-
-
-def describe(task: Task, data: EncodedPairs) -> str:
-    """One line of statistics."""
-    source, target = data.source_lengths.mean(), data.target_lengths.mean()
-    return f"{task.name}: {len(data):,} examples, mean length source {source:.1f}, target {target:.1f} word pieces"

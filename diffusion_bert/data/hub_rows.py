@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..errors import UserError, nearest
+from ..machine.hub import require_hub
 from .cache import fingerprint
-from .errors import UserError, nearest
-from .machine.hub import require_hub
-from .reading import SOURCE_NAMES, STYLE_NAMES, TARGET_NAMES, Pair, ReadReport, checked_pair
+from .pairs import Pair
+from .reading import SOURCE_NAMES, STYLE_NAMES, TARGET_NAMES, ReadReport, checked_pair
 
 VALIDATION_NAMES = ("validation", "valid", "dev", "val")
 
