@@ -22,7 +22,7 @@ from diffusion_bert.data.skills import PAIR
 from diffusion_bert.data.tokenizer import SPECIAL_TOKENS, TextTokenizer
 from diffusion_bert.diffusion.schedule import NoiseSchedule
 from diffusion_bert.machine.storage import versions
-from diffusion_bert.model import DiffusionModel, assemble, fit_schedule
+from diffusion_bert.model.diffusion_model import DiffusionModel, assemble, fit_schedule
 
 PROMPT = PROMPTS[0]
 ROOT = Path(__file__).resolve().parent.parent  # of the repository

@@ -17,7 +17,7 @@ from torch import Tensor
 from .data.tokenizer import load_tokenizer
 from .errors import UserError
 from .machine.hub import from_cache_or_hub
-from .pretrained import quiet_transformers
+from .model.pretrained import quiet_transformers
 
 # the layer that the authors found best; DiffuSeq's protocol uses deberta-xlarge-mnli
 LAYERS = {"deberta-xlarge-mnli": 40, "roberta-large": 17, "bert-base-uncased": 9, "bert-large-uncased": 18}

@@ -21,9 +21,9 @@ from .data.batching import Collator
 from .data.skills import CONTINUE, NO_SOURCE, is_pair
 from .errors import UserError
 from .machine.memory import give_back_freed_memory
-from .model import DiffusionModel
+from .model.diffusion_model import DiffusionModel
+from .model.heads import Guess
 from .samplers import SAMPLERS, SamplerOptions
-from .self_conditioning import Guess
 from .steering import FREE, NEW_WORD, Denoise, repetition_rules
 from .tracing import Tracer
 

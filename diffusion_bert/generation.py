@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from .checkpoint import load_checkpoint
 from .config.fields import build
 from .config.paths import checkpoint_file
 from .config.schema import SamplingConfig
@@ -26,7 +25,8 @@ from .decoding import Decoded, blank_canvas, decode, drawn_lengths, length_log_p
 from .errors import UserError, nearest
 from .infilling import mask_text, splice, tokenize_masked
 from .machine.device import pick_device
-from .model import DiffusionModel
+from .model.checkpoint import load_checkpoint
+from .model.diffusion_model import DiffusionModel
 from .ranking import Answer, Ranking, join_answers, leaves_out_words
 from .text.casing import sentence_case
 from .text.english import MASK, split_sentences, unencodable

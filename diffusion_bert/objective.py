@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .data.batch import Batch
-from .denoiser import BertDenoiser
 from .diffusion.process import AbsorbingDiffusion, KlTerms
+from .model.denoiser import BertDenoiser
 
 T_EVAL = 1000  # validation always uses this grid, whatever --num_steps is, so that runs can be compared
 

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{out} exists: nothing is overwritten; give another name")
     if not out.parent.is_dir():
         raise UserError(f"{out.parent}: no such folder; make it first")
-    from .checkpoint import load_checkpoint, save_checkpoint
+    from .model.checkpoint import load_checkpoint, save_checkpoint
 
     model = shared(load_checkpoint(path), given.get("started_from"), given.get("license_note"))
     save_checkpoint(out, model)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .model import DiffusionModel
+from .model.diffusion_model import DiffusionModel
 from .samplers import Repeats, guide
 
 FREE, NEW_WORD, CONTINUATION = 0, 1, 2  # what may stand at a place: anything, no ##piece, only a ##piece

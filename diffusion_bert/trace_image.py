@@ -143,9 +143,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(
             f"{picture} cannot be the picture: expected a file ending in .png or .svg in a folder that exists"
         )
-    from .checkpoint import load_checkpoint
     from .generation import DiffusionTextGenerator
     from .machine.device import pick_device
+    from .model.checkpoint import load_checkpoint
 
     generator = DiffusionTextGenerator(load_checkpoint(checkpoint).to(pick_device(options.device)), options)
     written = follow(generator, text)

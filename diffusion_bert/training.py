@@ -12,7 +12,6 @@ from itertools import accumulate
 import torch
 
 from . import training_state
-from .checkpoint import RunDirectory, save_checkpoint
 from .config.schema import RunConfig
 from .data.batch import Batch
 from .data.batching import EpochBatches
@@ -23,9 +22,11 @@ from .flops import training_flops
 from .machine.device import choose_autocast, pick_device
 from .machine.processes import Processes, flat_gradients, own_device
 from .machine.storage import remove_leftovers
-from .model import DiffusionModel
+from .model.checkpoint import save_checkpoint
+from .model.diffusion_model import DiffusionModel
+from .model.heads import FIRST_PASS_SHARE
 from .objective import NelboTerms, nelbo_terms, training_loss
-from .self_conditioning import SHARE
+from .run_directory import RunDirectory
 from .training_batches import draw_times, noised, on_host, step_shares
 from .training_log import PendingStep, TrainingLog
 from .training_state import (
@@ -188,7 +189,7 @@ class Trainer:
         key = training.seed * 1_000_003 + state.step
         generator = torch.Generator().manual_seed(key)
         times = draw_times(examples, self.config.data.noise_draws, num_steps, generator)
-        two_pass = self.config.model.self_conditioning and bool(torch.rand((), generator=generator) < SHARE)
+        two_pass = self.config.model.self_conditioning and bool(torch.rand((), generator=generator) < FIRST_PASS_SHARE)
         torch.manual_seed((4096 * key + self.processes.rank) % 2**63)  # dropout
         prepared = [
             noised(batch, times[start : start + len(batch)], num_steps, self.host_diffusion, key, start, self.device)

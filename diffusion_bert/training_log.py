@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .checkpoint import RunDirectory
 from .errors import UserError
 from .objective import NelboTerms
+from .run_directory import RunDirectory
 from .training_state import Reporter, TrainingState
 
 MOST_PENDING = 100  # steps whose numbers may stay on a GPU

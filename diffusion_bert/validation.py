@@ -9,7 +9,7 @@ import torch
 
 from .data.batch import Batch
 from .machine.processes import Processes
-from .model import DiffusionModel
+from .model.diffusion_model import DiffusionModel
 from .objective import NelboTerms, estimate_nelbo_by_group
 from .training_state import TrainingData
 

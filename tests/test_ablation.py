@@ -26,13 +26,13 @@ from benchmarks.original_diffusion_bert.objective import (
 )
 from benchmarks.quality import ablation
 from benchmarks.quality.ablation_results import claimed, difference, paired, read_results
-from diffusion_bert.checkpoint import save_checkpoint
 from diffusion_bert.config.presets import load_preset
 from diffusion_bert.config.schema import RunConfig
 from diffusion_bert.data.batching import Collator
 from diffusion_bert.data.skills import PAIR
 from diffusion_bert.diffusion.process import AbsorbingDiffusion
 from diffusion_bert.diffusion.schedule import NoiseSchedule
+from diffusion_bert.model.checkpoint import save_checkpoint
 from tests.helpers.models import grammar_pairs, new_model, tiny_model
 from tests.helpers.scripts import ROOT, write_data
 

@@ -17,18 +17,12 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_bert.checkpoint import (
-    FORMAT,
-    FORMAT_VERSION,
-    RunDirectory,
-    load_checkpoint,
-    read_payload,
-    save_checkpoint,
-)
 from diffusion_bert.config.paths import latest_checkpoint
 from diffusion_bert.errors import UserError
 from diffusion_bert.generation import DiffusionTextGenerator
 from diffusion_bert.machine.storage import to_plain, versions, weights_digest, write_atomically
+from diffusion_bert.model.checkpoint import FORMAT, FORMAT_VERSION, load_checkpoint, read_payload, save_checkpoint
+from diffusion_bert.run_directory import RunDirectory
 from tests.helpers.models import Trap, new_model, refusal, save_bert, tiny_config, tiny_model
 
 PLAIN = (bool, int, float, str, bytes, type(None), list, tuple, dict)
@@ -120,7 +114,7 @@ def test_saving_twice_changes_nothing_but_the_time(tmp_path, saved):
 
 def test_a_fine_tuned_bert_travels_alone(tmp_path):
     """A checkpoint of a BERT from a directory loads after that directory is gone."""
-    from diffusion_bert.model import build_model
+    from diffusion_bert.model.diffusion_model import build_model
 
     save_bert(tmp_path / "bert")
     model = build_model(tiny_config(model_name_or_path=str(tmp_path / "bert")), [], 0)

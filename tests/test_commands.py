@@ -10,11 +10,11 @@ import pytest
 import torch
 import yaml
 
-from diffusion_bert.checkpoint import load_checkpoint, read_payload, save_checkpoint
 from diffusion_bert.commands.continue_training import child_config, inherited, restart_command, task_for
 from diffusion_bert.config.paths import latest_checkpoint
 from diffusion_bert.data.skills import Skills
 from diffusion_bert.errors import UserError
+from diffusion_bert.model.checkpoint import load_checkpoint, read_payload, save_checkpoint
 from tests.helpers.models import new_model
 from tests.helpers.scripts import read_records, run
 

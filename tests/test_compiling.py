@@ -4,7 +4,7 @@ reason.
 
 import torch
 
-from diffusion_bert.compiling import compile_encoder
+from diffusion_bert.model.diffusion_model import compile_encoder
 from tests.helpers.chain import BERT_MASK, make_batch, make_denoiser
 
 

@@ -18,7 +18,7 @@ from diffusion_bert.decoding import (
     prepare,
     spread_lengths,
 )
-from diffusion_bert.model import DiffusionModel, build_model, fit_schedule
+from diffusion_bert.model.diffusion_model import DiffusionModel, build_model, fit_schedule
 from diffusion_bert.samplers import SAMPLERS
 from diffusion_bert.steering import CONTINUATION, FREE, NEW_WORD
 from tests.helpers.models import grammar_pairs, new_model, save_bert, tiny_config, tiny_model

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffusion_bert.heads import CopyHead, TimeEmbedding
+from diffusion_bert.model.heads import CopyHead, TimeEmbedding
 from tests.helpers.chain import (
     BERT_MASK,
     BERT_VOCAB,
@@ -481,7 +481,9 @@ def test_shared_embeddings_get_the_whole_gradient(monkeypatch, masked):
     gradients = []
     for plain in (False, True):
         if plain:
-            monkeypatch.setattr("diffusion_bert.denoiser.one_table", lambda words, ids: (words(ids), words.weight))
+            monkeypatch.setattr(
+                "diffusion_bert.model.denoiser.tied_embedding", lambda words, ids: (words(ids), words.weight)
+            )
         denoiser.zero_grad(set_to_none=True)
         for _ in range(2):
             said = denoiser.true_words(batch, x_t, TAU)

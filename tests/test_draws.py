@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 import torch
 
-from diffusion_bert.checkpoint import save_checkpoint
 from diffusion_bert.config.schema import DataConfig
 from diffusion_bert.data.batch import Batch
 from diffusion_bert.data.batching import Collator, EpochBatches
 from diffusion_bert.data.encoding import encode_pairs
 from diffusion_bert.distillation import Teacher, load_teacher
+from diffusion_bert.model.checkpoint import save_checkpoint
 from diffusion_bert.noise import LARGEST, keyed_uniform
 from diffusion_bert.objective import nelbo_terms, sample_times, training_loss
 from diffusion_bert.training_batches import draw_times, noised

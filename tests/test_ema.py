@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from diffusion_bert.checkpoint import RunDirectory, read_payload, restore
 from diffusion_bert.ema import WeightAverage
+from diffusion_bert.model.checkpoint import read_payload, restore
 from diffusion_bert.objective import estimate_nelbo
+from diffusion_bert.run_directory import RunDirectory
 from diffusion_bert.training import Trainer
 from tests.helpers.models import refusal, tiny_config
 from tests.helpers.scripts import new_trainer, write_data

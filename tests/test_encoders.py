@@ -11,19 +11,18 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
-from diffusion_bert.checkpoint import load_checkpoint, save_checkpoint
-from diffusion_bert.compiling import compile_encoder
 from diffusion_bert.config.schema import SamplingConfig
 from diffusion_bert.data.batching import Collator
 from diffusion_bert.data.skills import CONTINUE, NO_SOURCE, PAIR
 from diffusion_bert.data.tokenizer import TextTokenizer
 from diffusion_bert.decoding import blank_canvas, decode, length_log_probs
-from diffusion_bert.export import export
 from diffusion_bert.flops import forward_flops
 from diffusion_bert.generation import DiffusionTextGenerator
-from diffusion_bert.model import build_model, fit_schedule
+from diffusion_bert.model.checkpoint import load_checkpoint, save_checkpoint
+from diffusion_bert.model.diffusion_model import build_model, compile_encoder, fit_schedule
+from diffusion_bert.model.export import export
+from diffusion_bert.model.functions import tied_embedding
 from diffusion_bert.objective import estimate_nelbo, nelbo_terms, training_loss
-from diffusion_bert.one_table import one_table
 from tests.helpers.models import grammar_pairs, grammar_texts, refusal, tiny_config, tiny_tokenizer
 from tests.helpers.scripts import only_run, run, small_flags
 
@@ -242,15 +241,15 @@ def test_the_target_vector_tells_the_segments_apart(built):
 
 
 def test_one_table_has_the_whole_gradient(built, monkeypatch):
-    """The head of every family takes the table from the node of one_table.py, its last layer leaves out what is not
+    """The head of every family takes the table from ``tied_embedding``, its last layer leaves out what is not
     read where it can, and every gradient is that of the plain way.
     """
     batch, denoiser = batch_of(built), copy.deepcopy(built.denoiser)
     x_t, tau = noised(built, batch)
     gradients = []
-    for way in (one_table, lambda words, ids: (words(ids), None)):
-        monkeypatch.setattr("diffusion_bert.denoiser.one_table", way)
-        denoiser.leaves_out = way is one_table
+    for way in (tied_embedding, lambda words, ids: (words(ids), None)):
+        monkeypatch.setattr("diffusion_bert.model.denoiser.tied_embedding", way)
+        denoiser.leaves_out = way is tied_embedding
         denoiser.zero_grad(set_to_none=True)
         denoiser.true_words(batch, x_t, tau).log_mu.sum().backward()
         gradients.append(

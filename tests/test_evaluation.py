@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_bert.checkpoint import save_checkpoint
 from diffusion_bert.commands import evaluate as evaluate_command
 from diffusion_bert.evaluation import PARTS
+from diffusion_bert.model.checkpoint import save_checkpoint
 from diffusion_bert.score import benchmark_score
 from diffusion_bert.systems import measure
 from diffusion_bert.text.metrics import mbr_select, metric_text

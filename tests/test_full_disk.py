@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_bert.checkpoint import RunDirectory, load_checkpoint, read_payload, save_checkpoint
 from diffusion_bert.cli import guarded
+from diffusion_bert.model.checkpoint import load_checkpoint, read_payload, save_checkpoint
+from diffusion_bert.run_directory import RunDirectory
 from tests.helpers.models import refusal, tiny_model
 from tests.helpers.scripts import run, small_flags, start
 

@@ -11,7 +11,7 @@ from diffusion_bert.data.skills import NO_SOURCE, PAIR
 from diffusion_bert.decoding import Canvas
 from diffusion_bert.generation import DiffusionTextGenerator
 from diffusion_bert.infilling import FILL_SHARE, MaskedText, splice, tokenize_masked
-from diffusion_bert.model import build_model
+from diffusion_bert.model.diffusion_model import build_model
 from diffusion_bert.ranking import Ranking
 from diffusion_bert.text.english import split_sentences
 from tests.helpers.models import grammar_pairs, refusal, save_bert, tiny_config, tiny_model

@@ -19,8 +19,8 @@ from tokenizers import Tokenizer, models
 from diffusion_bert.config.schema import BUILT_IN_SIZES
 from diffusion_bert.data.batch import Batch
 from diffusion_bert.machine.device import pick_device
-from diffusion_bert.model import build_model, fit_schedule
-from diffusion_bert.pretrained import load_pretrained
+from diffusion_bert.model.diffusion_model import build_model, fit_schedule
+from diffusion_bert.model.pretrained import load_pretrained
 from tests.helpers.models import (
     Trap,
     grammar_pairs,
@@ -215,7 +215,9 @@ def test_a_model_in_the_cache_of_the_hub_needs_no_network(tmp_path):
         def log_message(self, *_):
             pass
 
-    code = "from diffusion_bert.pretrained import load_pretrained; print(len(load_pretrained('someone/tiny')[2]) > 10)"
+    code = (
+        "from diffusion_bert.model.pretrained import load_pretrained as load; print(len(load('someone/tiny')[2]) > 10)"
+    )
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         variables = {name: value for name, value in os.environ.items() if not name.endswith("OFFLINE")}

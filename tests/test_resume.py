@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion_bert.checkpoint import RunDirectory, read_payload
+from diffusion_bert.model.checkpoint import read_payload
+from diffusion_bert.run_directory import RunDirectory
 from diffusion_bert.training_state import Reporter
 from tests.helpers.scripts import (
     ROOT,

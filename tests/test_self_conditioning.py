@@ -5,12 +5,13 @@ calls in sampling.
 import pytest
 import torch
 
-from diffusion_bert.checkpoint import RunDirectory, load_checkpoint, read_payload, restore, save_checkpoint
 from diffusion_bert.config.schema import SamplingConfig
 from diffusion_bert.data.batching import Collator
 from diffusion_bert.data.skills import PAIR
 from diffusion_bert.decoding import blank_canvas, decode, prepare
-from diffusion_bert.self_conditioning import Guess, expected_embedding
+from diffusion_bert.model.checkpoint import load_checkpoint, read_payload, restore, save_checkpoint
+from diffusion_bert.model.heads import Guess, expected_embedding
+from diffusion_bert.run_directory import RunDirectory
 from diffusion_bert.training import Trainer
 from tests.helpers.chain import BERT_MASK, BERT_VOCAB, make_batch, make_denoiser, mixed_rows
 from tests.helpers.models import grammar_pairs, new_model

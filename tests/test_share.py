@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from diffusion_bert.checkpoint import load_checkpoint, read_payload, save_checkpoint
 from diffusion_bert.generation import DiffusionTextGenerator
-from diffusion_bert.model import build_model
+from diffusion_bert.model.checkpoint import load_checkpoint, read_payload, save_checkpoint
+from diffusion_bert.model.diffusion_model import build_model
 from diffusion_bert.share import PATHS, main, shared
 from tests.helpers.models import grammar_pairs, new_model, refusal, save_bert, tiny_config
 from tests.helpers.scripts import run

@@ -12,14 +12,6 @@ import pytest
 import torch
 import yaml
 
-from diffusion_bert.checkpoint import (
-    RunDirectory,
-    load_checkpoint,
-    read_payload,
-    restore,
-    save_checkpoint,
-    training_part,
-)
 from diffusion_bert.commands.training_run import prepare, skills_of_child
 from diffusion_bert.config.schema import DataConfig, SamplingConfig
 from diffusion_bert.data.batching import Collator, EpochBatches, balanced_choice, batch_tasks, fixed_batches
@@ -30,8 +22,10 @@ from diffusion_bert.data.reading import read_file
 from diffusion_bert.data.skills import CONTINUE, MOST_STYLES, NO_SOURCE, PAIR, Skills, commands_of, is_pair
 from diffusion_bert.data.splits import load_pairs
 from diffusion_bert.generation import DiffusionTextGenerator
+from diffusion_bert.model.checkpoint import load_checkpoint, read_payload, restore, save_checkpoint, training_part
 from diffusion_bert.objective import estimate_nelbo, estimate_nelbo_by_group
 from diffusion_bert.repl import Repl
+from diffusion_bert.run_directory import RunDirectory
 from diffusion_bert.training import Trainer
 from tests.helpers.models import new_model, refusal, tiny_config, tiny_tokenizer
 from tests.helpers.scripts import compare_runs, new_trainer, only_run, read_records, run, small_flags, write_data

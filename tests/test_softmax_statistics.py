@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from diffusion_bert import softmax_statistics as module
 from diffusion_bert.data.batch import Batch
+from diffusion_bert.model import functions as module
+from diffusion_bert.model.functions import true_word_statistics
 from diffusion_bert.objective import nelbo_terms
-from diffusion_bert.softmax_statistics import softmax_statistics
 from tests.helpers.chain import make_batch, make_denoiser, make_diffusion, mixed_rows
 
 VOCAB = 11
@@ -34,7 +34,7 @@ def test_value_and_gradient(monkeypatch, piece, with_table):
     """
     monkeypatch.setattr(module, "PIECE", piece)
     logits, bias, index, table = case()
-    log_p, mean = softmax_statistics(logits, bias, index, table if with_table else None)
+    log_p, mean = true_word_statistics(logits, bias, index, table if with_table else None)
     plain = torch.log_softmax(logits + bias, -1)
     expected = plain.gather(-1, index[:, None]).squeeze(-1), plain.exp() @ table * with_table
     torch.testing.assert_close((log_p, mean), expected, rtol=0, atol=1e-12)
@@ -46,7 +46,7 @@ def test_value_and_gradient(monkeypatch, piece, with_table):
     torch.testing.assert_close(fast, slow, rtol=0, atol=1e-12)
     assert not bool(fast[:, [0, 4]].any())
     assert torch.autograd.gradcheck(
-        lambda x: softmax_statistics(x, bias, index, table if with_table else None)[: 1 + with_table], logits
+        lambda x: true_word_statistics(x, bias, index, table if with_table else None)[: 1 + with_table], logits
     )
 
 
@@ -56,7 +56,7 @@ def test_gradient_of_one_alone(asked):
     logits, bias, index, table = case()
     plain = torch.log_softmax(logits + bias, -1)
     expected = plain.gather(-1, index[:, None]).squeeze(-1), plain.exp() @ table
-    fast = softmax_statistics(logits, bias, index, table)
+    fast = true_word_statistics(logits, bias, index, table)
     weights = torch.randn(len(index), dtype=torch.float64)
     fast, slow = (torch.autograd.grad((weights * values[asked]).sum(), logits)[0] for values in (fast, expected))
     torch.testing.assert_close(fast, slow, rtol=0, atol=1e-12)
@@ -69,7 +69,7 @@ def test_half_precision_logits_give_float32():
     logits, bias, index, table = case(dtype=torch.bfloat16)
     exact = torch.log_softmax(logits.detach().float() + bias, -1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        log_p, mean = softmax_statistics(logits, bias, index, table)
+        log_p, mean = true_word_statistics(logits, bias, index, table)
     assert log_p.dtype == mean.dtype == torch.float32
     torch.testing.assert_close(log_p, exact.gather(-1, index[:, None]).squeeze(-1), rtol=0, atol=1e-5)
     torch.testing.assert_close(mean, exact.exp() @ table, rtol=0, atol=1e-5)
@@ -80,10 +80,10 @@ def test_half_precision_logits_give_float32():
 def test_large_logits_and_no_place():
     """Logits of several hundred overflow nothing; no place at all gives empty results with a gradient."""
     logits, bias, index, table = case()
-    log_p, mean = softmax_statistics(logits.detach() * 300, bias, index, table)
+    log_p, mean = true_word_statistics(logits.detach() * 300, bias, index, table)
     assert bool(log_p.isfinite().all()) and bool((mean >= 0).all()) and bool((mean <= 1).all())
     empty = torch.zeros(0, VOCAB, requires_grad=True)
-    log_p, mean = softmax_statistics(empty, bias.float(), index[:0], table.float())
+    log_p, mean = true_word_statistics(empty, bias.float(), index[:0], table.float())
     (log_p.sum() + mean.sum()).backward()
     assert log_p.shape == mean.shape == (0,) and empty.grad.shape == (0, VOCAB)
 

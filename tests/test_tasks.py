@@ -18,7 +18,7 @@ from diffusion_bert.data.grammar import Grammar
 from diffusion_bert.data.pairs import Pair
 from diffusion_bert.data.splits import load_pairs, take_sample
 from diffusion_bert.machine.hub import require_hub
-from diffusion_bert.model import build_model
+from diffusion_bert.model.diffusion_model import build_model
 from tests.helpers.models import refusal, tiny_config
 
 ROWS = [Pair(f"source {number}", f"target {number}") for number in range(60)]

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from diffusion_bert import training, validation
-from diffusion_bert.checkpoint import RunDirectory, load_checkpoint, read_payload
 from diffusion_bert.config.schema import RunConfig
 from diffusion_bert.data.batch import Batch
 from diffusion_bert.data.batching import EpochBatches
 from diffusion_bert.errors import UserError
 from diffusion_bert.machine.device import choose_autocast
+from diffusion_bert.model.checkpoint import load_checkpoint, read_payload
 from diffusion_bert.objective import NelboTerms
+from diffusion_bert.run_directory import RunDirectory
 from diffusion_bert.training_state import Reporter, enough_memory, memory_advice
 from tests.helpers.models import tiny_config
 from tests.helpers.scripts import SMALL, new_trainer, read_records, run, small_flags, without_wall_clock, write_data

@@ -34,7 +34,7 @@ from diffusion_bert.config.presets import load_preset
 from diffusion_bert.config.schema import RunConfig
 from diffusion_bert.data.splits import load_pairs
 from diffusion_bert.machine.device import pick_device
-from diffusion_bert.model import build_model
+from diffusion_bert.model.diffusion_model import build_model
 from diffusion_bert.objective import nelbo_terms, sample_times, training_loss
 
 

@@ -46,7 +46,6 @@ COPIES = 8  # noised copies of each example for its own NELBO
 def run_row(row: Row, config: RunConfig, examples: int) -> dict | None:
     """Train and evaluate; None when the user interrupted it."""
     from benchmarks.original_diffusion_bert.objective import canvas_nelbo, train_original, write_on_canvas
-    from diffusion_bert.checkpoint import RunDirectory, load_checkpoint
     from diffusion_bert.commands.training_run import prepare, set_threads
     from diffusion_bert.data.batching import spread_choice
     from diffusion_bert.data.skills import PAIR
@@ -54,8 +53,10 @@ def run_row(row: Row, config: RunConfig, examples: int) -> dict | None:
     from diffusion_bert.distillation import load_teacher, teacher_of
     from diffusion_bert.generation import DiffusionTextGenerator
     from diffusion_bert.machine.device import pick_device
-    from diffusion_bert.model import build_model
+    from diffusion_bert.model.checkpoint import load_checkpoint
+    from diffusion_bert.model.diffusion_model import build_model
     from diffusion_bert.objective import estimate_nelbo
+    from diffusion_bert.run_directory import RunDirectory
     from diffusion_bert.training import Trainer
 
     set_threads(config.training.num_threads)

@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.quality.masked_words import masked_texts, own_choice
-from diffusion_bert.checkpoint import load_checkpoint
 from diffusion_bert.cli import Parser, guarded
 from diffusion_bert.data.splits import load_pairs
-from diffusion_bert.export import export
-from diffusion_bert.position_table import OFFSET
+from diffusion_bert.model.checkpoint import load_checkpoint
+from diffusion_bert.model.export import export
+from diffusion_bert.model.pretrained import OFFSET
 
 MASKED = {"one": 0.0, "20 %": 0.2, "50 %": 0.5}
 

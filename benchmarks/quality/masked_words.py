@@ -17,12 +17,12 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks.common import machine, positive
-from diffusion_bert.checkpoint import load_checkpoint
 from diffusion_bert.cli import Parser, guarded
 from diffusion_bert.data.batching import Collator
 from diffusion_bert.data.reading import read_file
 from diffusion_bert.data.skills import NO_SOURCE
 from diffusion_bert.errors import UserError
+from diffusion_bert.model.checkpoint import load_checkpoint
 
 
 @torch.no_grad()

@@ -100,10 +100,10 @@ def sweep(checkpoint, test_file, sources: int, settings, options: SamplingConfig
     measured again.
     """
     from benchmarks.common import machine
-    from diffusion_bert.checkpoint import load_checkpoint
     from diffusion_bert.commands.evaluate import chosen_pairs
     from diffusion_bert.generation import DiffusionTextGenerator
     from diffusion_bert.machine.device import pick_device
+    from diffusion_bert.model.checkpoint import load_checkpoint
 
     model = load_checkpoint(checkpoint).to(pick_device(options.device))
     notes: list[str] = []

@@ -60,11 +60,11 @@ def main(argv=None) -> int:
 def score_table(named, options: SamplingConfig, split: str, data_dir, test_file, max_samples) -> str:
     """The table as Markdown, under a line that says how it was made."""
     from benchmarks.common import machine
-    from diffusion_bert.checkpoint import load_checkpoint
     from diffusion_bert.commands.evaluate import chosen_pairs, from_grammar, progress_bars
     from diffusion_bert.evaluation import evaluate
     from diffusion_bert.generation import DiffusionTextGenerator
     from diffusion_bert.machine.device import pick_device
+    from diffusion_bert.model.checkpoint import load_checkpoint
 
     models = [(name, load_checkpoint(path)) for name, path in named]
     first = models[0][1]
@@ -109,7 +109,7 @@ def untrained(model):
     """The same model with fresh weights."""
     import torch
 
-    from diffusion_bert.model import assemble
+    from diffusion_bert.model.diffusion_model import assemble
 
     torch.manual_seed(0)
     config = copy.deepcopy(model.denoiser.bert_config)

@@ -32,7 +32,6 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import PROMPT, ROOT, machine, positive, ratio, synthetic_model, time_in_turns, zipf_words
-from diffusion_bert.checkpoint import load_checkpoint, save_checkpoint
 from diffusion_bert.config.schema import BUILT_IN_SIZES, SamplingConfig
 from diffusion_bert.data.batching import Collator
 from diffusion_bert.data.reading import read_file
@@ -41,7 +40,8 @@ from diffusion_bert.decoding import blank_canvas, decode
 from diffusion_bert.errors import UserError
 from diffusion_bert.generation import DiffusionTextGenerator
 from diffusion_bert.machine.device import pick_device
-from diffusion_bert.model import DiffusionModel
+from diffusion_bert.model.checkpoint import load_checkpoint, save_checkpoint
+from diffusion_bert.model.diffusion_model import DiffusionModel
 from diffusion_bert.samplers import SAMPLERS, SamplerOptions
 from diffusion_bert.text import metrics
 from diffusion_bert.text.metrics import metric_text

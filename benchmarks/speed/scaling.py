@@ -35,12 +35,12 @@ START = time.perf_counter()
 import numpy as np  # noqa: E402
 
 from benchmarks.common import ROOT, machine, positive, ratio, time_in_turns  # noqa: E402
-from diffusion_bert.checkpoint import RunDirectory  # noqa: E402
 from diffusion_bert.commands.training_run import prepare, vocabulary_texts  # noqa: E402
 from diffusion_bert.config.schema import RunConfig  # noqa: E402
 from diffusion_bert.data.batching import EpochBatches  # noqa: E402
 from diffusion_bert.data.splits import load_pairs  # noqa: E402
-from diffusion_bert.model import build_model  # noqa: E402
+from diffusion_bert.model.diffusion_model import build_model  # noqa: E402
+from diffusion_bert.run_directory import RunDirectory  # noqa: E402
 from diffusion_bert.training import Trainer  # noqa: E402
 from diffusion_bert.training_state import Reporter  # noqa: E402
 

@@ -15,11 +15,11 @@ from benchmarks.speed.train_baselines import (
     mdlm_loss,
     mdlm_subs_loss,
 )
-from diffusion_bert.checkpoint import RunDirectory
 from diffusion_bert.data.batching import Collator
 from diffusion_bert.errors import UserError
 from diffusion_bert.machine.device import choose_autocast
-from diffusion_bert.pretrained import quiet_transformers
+from diffusion_bert.model.pretrained import quiet_transformers
+from diffusion_bert.run_directory import RunDirectory
 from diffusion_bert.training import Trainer
 from diffusion_bert.training_state import TrainingData
 

@@ -11,7 +11,7 @@ from ..data.skills import NO_SOURCE
 from ..decoding import Canvas, decode
 from ..flops import peak_flops
 from ..generation import DiffusionTextGenerator
-from ..model import DiffusionModel
+from ..model.diffusion_model import DiffusionModel
 from ..training_state import Reporter
 
 DEMONSTRATION_LEVELS = (0.3, 0.6, 0.9)

@@ -205,7 +205,7 @@ def ask_for_settings(parent: Path) -> dict:
 
 def inherited(parent: Path) -> dict:
     """The parent's settings, without its limits."""
-    from ..checkpoint import read_payload
+    from ..model.checkpoint import read_payload
 
     settings = RunConfig.from_flat(read_payload(parent)["config"], str(parent)).to_flat()
     return {name: value for name, value in settings.items() if name not in NOT_INHERITED}

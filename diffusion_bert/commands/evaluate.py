@@ -119,12 +119,12 @@ def evaluate_checkpoint(
 ):
     """Evaluate one checkpoint, print the tables and write the report; returns the ``Evaluation``."""
     from ..bertscore import BertScorer
-    from ..checkpoint import load_checkpoint
     from ..data.reading import read_file
     from ..evaluation import evaluate
     from ..generation import DiffusionTextGenerator
     from ..machine.device import pick_device
     from ..machine.storage import versions
+    from ..model.checkpoint import load_checkpoint
 
     model = load_checkpoint(checkpoint)
     options = build(SamplingConfig, sampling, "--")

@@ -104,7 +104,7 @@ def _check_job(job: dict, given: dict) -> None:
 
 def _load(path: Path):
     """The model, and the digest of its weights."""
-    from ..checkpoint import read_payload, restore
+    from ..model.checkpoint import read_payload, restore
 
     payload = read_payload(path)
     return restore(payload, str(path)), payload["weights_sha256"]

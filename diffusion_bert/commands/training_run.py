@@ -12,8 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..checkpoint import RunDirectory, load_checkpoint, read_payload, restore, training_part
-from ..compiling import compile_encoder
 from ..config.schema import RunConfig
 from ..config.tasks import TASKS, Task
 from ..data.batching import Collator, batch_tasks, fixed_batches, fixed_choice, spread_choice
@@ -26,7 +24,9 @@ from ..distillation import load_teacher, teacher_of
 from ..errors import UserError
 from ..machine.device import pick_device
 from ..machine.processes import Processes, join, leave, own_device
-from ..model import DiffusionModel, build_model, check_positions, fit_schedule
+from ..model.checkpoint import load_checkpoint, read_payload, restore, training_part
+from ..model.diffusion_model import DiffusionModel, build_model, check_positions, compile_encoder, fit_schedule
+from ..run_directory import RunDirectory
 from ..training import VALIDATION_EXAMPLES, Trainer
 from ..training_state import Reporter, TrainingData, TrainingResult, enough_memory
 from ..validation import nelbo_of_tasks

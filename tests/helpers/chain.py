@@ -9,9 +9,9 @@ import torch
 from transformers import BertConfig
 
 from diffusion_bert.data.batch import Batch
-from diffusion_bert.denoiser import BertDenoiser
 from diffusion_bert.diffusion.process import AbsorbingDiffusion
 from diffusion_bert.diffusion.schedule import NoiseSchedule
+from diffusion_bert.model.denoiser import BertDenoiser
 
 # ---- the toy chain: four words and [MASK], two places, four steps ---------------------------------------------------
 

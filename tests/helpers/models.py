@@ -15,7 +15,7 @@ from diffusion_bert.data.grammar import Grammar
 from diffusion_bert.data.pairs import Pair
 from diffusion_bert.data.tokenizer import SPECIAL_TOKENS, TextTokenizer
 from diffusion_bert.errors import UserError
-from diffusion_bert.model import DiffusionModel, build_model, fit_schedule
+from diffusion_bert.model.diffusion_model import DiffusionModel, build_model, fit_schedule
 
 SETTINGS = {
     "model_name_or_path": "tiny",

@@ -108,7 +108,7 @@ def compare_runs(ours: Path, whole: Path) -> list[str]:
     """
     import torch
 
-    from diffusion_bert.checkpoint import read_payload
+    from diffusion_bert.model.checkpoint import read_payload
 
     problems = []
     for name in ("best_model.pt", "last.pt"):
@@ -136,10 +136,10 @@ def compare_runs(ours: Path, whole: Path) -> list[str]:
 
 def new_trainer(data_dir: Path, output_dir: Path, reporter=None, **settings):
     """A trainer with a fresh model, as the training script makes it."""
-    from diffusion_bert.checkpoint import RunDirectory
     from diffusion_bert.commands.training_run import prepare
     from diffusion_bert.data.splits import load_pairs
-    from diffusion_bert.model import build_model
+    from diffusion_bert.model.diffusion_model import build_model
+    from diffusion_bert.run_directory import RunDirectory
     from diffusion_bert.training import Trainer
 
     config = RunConfig.from_flat({**SMALL, "data_dir": str(data_dir), "output_dir": str(output_dir), **settings})

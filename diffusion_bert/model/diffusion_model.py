@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from .config.schema import BUILT_IN_SIZES, RunConfig
-from .config.tasks import PROMPTS, TASKS, Task
-from .data.skills import Skills
-from .data.tokenizer import TextTokenizer
+from ..config.schema import BUILT_IN_SIZES, RunConfig
+from ..config.tasks import PROMPTS, TASKS, Task
+from ..data.skills import Skills
+from ..data.tokenizer import TextTokenizer
+from ..diffusion.process import AbsorbingDiffusion
+from ..diffusion.schedule import NoiseSchedule
+from ..diffusion.word_frequency import count_tokens, informativeness
+from ..errors import UserError
 from .denoiser import BertDenoiser
-from .diffusion.process import AbsorbingDiffusion
-from .diffusion.schedule import NoiseSchedule
-from .diffusion.word_frequency import count_tokens, informativeness
 from .encoders import family_of
-from .errors import UserError
 from .pretrained import load_pretrained, quiet_transformers
 
 
@@ -166,3 +168,24 @@ def fit_schedule(model: DiffusionModel, targets: Iterable) -> None:
     table = informativeness(model.token_counts, model.tokenizer.special_ids)
     diffusion = model.config.diffusion
     model.schedule = NoiseSchedule(diffusion.schedule, diffusion.word_freq_lambda, table)
+
+
+COMPILERS = ("g++", "clang++", "gcc", "clang")
+
+
+def compile_encoder(denoiser, backend: str = "inductor") -> str | None:
+    """Compile the encoder of a ``BertDenoiser`` in place, for batches of any width; weights keep their names. None, or
+    why it was left as it is.
+
+    Compilation itself happens at the first step. Heads stay as they are: they work on a number of places that differs
+    from batch to batch.
+    """
+    if denoiser.timestep == "layerwise":
+        return "timestep layerwise hooks into the layers at every call"
+    if denoiser.family.encoder != "bert":
+        return f"only BERT's encoder is compiled, not that of {denoiser.bert_config.model_type}"
+    if backend == "inductor" and not any(shutil.which(name) for name in (os.environ.get("CXX"), *COMPILERS) if name):
+        return f"no compiler found ({', '.join(COMPILERS)})"
+    denoiser.leaves_out = False
+    denoiser.mlm.bert.encoder.compile(dynamic=True, backend=backend)
+    return None

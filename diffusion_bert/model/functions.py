@@ -1,20 +1,25 @@
-"""Two numbers of a softmax over a large vocabulary, without ever writing the softmax down: log p of one word and the
-mean of a table.
+"""Two functions with gradients of their own, which spare training whole passes over tables of N x V numbers.
 
-Training needs of every mu no more than these (objective.py). They come from one pass over the logits, in pieces that
-stay in the processor's cache; the gradient takes one more. A log-softmax, its correction for time, the exponential and
-their gradients would each read and write all N x V numbers.
+``true_word_statistics`` gives two numbers of a softmax over a large vocabulary without ever writing the softmax down:
+log p of one word and the mean of a table. Training needs of every mu no more than these (objective.py). They come from
+one pass over the logits, in pieces that stay in the processor's cache; the gradient takes one more. A log-softmax, its
+correction for time, the exponential and their gradients would each read and write all N x V numbers.
+
+``tied_embedding`` reads a word table that the vocabulary head shares, as one node of the graph. The head's gradient is
+as large as the table. Autograd would make a second one, of mostly zeros, for the embedding and add the two (or, with
+sparse gradients, copy the first); here the few rows that were read are added to the head's.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 PIECE = 2**18  # logits worked on at once on a CPU: 1 MiB in float32
 
 
-class _SoftmaxStatistics(torch.autograd.Function):
+class _TrueWordStatistics(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits: Tensor, bias: Tensor, index: Tensor, table: Tensor | None) -> tuple[Tensor, Tensor]:
         count = len(logits)
@@ -60,7 +65,7 @@ def _pieces(logits: Tensor) -> list[slice]:
     return [slice(start, start + step) for start in range(0, len(logits), step)]
 
 
-def softmax_statistics(
+def true_word_statistics(
     logits: Tensor, bias: Tensor, index: Tensor, table: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """log p_index and sum_v p_v table_v of p = softmax(logits + bias), both [N] in float32 or better, differentiable in
@@ -73,4 +78,26 @@ def softmax_statistics(
         table: [V] in the type of the result, or None: then the mean is 0.
     """
     with torch.autocast(logits.device.type, enabled=False):
-        return _SoftmaxStatistics.apply(logits, bias, index, table)
+        return _TrueWordStatistics.apply(logits, bias, index, table)
+
+
+class _TiedEmbedding(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, weight: Tensor, ids: Tensor, padding_idx: int) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(ids)
+        ctx.padding_idx = padding_idx
+        return F.embedding(ids, weight), weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx, of_rows: Tensor, of_table: Tensor):
+        (ids,) = ctx.saved_tensors
+        ids, of_rows = ids.flatten(), of_rows.flatten(0, -2)
+        if ctx.padding_idx is not None:  # nn.Embedding learns nothing from padding
+            of_rows = of_rows.masked_fill((ids == ctx.padding_idx)[:, None], 0.0)
+        # of_table belongs to this node alone: nothing else has seen the gradient of the head's view
+        return of_table.index_add_(0, ids, of_rows.to(of_table.dtype)), None, None
+
+
+def tied_embedding(embedding: nn.Embedding, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Embeddings [B, L, D] of ids [B, L], and the table [V, D] for the head to use in its place."""
+    return _TiedEmbedding.apply(embedding.weight, ids, embedding.padding_idx)

@@ -11,12 +11,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .config.schema import BUILT_IN_SIZES
-from .data.tokenizer import TextTokenizer
+from ..config.schema import BUILT_IN_SIZES
+from ..data.tokenizer import TextTokenizer
+from ..errors import UserError
+from ..machine.hub import from_cache_or_hub
 from .encoders import FAMILIES
-from .errors import UserError
-from .machine.hub import from_cache_or_hub
-from .position_table import CONFIG_KEY, OFFSET, POSITIONS, restarting
+
+# The denoiser counts source and target from 0 each, and without a source the sequence is ``[CLS] [SEP] text [SEP]``:
+# positions 0, 1 | 0, 1, 2 ... A reader such as transformers counts from 0 without a break. With its first two rows
+# repeated in front, a position table serves it: rows 0 and 1 are [CLS] and [SEP], row 2 + j is place j of the text.
+OFFSET = 2  # places of an empty source, [CLS] and [SEP]
+CONFIG_KEY = "diffusion_bert_position_offset"  # in the config.json of such a model
+POSITIONS = "bert.embeddings.position_embeddings.weight"
 
 
 def load_pretrained(name: str, weights: bool = True) -> tuple[TextTokenizer, object, dict[str, Tensor] | None]:
@@ -80,7 +86,7 @@ def _own_positions(bert_config, weights: dict[str, Tensor] | None) -> dict[str, 
         delattr(bert_config, CONFIG_KEY)
         bert_config.max_position_embeddings -= OFFSET
         if weights is not None:
-            weights[POSITIONS] = restarting(weights[POSITIONS])
+            weights[POSITIONS] = restarting_positions(weights[POSITIONS])
     return weights
 
 
@@ -100,3 +106,13 @@ def quiet_transformers():
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def running_positions(table: Tensor) -> Tensor:
+    """A position table for positions that run on: [P, D] -> [P + 2, D]."""
+    return torch.cat([table[:OFFSET], table])
+
+
+def restarting_positions(table: Tensor) -> Tensor:
+    """The inverse of ``running_positions``: [P + 2, D] -> [P, D]."""
+    return table[OFFSET:].clone()

@@ -20,12 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DynamicCache, PreTrainedConfig
 
-from .data.batch import Batch
+from ..data.batch import Batch
 from .encoders import family_of
-from .heads import CopyHead, TimeEmbedding, at_least_float32, at_places
-from .one_table import one_table
-from .self_conditioning import Guess, SelfConditioning, expected_embedding
-from .softmax_statistics import softmax_statistics
+from .functions import tied_embedding, true_word_statistics
+from .heads import CopyHead, Guess, SelfConditioning, TimeEmbedding, at_least_float32, at_places, expected_embedding
 
 
 @dataclass
@@ -70,7 +68,7 @@ class BertDenoiser(nn.Module):
         attention: ``isolated`` or ``full`` (source sees the target too: no cache, lengths from a pass of their own).
         copy_head: whether mu mixes in a pointer distribution over the source.
         timestep: ``none``, ``prefix`` (the paper's PTE) or ``layerwise`` (LTE).
-        self_conditioning: whether masked places take in what was expected at them before (self_conditioning.py).
+        self_conditioning: whether masked places take in what was expected at them before (``SelfConditioning``).
     """
 
     def __init__(
@@ -252,7 +250,7 @@ class BertDenoiser(nn.Module):
         """log mu at N places, [N, V] float32 or better: the vocabulary head, mixed with the copy head if there is one.
 
         states [B, T, D], places = rows and columns [N] into them, source_states [B, S, D], source_ids and copyable [B,
-        S], table as in ``one_table``.
+        S], table as in ``tied_embedding``.
         """
         logits = self.family.logits(self.mlm, at_places(states, places), table)
         logits = at_least_float32(logits).add_(self.forbidden_bias)  # in place: nobody else reads them
@@ -282,14 +280,14 @@ class BertDenoiser(nn.Module):
         the host wait for a GPU.
         """
         places = batch.masked_places(x_t) if places is None else places
-        words, table = self._one_table(x_t)
+        words, table = self._tied_embedding(x_t)
         states = self._conditioned_states(batch, x_t, tau, places, guess, two_pass, words)
         return self._log_mu(batch, states, places, table), self._length_logits(batch, states)
 
-    def _one_table(self, x_t: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """``one_table`` where the head shares the embeddings' table and a gradient is wanted."""
+    def _tied_embedding(self, x_t: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """``tied_embedding`` where the head shares the embeddings' table and a gradient is wanted."""
         shared = self._words.weight is self.mlm.get_output_embeddings().weight
-        return one_table(self._words, x_t) if shared and torch.is_grad_enabled() else (None, None)
+        return tied_embedding(self._words, x_t) if shared and torch.is_grad_enabled() else (None, None)
 
     def _log_mu(
         self, batch: Batch, states: Tensor, places: tuple[Tensor, Tensor], table: Tensor | None = None
@@ -351,7 +349,7 @@ class BertDenoiser(nn.Module):
         table [V] holds one number per word whose mean under mu is wanted; the rest as in ``forward``.
         """
         places = rows, columns = batch.masked_places(x_t) if places is None else places
-        words, table_of_words = self._one_table(x_t)
+        words, table_of_words = self._tied_embedding(x_t)
         states = self._conditioned_states(
             batch, x_t, tau, places, two_pass=two_pass, words=words, read=self._read(batch, places)
         )
@@ -359,7 +357,7 @@ class BertDenoiser(nn.Module):
         # one mean fits all callers: in the type of the result, on the device of the weights
         values = None if table is None else table.to(torch.promote_types(states.dtype, torch.float32))
         logits = self.family.logits(self.mlm, at_places(states, places), table_of_words)
-        log_mu, mean = softmax_statistics(logits, self.forbidden_bias, x_0, values)
+        log_mu, mean = true_word_statistics(logits, self.forbidden_bias, x_0, values)
         if self.copy_head is not None:
             width = batch.source_width
             source_ids = batch.input_ids[:, :width]

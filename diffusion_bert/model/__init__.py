@@ -1,0 +1,25 @@
+"""The denoiser p(x_0 | x_t, source): encoder families, heads, the model with all that belongs to it, its checkpoint.
+
+It never samples and never trains: it says what the network expects at the masked places.
+"""
+
+from .checkpoint import load_checkpoint, read_payload, restore, save_checkpoint
+from .denoiser import BertDenoiser, EncodedSource, TrueWords
+from .diffusion_model import DiffusionModel, build_model, fit_schedule
+from .heads import CopyHead, SelfConditioning, TimeEmbedding
+
+__all__ = [
+    "BertDenoiser",
+    "CopyHead",
+    "DiffusionModel",
+    "EncodedSource",
+    "SelfConditioning",
+    "TimeEmbedding",
+    "TrueWords",
+    "build_model",
+    "fit_schedule",
+    "load_checkpoint",
+    "read_payload",
+    "restore",
+    "save_checkpoint",
+]
