@@ -18,11 +18,11 @@ from .data.pairs import Pair
 from .data.skills import NO_SOURCE
 from .decoding import Canvas, decode
 from .generation import DiffusionTextGenerator
-from .objective import T_EVAL, estimate_nelbo
 from .score import Score, benchmark_score
 from .systems import SAMPLES, Outputs, Progress, generate_outputs, metric_rows
 from .text import metrics
 from .text.metrics import metric_text
+from .training.objective import T_EVAL, estimate_nelbo
 
 CORRUPTIONS = (20, 50, 80)
 MOST_SENTENCES = 200  # for the reconstruction part

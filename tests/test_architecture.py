@@ -18,13 +18,11 @@ PACKAGE = ROOT / "diffusion_bert"
 FLOORS = (
     "errors version text",
     "config machine",
-    "data diffusion score text_files ema noise flops tracing",
-    "model samplers run_directory",
-    "objective steering ranking bertscore",
-    "decoding distillation",
-    "training_state training_batches infilling generation",
-    "training_log validation",
-    "training",
+    "data diffusion score text_files tracing",
+    "model samplers",
+    "steering ranking bertscore training",
+    "decoding",
+    "infilling generation",
     "systems evaluation",
     "report cli repl trace_image live commands export share",
 )
@@ -240,7 +238,7 @@ def test_our_own_deprecated_calls_are_errors(kind):
 
 def test_no_syntax_newer_than_python_3_10():
     """Every file parses as Python 3.10, and nothing that came with 3.11 is imported."""
-    for path in [*FILES, *ROOT.glob("*.py"), *(ROOT / "tests").glob("*.py")]:
+    for path in [*FILES, *ROOT.glob("*.py"), *(ROOT / "tests").rglob("*.py")]:
         tree = ast.parse(path.read_text(), feature_version=(3, 10))
         assert not any(isinstance(node, getattr(ast, "TryStar", ())) for node in ast.walk(tree)), path
         modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}

@@ -22,7 +22,7 @@ from diffusion_bert.errors import UserError
 from diffusion_bert.generation import DiffusionTextGenerator
 from diffusion_bert.machine.storage import to_plain, versions, weights_digest, write_atomically
 from diffusion_bert.model.checkpoint import FORMAT, FORMAT_VERSION, load_checkpoint, read_payload, save_checkpoint
-from diffusion_bert.run_directory import RunDirectory
+from diffusion_bert.training.run_directory import RunDirectory
 from tests.helpers.models import Trap, new_model, refusal, save_bert, tiny_config, tiny_model
 
 PLAIN = (bool, int, float, str, bytes, type(None), list, tuple, dict)

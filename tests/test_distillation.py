@@ -7,10 +7,10 @@ import torch
 
 from diffusion_bert.data.batching import Collator
 from diffusion_bert.data.skills import NO_SOURCE, PAIR
-from diffusion_bert.distillation import Teacher, divergence, load_teacher, teacher_of
 from diffusion_bert.model.checkpoint import load_checkpoint, read_payload, save_checkpoint
 from diffusion_bert.model.diffusion_model import build_model
-from diffusion_bert.objective import nelbo_terms, training_loss
+from diffusion_bert.training.distillation import Teacher, divergence, load_teacher, teacher_of
+from diffusion_bert.training.objective import nelbo_terms, training_loss
 from tests.helpers.models import grammar_pairs, grammar_texts, new_model, refusal, tiny_config, tiny_tokenizer
 from tests.helpers.scripts import SMALL, compare_runs, only_run, run, small_flags
 
@@ -170,18 +170,18 @@ def test_weight_zero_is_plain_training(student_flags, trained, data_dir, tmp_pat
     """To the bit: the same run without a teacher, on the same vocabulary; with weight 0.5 it is another."""
     for name, more in (("zero", {"distillation_weight": 0}), ("half", {})):
         assert run("run_conditional_training", *student_flags(tmp_path / name, **more)).code == 0
-    from diffusion_bert.commands.training_run import prepare
     from diffusion_bert.config.schema import RunConfig
     from diffusion_bert.data.splits import load_pairs
-    from diffusion_bert.run_directory import RunDirectory
-    from diffusion_bert.training import Trainer
+    from diffusion_bert.training.preparation import encode_training_data
+    from diffusion_bert.training.run_directory import RunDirectory
+    from diffusion_bert.training.trainer import Trainer
 
     config = RunConfig.from_flat(
         {**SMALL, "data_dir": str(data_dir), "output_dir": str(tmp_path / "plain"), "max_steps": 6, "epochs": 3}
     )
     splits = load_pairs(config.data, config.training.seed)
     model = build_model(config, [], config.training.seed, load_checkpoint(trained / "best_model.pt").tokenizer)
-    _, data = prepare(model, splits, fit=True)
+    _, data = encode_training_data(model, splits, fit=True)
     trainer = Trainer(model, data, RunDirectory.create(config))
     trainer.fit()
     assert compare_runs(only_run(tmp_path / "zero"), trainer.run.path) == []
@@ -197,7 +197,7 @@ def test_resume_needs_the_teacher(student_flags, trained, tmp_path):
     assert run("run_conditional_training", *student_flags(tmp_path / "whole", teacher=teacher)).code == 0
     whole = only_run(tmp_path / "whole")
 
-    from diffusion_bert import training as module
+    from diffusion_bert.training import trainer as module
 
     after_step = module.Trainer._after_step
 

@@ -17,8 +17,8 @@ import torch
 from diffusion_bert.cli import ask
 from diffusion_bert.machine.processes import join, own_device
 from diffusion_bert.model.checkpoint import read_payload
-from diffusion_bert.run_directory import RunDirectory
-from diffusion_bert.training_state import Reporter
+from diffusion_bert.training.run_directory import RunDirectory
+from diffusion_bert.training.state import Reporter
 from tests.helpers.models import refusal
 from tests.helpers.scripts import ROOT, new_trainer, only_run, read_records, run, small_flags, write_data
 

@@ -16,13 +16,13 @@ from diffusion_bert.data.batching import Collator
 from diffusion_bert.data.skills import CONTINUE, NO_SOURCE, PAIR
 from diffusion_bert.data.tokenizer import TextTokenizer
 from diffusion_bert.decoding import blank_canvas, decode, length_log_probs
-from diffusion_bert.flops import forward_flops
 from diffusion_bert.generation import DiffusionTextGenerator
 from diffusion_bert.model.checkpoint import load_checkpoint, save_checkpoint
 from diffusion_bert.model.diffusion_model import build_model, compile_encoder, fit_schedule
 from diffusion_bert.model.export import export
 from diffusion_bert.model.functions import tied_embedding
-from diffusion_bert.objective import estimate_nelbo, nelbo_terms, training_loss
+from diffusion_bert.training.flops import forward_flops
+from diffusion_bert.training.objective import estimate_nelbo, nelbo_terms, training_loss
 from tests.helpers.models import grammar_pairs, grammar_texts, refusal, tiny_config, tiny_tokenizer
 from tests.helpers.scripts import only_run, run, small_flags
 

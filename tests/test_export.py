@@ -9,11 +9,11 @@ import torch
 import transformers
 
 from benchmarks.quality import export_agreement
-from diffusion_bert import export as module
 from diffusion_bert.cli import guarded
 from diffusion_bert.data.batching import Collator
 from diffusion_bert.data.skills import NO_SOURCE
 from diffusion_bert.export import main
+from diffusion_bert.model import export as module
 from diffusion_bert.model.diffusion_model import build_model
 from diffusion_bert.model.export import NO_MASS, export
 from tests.helpers.models import grammar_pairs, new_model, refusal, save_bert, tiny_config

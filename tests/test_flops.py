@@ -7,8 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffusion_bert.diffusion.process import AbsorbingDiffusion
 from diffusion_bert.diffusion.schedule import NoiseSchedule
-from diffusion_bert.flops import forward_flops, peak_flops, training_flops
-from diffusion_bert.objective import nelbo_terms, training_loss
+from diffusion_bert.training.flops import forward_flops, peak_flops, training_flops
+from diffusion_bert.training.objective import nelbo_terms, training_loss
 from tests.helpers.chain import BERT_MASK, make_batch, make_denoiser
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from diffusion_bert.cli import guarded
 from diffusion_bert.model.checkpoint import load_checkpoint, read_payload, save_checkpoint
-from diffusion_bert.run_directory import RunDirectory
+from diffusion_bert.training.run_directory import RunDirectory
 from tests.helpers.models import refusal, tiny_model
 from tests.helpers.scripts import run, small_flags, start
 
@@ -73,7 +73,7 @@ def test_resuming_on_a_full_disk(data_dir, tmp_path):
     """A run that cannot save any more keeps its last.pt, byte for byte, and goes on from there when there is room
     again.
     """
-    from diffusion_bert.training_state import Reporter
+    from diffusion_bert.training.state import Reporter
     from tests.helpers.scripts import new_trainer
 
     class Stop(Reporter):

@@ -2,7 +2,7 @@
 
 import torch
 
-from diffusion_bert.noise import keyed_uniform
+from diffusion_bert.training.noising import keyed_uniform
 
 
 def grid(rows: int, places: int) -> tuple[torch.Tensor, torch.Tensor]:

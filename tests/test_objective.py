@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffusion_bert.config.schema import SCHEDULES
-from diffusion_bert.objective import (
+from diffusion_bert.training.objective import (
     NelboTerms,
     estimate_nelbo,
     loss_weight,

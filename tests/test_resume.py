@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from diffusion_bert.model.checkpoint import read_payload
-from diffusion_bert.run_directory import RunDirectory
-from diffusion_bert.training_state import Reporter
+from diffusion_bert.training.run_directory import RunDirectory
+from diffusion_bert.training.state import Reporter
 from tests.helpers.scripts import (
     ROOT,
     compare_runs,
@@ -200,9 +200,10 @@ def test_three_kills():
     """SIGKILL at random moments, resumed each time, ends like the undisturbed run: a small helping of `make soak`."""
     seed = random.randrange(10**6)
     done = subprocess.run(
-        [sys.executable, ROOT / "tools/soak.py", "--kills", "3", "--steps", "12", "--seed", str(seed)],
+        [sys.executable, "-m", "tools.soak", "--kills", "3", "--steps", "12", "--seed", str(seed)],
         capture_output=True,
         text=True,
+        cwd=ROOT,
     )
     assert done.returncode == 0 and "3 kills in" in done.stdout, f"seed {seed}\n{done.stdout}\n{done.stderr}"
 

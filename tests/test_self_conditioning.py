@@ -11,8 +11,8 @@ from diffusion_bert.data.skills import PAIR
 from diffusion_bert.decoding import blank_canvas, decode, prepare
 from diffusion_bert.model.checkpoint import load_checkpoint, read_payload, restore, save_checkpoint
 from diffusion_bert.model.heads import Guess, expected_embedding
-from diffusion_bert.run_directory import RunDirectory
-from diffusion_bert.training import Trainer
+from diffusion_bert.training.run_directory import RunDirectory
+from diffusion_bert.training.trainer import Trainer
 from tests.helpers.chain import BERT_MASK, BERT_VOCAB, make_batch, make_denoiser, mixed_rows
 from tests.helpers.models import grammar_pairs, new_model
 from tests.helpers.scripts import new_trainer, write_data

@@ -12,7 +12,6 @@ import pytest
 import torch
 import yaml
 
-from diffusion_bert.commands.training_run import prepare, skills_of_child
 from diffusion_bert.config.schema import DataConfig, SamplingConfig
 from diffusion_bert.data.batching import Collator, EpochBatches, balanced_choice, batch_tasks, fixed_batches
 from diffusion_bert.data.encoded import EncodedMix
@@ -23,10 +22,11 @@ from diffusion_bert.data.skills import CONTINUE, MOST_STYLES, NO_SOURCE, PAIR, S
 from diffusion_bert.data.splits import load_pairs
 from diffusion_bert.generation import DiffusionTextGenerator
 from diffusion_bert.model.checkpoint import load_checkpoint, read_payload, restore, save_checkpoint, training_part
-from diffusion_bert.objective import estimate_nelbo, estimate_nelbo_by_group
 from diffusion_bert.repl import Repl
-from diffusion_bert.run_directory import RunDirectory
-from diffusion_bert.training import Trainer
+from diffusion_bert.training.objective import estimate_nelbo, estimate_nelbo_by_group
+from diffusion_bert.training.preparation import encode_training_data, skills_of_child
+from diffusion_bert.training.run_directory import RunDirectory
+from diffusion_bert.training.trainer import Trainer
 from tests.helpers.models import new_model, refusal, tiny_config, tiny_tokenizer
 from tests.helpers.scripts import compare_runs, new_trainer, only_run, read_records, run, small_flags, write_data
 
@@ -628,7 +628,7 @@ def test_resumed_runs_are_the_same(folder, tmp_path, balance):
     assert broken.fit().reason == "interrupted"
     payload = read_payload(broken.run.last)
     model = restore(payload)
-    _, data = prepare(model, load_pairs(model.config.data, model.config.training.seed), fit=False)
+    _, data = encode_training_data(model, load_pairs(model.config.data, model.config.training.seed), fit=False)
     resumed = Trainer(model, data, broken.run, resume=training_part(payload, broken.run.last))
     assert resumed.fit().reason == "epochs" and resumed.state.step == whole.state.step
     assert compare_runs(broken.run.path, whole.run.path) == []

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from diffusion_bert.data.batch import Batch
 from diffusion_bert.model import functions as module
 from diffusion_bert.model.functions import true_word_statistics
-from diffusion_bert.objective import nelbo_terms
+from diffusion_bert.training.objective import nelbo_terms
 from tests.helpers.chain import make_batch, make_denoiser, make_diffusion, mixed_rows
 
 VOCAB = 11

@@ -8,16 +8,18 @@ import math
 import pytest
 import torch
 
-from diffusion_bert import training, validation
 from diffusion_bert.config.schema import RunConfig
 from diffusion_bert.data.batch import Batch
 from diffusion_bert.data.batching import EpochBatches
 from diffusion_bert.errors import UserError
 from diffusion_bert.machine.device import choose_autocast
 from diffusion_bert.model.checkpoint import load_checkpoint, read_payload
-from diffusion_bert.objective import NelboTerms
-from diffusion_bert.run_directory import RunDirectory
-from diffusion_bert.training_state import Reporter, enough_memory, memory_advice
+from diffusion_bert.training import objective
+from diffusion_bert.training import trainer as training
+from diffusion_bert.training.interruption import enough_memory, memory_advice
+from diffusion_bert.training.objective import NelboTerms
+from diffusion_bert.training.run_directory import RunDirectory
+from diffusion_bert.training.state import Reporter
 from tests.helpers.models import tiny_config
 from tests.helpers.scripts import SMALL, new_trainer, read_records, run, small_flags, without_wall_clock, write_data
 
@@ -234,7 +236,7 @@ def scripted(monkeypatch, values):
         zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
         return [NelboTerms(torch.tensor(next(rest), dtype=torch.float64), zero, zero, zero, one, one)]
 
-    monkeypatch.setattr(validation, "estimate_nelbo_by_group", fake)
+    monkeypatch.setattr(objective, "estimate_nelbo_by_group", fake)
 
 
 def test_patience(little, tmp_path, monkeypatch):

@@ -29,13 +29,13 @@ from benchmarks.original_diffusion_bert.objective import (
     original_step_loss,
     pairs_batch,
 )
-from diffusion_bert.commands.training_run import prepare
 from diffusion_bert.config.presets import load_preset
 from diffusion_bert.config.schema import RunConfig
 from diffusion_bert.data.splits import load_pairs
 from diffusion_bert.machine.device import pick_device
 from diffusion_bert.model.diffusion_model import build_model
-from diffusion_bert.objective import nelbo_terms, sample_times, training_loss
+from diffusion_bert.training.objective import nelbo_terms, sample_times, training_loss
+from diffusion_bert.training.preparation import encode_training_data
 
 
 def released_code(checkout: Path):
@@ -127,7 +127,7 @@ def step_times(preset: str, batch_size: int, rounds: int, device: str) -> list[t
     config = RunConfig.from_flat({**load_preset(preset), "device": device, "attention": "full", "copy_head": False})
     splits = load_pairs(config.data, 0)
     model = build_model(config, (text for pair in splits.train for text in pair if text), 0)
-    data, prepared = prepare(model, splits, fit=True)
+    data, prepared = encode_training_data(model, splits, fit=True)
     model.to(pick_device(device))
     generator = torch.Generator().manual_seed(0)
     batches = [

@@ -26,10 +26,10 @@ from diffusion_bert.diffusion.process import AbsorbingDiffusion
 from diffusion_bert.diffusion.schedule import NoiseSchedule
 from diffusion_bert.machine.device import choose_autocast
 from diffusion_bert.model.diffusion_model import DiffusionModel
-from diffusion_bert.objective import T_EVAL, sample_times
 from diffusion_bert.samplers import SamplerOptions, sample_confidence
 from diffusion_bert.steering import repetition_rules, vocabulary_flags
-from diffusion_bert.training_state import make_optimizer
+from diffusion_bert.training.objective import T_EVAL, sample_times
+from diffusion_bert.training.optimizer import make_optimizer
 
 HYBRID, NUM_STEPS, TINY = 3e-4, 2000, 1e-20
 

@@ -46,25 +46,26 @@ COPIES = 8  # noised copies of each example for its own NELBO
 def run_row(row: Row, config: RunConfig, examples: int) -> dict | None:
     """Train and evaluate; None when the user interrupted it."""
     from benchmarks.original_diffusion_bert.objective import canvas_nelbo, train_original, write_on_canvas
-    from diffusion_bert.commands.training_run import prepare, set_threads
+    from diffusion_bert.commands.training_run import set_threads
     from diffusion_bert.data.batching import spread_choice
     from diffusion_bert.data.skills import PAIR
     from diffusion_bert.data.splits import load_pairs
-    from diffusion_bert.distillation import load_teacher, teacher_of
     from diffusion_bert.generation import DiffusionTextGenerator
     from diffusion_bert.machine.device import pick_device
     from diffusion_bert.model.checkpoint import load_checkpoint
     from diffusion_bert.model.diffusion_model import build_model
-    from diffusion_bert.objective import estimate_nelbo
-    from diffusion_bert.run_directory import RunDirectory
-    from diffusion_bert.training import Trainer
+    from diffusion_bert.training.distillation import load_teacher, teacher_of
+    from diffusion_bert.training.objective import estimate_nelbo
+    from diffusion_bert.training.preparation import encode_training_data
+    from diffusion_bert.training.run_directory import RunDirectory
+    from diffusion_bert.training.trainer import Trainer
 
     set_threads(config.training.num_threads)
     splits = load_pairs(config.data, config.training.seed)
     teacher = load_teacher(config)
     texts = (text for pair in splits.train for text in pair if text)
     model = build_model(config, texts, config.training.seed, None if teacher is None else teacher.tokenizer)
-    train, data = prepare(model, splits, fit=True)
+    train, data = encode_training_data(model, splits, fit=True)
     pairs = [pair for pair in splits.valid if pair.source is not None]
     tokenizer, room = model.tokenizer, config.data.max_length - 4 - len(data.collator.prompts[PAIR])
     sizes = [(len(tokenizer.encode(pair.source)), len(tokenizer.encode(pair.target))) for pair in pairs]

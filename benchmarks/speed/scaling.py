@@ -35,14 +35,14 @@ START = time.perf_counter()
 import numpy as np  # noqa: E402
 
 from benchmarks.common import ROOT, machine, positive, ratio, time_in_turns  # noqa: E402
-from diffusion_bert.commands.training_run import prepare, vocabulary_texts  # noqa: E402
 from diffusion_bert.config.schema import RunConfig  # noqa: E402
 from diffusion_bert.data.batching import EpochBatches  # noqa: E402
 from diffusion_bert.data.splits import load_pairs  # noqa: E402
 from diffusion_bert.model.diffusion_model import build_model  # noqa: E402
-from diffusion_bert.run_directory import RunDirectory  # noqa: E402
-from diffusion_bert.training import Trainer  # noqa: E402
-from diffusion_bert.training_state import Reporter  # noqa: E402
+from diffusion_bert.training.preparation import encode_training_data, vocabulary_texts  # noqa: E402
+from diffusion_bert.training.run_directory import RunDirectory  # noqa: E402
+from diffusion_bert.training.state import Reporter  # noqa: E402
+from diffusion_bert.training.trainer import Trainer  # noqa: E402
 
 WORDS = 1500
 
@@ -126,7 +126,7 @@ def new_trainer(options: argparse.Namespace, path: str, folder: Path, reporter: 
     )
     splits = load_pairs(config.data, options.seed)
     model = build_model(config, vocabulary_texts(splits.train), options.seed)
-    _, data = prepare(model, splits, fit=True)
+    _, data = encode_training_data(model, splits, fit=True)
     return Trainer(model, data, RunDirectory.create(config), reporter)
 
 

@@ -19,9 +19,9 @@ from diffusion_bert.data.batching import Collator
 from diffusion_bert.errors import UserError
 from diffusion_bert.machine.device import choose_autocast
 from diffusion_bert.model.pretrained import quiet_transformers
-from diffusion_bert.run_directory import RunDirectory
-from diffusion_bert.training import Trainer
-from diffusion_bert.training_state import TrainingData
+from diffusion_bert.training.run_directory import RunDirectory
+from diffusion_bert.training.state import TrainingData
+from diffusion_bert.training.trainer import Trainer
 
 NAMES = {
     "ours": "ours: Trainer.step",

@@ -9,10 +9,10 @@ from ..config.schema import SamplingConfig
 from ..data.pairs import MixedPairs, Pair
 from ..data.skills import NO_SOURCE
 from ..decoding import Canvas, decode
-from ..flops import peak_flops
 from ..generation import DiffusionTextGenerator
 from ..model.diffusion_model import DiffusionModel
-from ..training_state import Reporter
+from ..training.flops import peak_flops
+from ..training.state import Reporter
 
 DEMONSTRATION_LEVELS = (0.3, 0.6, 0.9)
 

@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from ..config.schema import RunConfig
 from ..config.tasks import TASKS, Task
-from ..data.batching import Collator, batch_tasks, fixed_batches, fixed_choice, spread_choice
+from ..data.batching import batch_tasks, fixed_batches
 from ..data.encoded import EncodedMix, EncodedPairs
 from ..data.encoding import encode_tasks, styles_of
 from ..data.pairs import Pair
 from ..data.skills import Skills
-from ..data.splits import Splits, load_pairs, take
-from ..distillation import load_teacher, teacher_of
+from ..data.splits import Splits, load_pairs
 from ..errors import UserError
 from ..machine.device import pick_device
 from ..machine.processes import Processes, join, leave, own_device
 from ..model.checkpoint import load_checkpoint, read_payload, restore, training_part
-from ..model.diffusion_model import DiffusionModel, build_model, check_positions, compile_encoder, fit_schedule
-from ..run_directory import RunDirectory
-from ..training import VALIDATION_EXAMPLES, Trainer
-from ..training_state import Reporter, TrainingData, TrainingResult, enough_memory
-from ..validation import nelbo_of_tasks
+from ..model.diffusion_model import DiffusionModel, build_model, check_positions, compile_encoder
+from ..training.distillation import load_teacher, teacher_of
+from ..training.interruption import enough_memory
+from ..training.objective import nelbo_of_tasks
+from ..training.preparation import encode_training_data, skills_of_child, vocabulary_texts
+from ..training.run_directory import RunDirectory
+from ..training.state import Reporter, TrainingResult
+from ..training.trainer import Trainer
 from .console import ConsoleReporter
 
 DRY_RUN_EXAMPLES, DRY_RUN_STEPS = 64, 3
-VOCABULARY_PAIRS = 200_000
 
 
 def train_run(config: RunConfig, parent: Path | None = None, keep: bool = True) -> int:
@@ -59,7 +57,7 @@ def train_run(config: RunConfig, parent: Path | None = None, keep: bool = True) 
         model.schedule.word_freq_lambda = config.diffusion.word_freq_lambda
         model.schedule.name = config.diffusion.schedule
     guide = teacher_of(model, teacher)
-    train, data = prepare(model, splits, fit=parent is None)
+    train, data = encode_training_data(model, splits, fit=parent is None)
     with enough_memory(config, pick_device(own_device(config.training.device))):
         Trainer(model, data, RunDirectory("unused"))  # refuses what cannot work before a directory is made
         run = processes.on_main(lambda: _new_run(config))
@@ -125,7 +123,7 @@ def resume_run(last: Path, device: str | None) -> int:
     set_threads(model.config.training.num_threads)
     teacher = load_teacher(model.config)
     splits = load_pairs(model.config.data, model.config.training.seed)
-    _, data = prepare(model, splits, fit=False)
+    _, data = encode_training_data(model, splits, fit=False)
     run = RunDirectory(last.parent)
     reporter, guide = _reporter(processes, model, splits), teacher_of(model, teacher)
     with enough_memory(model.config, pick_device(own_device(model.config.training.device))):
@@ -133,59 +131,6 @@ def resume_run(last: Path, device: str | None) -> int:
         print(f"Resuming {run.path} at step {trainer.state.step:,} of {trainer.total_steps:,}")
         print(f"Batch   {effective_batch(trainer)}")
         return finish(trainer, splits)
-
-
-def vocabulary_texts(pairs: Sequence[Pair]) -> Iterator[str]:
-    """The texts a built-in size learns its vocabulary from: those of at most ``VOCABULARY_PAIRS`` pairs, evenly
-    spread.
-    """
-    few = pairs if len(pairs) <= VOCABULARY_PAIRS else take(pairs, spread_choice(len(pairs), VOCABULARY_PAIRS))
-    return (text for pair in few for text in pair if text)
-
-
-def prepare(model: DiffusionModel, splits: Splits, fit: bool) -> tuple[EncodedPairs | EncodedMix, TrainingData]:
-    """Encode the splits; with ``fit`` also count the words for the schedule."""
-    config, tokenizer, skills = model.config, model.tokenizer, model.skills
-    train = encode_tasks(splits.train, tokenizer, config.data, skills)
-    valid = encode_tasks(splits.valid, tokenizer, config.data, skills)
-    for name, data in (("training", train), ("validation", valid)):
-        splits.notes += [f"{name}: {note}" for note in data.notes]
-        for task, part in zip(skills.tasks, data.parts):
-            if not len(part):
-                of_task = f" of task {task}" if len(data.parts) > 1 else ""
-                raise UserError(
-                    f"no {name} example{of_task} fits ({'; '.join(part.notes)}): raise --max_length or"
-                    " --max_target_length"
-                )
-    model.knows_pairs = bool(train.has_source.any()) or (model.knows_pairs and not fit)
-    if fit:
-        fit_schedule(model, train.target_blocks())
-    chosen = np.concatenate(fixed_choice(valid, VALIDATION_EXAMPLES))
-    words = sum(len(splits.valid[valid.kept[index]].target.split()) for index in chosen)
-    collator = Collator(tokenizer, skills.prompts)
-    digest = hashlib.sha256()
-    arrays = [array for part in train.parts for array in (part.ids, part.offsets, part.has_source)]
-    arrays += [array for part in valid.parts for array in (part.ids, part.offsets)]
-    for array in (*arrays, train.pair_skills, valid.pair_skills):
-        if array is not None:
-            digest.update(np.ascontiguousarray(array))
-    batches, tasks = (
-        fixed_batches(valid, collator, limit=VALIDATION_EXAMPLES),
-        batch_tasks(valid, limit=VALIDATION_EXAMPLES),
-    )
-    return train, TrainingData(train, batches, words, collator, digest.hexdigest(), list(skills.tasks), tasks)
-
-
-def skills_of_child(parent: Skills, config: RunConfig, styles: dict[str, list[str]]) -> Skills:
-    """The prompts of a model that is trained on: those of its new tasks, with the styles in the data and those it
-    already knew.
-    """
-    known = parent.all_styles()
-    both = {
-        task: [*known.get(task, []), *(style for style in styles.get(task, []) if style not in known.get(task, []))]
-        for task in {*known, *styles}
-    }
-    return Skills.of(config.data.task_name, both)
 
 
 def finish(trainer: Trainer, splits: Splits, keep: bool = True) -> int:

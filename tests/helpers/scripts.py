@@ -136,14 +136,14 @@ def compare_runs(ours: Path, whole: Path) -> list[str]:
 
 def new_trainer(data_dir: Path, output_dir: Path, reporter=None, **settings):
     """A trainer with a fresh model, as the training script makes it."""
-    from diffusion_bert.commands.training_run import prepare
     from diffusion_bert.data.splits import load_pairs
     from diffusion_bert.model.diffusion_model import build_model
-    from diffusion_bert.run_directory import RunDirectory
-    from diffusion_bert.training import Trainer
+    from diffusion_bert.training.preparation import encode_training_data
+    from diffusion_bert.training.run_directory import RunDirectory
+    from diffusion_bert.training.trainer import Trainer
 
     config = RunConfig.from_flat({**SMALL, "data_dir": str(data_dir), "output_dir": str(output_dir), **settings})
     splits = load_pairs(config.data, config.training.seed)
     model = build_model(config, (text for pair in splits.train for text in pair if text), config.training.seed)
-    _, data = prepare(model, splits, fit=True)
+    _, data = encode_training_data(model, splits, fit=True)
     return Trainer(model, data, RunDirectory.create(config), reporter)

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .config.schema import RunConfig
-from .data.batch import Batch
-from .errors import UserError
-from .model.checkpoint import load_checkpoint
-from .model.denoiser import BertDenoiser
-from .model.diffusion_model import DiffusionModel
-from .model.encoders import family_of
+from ..config.schema import RunConfig
+from ..data.batch import Batch
+from ..errors import UserError
+from ..model.checkpoint import load_checkpoint
+from ..model.denoiser import BertDenoiser
+from ..model.diffusion_model import DiffusionModel
+from ..model.encoders import family_of
 
 
 class Teacher:

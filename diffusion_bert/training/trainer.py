@@ -11,37 +11,25 @@ from itertools import accumulate
 
 import torch
 
-from . import training_state
-from .config.schema import RunConfig
-from .data.batch import Batch
-from .data.batching import EpochBatches
+from ..config.schema import RunConfig
+from ..data.batch import Batch
+from ..data.batching import EpochBatches
+from ..errors import UserError
+from ..machine.device import choose_autocast, pick_device
+from ..machine.processes import Processes, flat_gradients, own_device
+from ..machine.storage import remove_leftovers
+from ..model.checkpoint import save_checkpoint
+from ..model.diffusion_model import DiffusionModel
+from ..model.heads import FIRST_PASS_SHARE
 from .distillation import Teacher
-from .ema import WeightAverage
-from .errors import UserError
 from .flops import training_flops
-from .machine.device import choose_autocast, pick_device
-from .machine.processes import Processes, flat_gradients, own_device
-from .machine.storage import remove_leftovers
-from .model.checkpoint import save_checkpoint
-from .model.diffusion_model import DiffusionModel
-from .model.heads import FIRST_PASS_SHARE
+from .interruption import enough_memory, random_state, restore_random_state, signals_caught
+from .log import PendingStep, TrainingLog, measure
+from .noising import draw_times, noised, on_host, step_shares
 from .objective import NelboTerms, nelbo_terms, training_loss
+from .optimizer import WeightAverage, make_optimizer, warmup_then_decay
 from .run_directory import RunDirectory
-from .training_batches import draw_times, noised, on_host, step_shares
-from .training_log import PendingStep, TrainingLog
-from .training_state import (
-    Reporter,
-    TrainingData,
-    TrainingResult,
-    TrainingState,
-    enough_memory,
-    make_optimizer,
-    signals_caught,
-    stop_reason,
-)
-from .validation import measure
-
-VALIDATION_EXAMPLES = 1024  # the yardstick uses at most this many, evenly spread over the validation data
+from .state import Reporter, TrainingData, TrainingResult, TrainingState, stop_reason
 
 
 class Trainer:
@@ -255,7 +243,7 @@ class Trainer:
 
     def learning_rate_factor(self) -> float:
         """Linear warm-up over ``warmup_ratio`` of training, then linear decay to zero."""
-        return training_state.warmup_then_decay(self.progress(), self.training.warmup_ratio, self.total_steps)
+        return warmup_then_decay(self.progress(), self.training.warmup_ratio, self.total_steps)
 
     def averaged(self) -> contextlib.AbstractContextManager:
         """Within this block the network has its averaged weights, if ``ema_decay`` asks for an average."""
@@ -297,7 +285,7 @@ class Trainer:
         training = {
             "state": dict(vars(self.state)),
             "optimizer": self.optimizer.state_dict(),
-            "rng": training_state.random_state(self.device),
+            "rng": random_state(self.device),
             "data_fingerprint": self.data.fingerprint,
         }
         if self.average is not None:
@@ -325,7 +313,7 @@ class Trainer:
         self.optimizer.load_state_dict(saved["optimizer"])
         if self.average is not None:
             self.average.restore(saved["average"])
-        training_state.restore_random_state(saved["rng"], self.device)
+        restore_random_state(saved["rng"], self.device)
         if self.processes.is_main:
             remove_leftovers(self.run.path)
             self.state.metrics_lines = self.run.cut_metrics(self.state.metrics_lines)

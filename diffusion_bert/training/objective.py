@@ -6,17 +6,20 @@ masked)
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .data.batch import Batch
-from .diffusion.process import AbsorbingDiffusion, KlTerms
-from .model.denoiser import BertDenoiser
+from ..data.batch import Batch
+from ..diffusion.process import AbsorbingDiffusion, KlTerms
+from ..machine.processes import Processes
+from ..model.denoiser import BertDenoiser
+from ..model.diffusion_model import DiffusionModel
 
 T_EVAL = 1000  # validation always uses this grid, whatever --num_steps is, so that runs can be compared
 
@@ -236,3 +239,27 @@ def estimate_nelbo_by_group(
         )
     denoiser.train(was_training)
     return totals
+
+
+def nelbo_of_tasks(
+    model: DiffusionModel,
+    batches: Iterable[Batch],
+    groups: Sequence[int],
+    tasks: Sequence[str],
+    device: torch.device | str,
+    processes: Processes | None = None,
+) -> tuple[NelboTerms, dict[str, float]]:
+    """The terms over all tokens of the batches, and the NELBO per word piece of each task when there are several.
+
+    ``groups``: the number of each batch's task. The total is that of all tokens; the tasks have equal numbers of
+    examples (``fixed_choice``), so one with longer targets counts for more. The processes take every n-th batch each.
+    """
+    processes = processes or Processes()
+    correction, share = model.config.diffusion.time_correction, (processes.rank, processes.size)
+    parts = estimate_nelbo_by_group(
+        model.denoiser, model.diffusion, batches, groups, len(tasks), correction, device=device, share=share
+    )
+    summed = processes.broadcast(processes.sum_(torch.stack([part.stacked() for part in parts])).tolist())
+    parts = [NelboTerms(*terms) for terms in summed]
+    by_task = {task: part.per_token()["nelbo"] for task, part in zip(tasks, parts)} if len(tasks) > 1 else {}
+    return functools.reduce(NelboTerms.__add__, parts), by_task

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .errors import UserError
-from .objective import NelboTerms
+from ..errors import UserError
+from ..machine.processes import Processes
+from ..model.diffusion_model import DiffusionModel
+from .objective import NelboTerms, nelbo_of_tasks
 from .run_directory import RunDirectory
-from .training_state import Reporter, TrainingState
+from .state import Reporter, TrainingData, TrainingState
 
 MOST_PENDING = 100  # steps whose numbers may stay on a GPU
 
@@ -127,3 +129,12 @@ class TrainingLog:
         for name in set(record) - {"kind", "step"}:
             self.events.add_scalar(f"{record['kind']}/{name}", record[name], record["step"])
         self.events.flush()
+
+
+def measure(model: DiffusionModel, data: TrainingData, device: torch.device, processes: Processes) -> dict[str, float]:
+    """What a validation logs: the terms per word piece, the NELBO per word, and the NELBO of each of several tasks."""
+    groups = data.valid_tasks or [0] * len(data.valid)
+    terms, by_task = nelbo_of_tasks(model, data.valid, groups, data.tasks, device, processes)
+    values = {f"valid_{name}": value for name, value in terms.per_token().items()}
+    values["valid_nelbo_per_word"] = terms.total / max(data.valid_words, 1)
+    return values | {f"valid_nelbo_{task}": value for task, value in by_task.items()}

@@ -1,4 +1,4 @@
-"""A running average of the weights (Polyak averaging), kept beside the weights that are trained."""
+"""AdamW, the course of the learning rate, and a running average of the weights (Polyak averaging)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,26 @@ import contextlib
 import torch
 from torch import Tensor, nn
 
-from .errors import UserError
+from ..errors import UserError
+
+
+def make_optimizer(module: torch.nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW in which matrices decay, biases and norms do not."""
+    parameters = list(module.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=parameters[0].device.type in ("cpu", "cuda"))
+
+
+def warmup_then_decay(done: float, warmup: float, total_steps: int) -> float:
+    """Factor of the learning rate when the share ``done`` of training is over: a linear rise over the share ``warmup``,
+    then linearly to zero.
+    """
+    if done < warmup:
+        return (done + 1 / total_steps) / (warmup + 1 / total_steps)
+    return (1 - done) / (1 - warmup) if warmup < 1 else 1.0
 
 
 class WeightAverage:

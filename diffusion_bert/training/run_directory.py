@@ -7,10 +7,10 @@ import os
 import re
 from pathlib import Path
 
-from .config.schema import RunConfig
-from .config.tasks import task_names
-from .errors import UserError
-from .machine.storage import to_plain, write_atomically
+from ..config.schema import RunConfig
+from ..config.tasks import task_names
+from ..errors import UserError
+from ..machine.storage import to_plain, write_atomically
 
 
 def _joined(task_name: str, limit: int = 40) -> str:
