@@ -10,7 +10,7 @@ __all__ = ["DiffusionTextGenerator", "__version__"]
 def __getattr__(name: str):
     # torch and transformers take seconds to import; --help must not wait for them
     if name == "DiffusionTextGenerator":
-        from .generation import DiffusionTextGenerator
+        from .generation.generator import DiffusionTextGenerator
 
         return DiffusionTextGenerator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,8 +16,9 @@ from .data.batching import fixed_batches
 from .data.encoding import encode_tasks
 from .data.pairs import Pair
 from .data.skills import NO_SOURCE
-from .decoding import Canvas, decode
-from .generation import DiffusionTextGenerator
+from .generation.canvas import Canvas
+from .generation.decoding import decode
+from .generation.generator import DiffusionTextGenerator
 from .score import Score, benchmark_score
 from .systems import SAMPLES, Outputs, Progress, generate_outputs, metric_rows
 from .text import metrics

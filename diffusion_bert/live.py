@@ -9,7 +9,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from .tracing import GIVEN, HIDDEN, Cell, Trace
+from .generation.tracing import GIVEN, HIDDEN, Cell, Trace
 
 # early to late; even steps of hue at middling lightness, legible on black and on white
 RAMP = (63, 32, 37, 35, 71, 106, 172, 208)

@@ -14,10 +14,10 @@ from .config.schema import DisplayConfig, SamplingConfig
 from .config.tasks import TASKS
 from .data.skills import commands_of
 from .errors import UserError, nearest
-from .generation import DiffusionTextGenerator
+from .generation.generator import DiffusionTextGenerator
+from .generation.tracing import Trace
 from .live import plain_lines, printable
 from .text.english import MASK, strip_enclosing_quotes
-from .tracing import Trace
 
 PROMPT = "Enter command: "
 # option -> (the settings it belongs to, its field)

@@ -16,7 +16,7 @@ from .bertscore import BertScorer
 from .config.schema import SamplingConfig
 from .data.pairs import Pair
 from .data.skills import PAIR
-from .generation import DiffusionTextGenerator
+from .generation.generator import DiffusionTextGenerator
 from .text import metrics
 from .text.metrics import metric_text
 

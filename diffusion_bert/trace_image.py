@@ -48,8 +48,8 @@ def follow(generator, text: str, steps: int | None = None) -> WrittenText:
     """
     from .config.tasks import TASKS
     from .data.skills import CONTINUE
-    from .ranking import leaves_out_words
-    from .tracing import Tracer, align
+    from .generation.ranking import leaves_out_words
+    from .generation.tracing import Tracer, align
 
     generator.check_text(text)
     knows_pairs = generator.model.knows_pairs
@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(
             f"{picture} cannot be the picture: expected a file ending in .png or .svg in a folder that exists"
         )
-    from .generation import DiffusionTextGenerator
+    from .generation.generator import DiffusionTextGenerator
     from .machine.device import pick_device
     from .model.checkpoint import load_checkpoint
 

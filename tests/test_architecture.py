@@ -18,11 +18,9 @@ PACKAGE = ROOT / "diffusion_bert"
 FLOORS = (
     "errors version text",
     "config machine",
-    "data diffusion score text_files tracing",
+    "data diffusion score text_files",
     "model samplers",
-    "steering ranking bertscore training",
-    "decoding",
-    "infilling generation",
+    "bertscore training generation",
     "systems evaluation",
     "report cli repl trace_image live commands export share",
 )

@@ -19,7 +19,7 @@ import torch
 
 from diffusion_bert.config.paths import latest_checkpoint
 from diffusion_bert.errors import UserError
-from diffusion_bert.generation import DiffusionTextGenerator
+from diffusion_bert.generation.generator import DiffusionTextGenerator
 from diffusion_bert.machine.storage import to_plain, versions, weights_digest, write_atomically
 from diffusion_bert.model.checkpoint import FORMAT, FORMAT_VERSION, load_checkpoint, read_payload, save_checkpoint
 from diffusion_bert.training.run_directory import RunDirectory

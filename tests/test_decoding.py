@@ -7,59 +7,26 @@ import pytest
 import torch
 
 from diffusion_bert.config.schema import SamplingConfig
-from diffusion_bert.data.batching import Collator
-from diffusion_bert.data.skills import CONTINUE, NO_SOURCE, PAIR
-from diffusion_bert.decoding import (
+from diffusion_bert.data.skills import NO_SOURCE, PAIR
+from diffusion_bert.generation.canvas import (
+    CONTINUATION,
+    FREE,
+    NEW_WORD,
     Canvas,
     blank_canvas,
-    decode,
     drawn_lengths,
     length_log_probs,
-    prepare,
     spread_lengths,
 )
-from diffusion_bert.model.diffusion_model import DiffusionModel, build_model, fit_schedule
+from diffusion_bert.generation.decoding import decode
+from diffusion_bert.generation.denoise import guided_denoiser
+from diffusion_bert.model.diffusion_model import build_model, fit_schedule
 from diffusion_bert.samplers import SAMPLERS
-from diffusion_bert.steering import CONTINUATION, FREE, NEW_WORD
-from tests.helpers.models import grammar_pairs, new_model, save_bert, tiny_config, tiny_model
+from tests.helpers.canvases import collator_of, ids, mixed_canvases
+from tests.helpers.models import new_model, save_bert, tiny_config, tiny_model
 
 each_attention = pytest.mark.parametrize("attention", ["isolated", "full"])
 each_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
-
-
-def collator_of(model: DiffusionModel) -> Collator:
-    return Collator(model.tokenizer, model.task.prompt)
-
-
-def mixed_canvases(model: DiffusionModel, count: int = 14, seed: int = 0) -> list[Canvas]:
-    """Canvases of all skills: blank ones, and half-filled ones with random constraints and start times."""
-    rng, tokenizer, canvases = random.Random(seed), model.tokenizer, []
-    pairs = grammar_pairs()
-    for number in range(count):
-        skill = (PAIR, CONTINUE, NO_SOURCE)[number % 3]
-        source = [] if skill == NO_SOURCE else tokenizer.encode(pairs[number].source)
-        if number % 2:
-            canvases.append(blank_canvas(skill, source, rng.randint(1, 12), tokenizer.mask_id))
-        else:
-            words = [
-                tokenizer.mask_id if rng.random() < 0.6 else index
-                for index in tokenizer.encode(pairs[number].target)[:15]
-            ]
-            words[0] = tokenizer.mask_id
-            canvases.append(
-                Canvas(
-                    skill,
-                    source,
-                    words,
-                    rng.uniform(0.2, 1.0),
-                    [rng.choice([FREE, NEW_WORD, CONTINUATION]) for _ in words],
-                )
-            )
-    return canvases
-
-
-def ids(outputs) -> list[list[int]]:
-    return [output.ids for output in outputs]
 
 
 @each_attention
@@ -82,7 +49,7 @@ def test_batch_size_changes_neither_words_nor_order(attention):
 def test_freed_memory_is_given_back_between_batches(monkeypatch):
     """Batches of many widths would leave gaps (test_memory.py): once between any two, not for a single one."""
     given: list[bool] = []
-    monkeypatch.setattr("diffusion_bert.decoding.give_back_freed_memory", lambda: given.append(True))
+    monkeypatch.setattr("diffusion_bert.generation.decoding.give_back_freed_memory", lambda: given.append(True))
     model = tiny_model()
     decode(model, mixed_canvases(model), SamplingConfig(num_steps=2, batch_size=64), collator_of(model))
     assert given == []
@@ -218,7 +185,7 @@ def test_the_words_are_those_of_the_whole_network(attention):
     canvases = mixed_canvases(model)
     for canvas in canvases:
         canvas.constraints = None
-    x_t, denoise = prepare(model, canvases, collator, time_correction=False)
+    x_t, denoise = guided_denoiser(model, canvases, collator, time_correction=False)
     tau = torch.full((len(canvases),), 0.7, dtype=torch.float64)
     log_mu = denoise(x_t, tau, torch.arange(len(canvases)))
     batch = collator.batch([(canvas.skill, canvas.source, canvas.words) for canvas in canvases])
@@ -237,7 +204,7 @@ def test_time_correction_is_an_option():
     tau = torch.tensor([0.5], dtype=torch.float64)
 
     def log_mu(model, wanted: bool):
-        x_t, denoise = prepare(model, canvases, collator_of(model), wanted)
+        x_t, denoise = guided_denoiser(model, canvases, collator_of(model), wanted)
         with torch.no_grad():
             return denoise(x_t, tau, torch.arange(1))
 

@@ -15,8 +15,9 @@ from diffusion_bert.config.schema import SamplingConfig
 from diffusion_bert.data.batching import Collator
 from diffusion_bert.data.skills import CONTINUE, NO_SOURCE, PAIR
 from diffusion_bert.data.tokenizer import TextTokenizer
-from diffusion_bert.decoding import blank_canvas, decode, length_log_probs
-from diffusion_bert.generation import DiffusionTextGenerator
+from diffusion_bert.generation.canvas import blank_canvas, length_log_probs
+from diffusion_bert.generation.decoding import decode
+from diffusion_bert.generation.generator import DiffusionTextGenerator
 from diffusion_bert.model.checkpoint import load_checkpoint, save_checkpoint
 from diffusion_bert.model.diffusion_model import build_model, compile_encoder, fit_schedule
 from diffusion_bert.model.export import export

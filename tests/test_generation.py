@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from diffusion_bert.config.schema import SamplingConfig
 from diffusion_bert.data.skills import NO_SOURCE, PAIR
-from diffusion_bert.decoding import Canvas
-from diffusion_bert.generation import DiffusionTextGenerator
-from diffusion_bert.infilling import FILL_SHARE, MaskedText, splice, tokenize_masked
+from diffusion_bert.generation.canvas import Canvas
+from diffusion_bert.generation.generator import DiffusionTextGenerator
+from diffusion_bert.generation.infilling import FILL_SHARE, MaskedText, splice, tokenize_masked
+from diffusion_bert.generation.ranking import Ranking, ranking_score
 from diffusion_bert.model.diffusion_model import build_model
-from diffusion_bert.ranking import Ranking
 from diffusion_bert.text.english import split_sentences
 from tests.helpers.models import grammar_pairs, refusal, save_bert, tiny_config, tiny_model
 
@@ -358,10 +358,8 @@ def test_what_only_leaves_out_words_comes_late():
     itself last.
     """
     ranking = Ranking(1, 3)
-    for text, score, same, shortened in (
-        ("copy", 0.0, True, True),
-        ("short", -1.0, False, True),
-        ("new", -9.0, False, False),
-    ):
-        ranking.add(0, text, score, same, shortened=shortened)
-    assert ranking.answers()[0].texts == ["new", "short", "copy"] and ranking.missing() == [0]
+    for text, score in (("The old cat sleeps.", 0.0), ("The cat sleeps.", -1.0), ("A cat is asleep.", -9.0)):
+        ranking.add(0, text, ranking_score(text, score, "The old cat sleeps. ", reversible=True))
+    texts = ["A cat is asleep.", "The cat sleeps.", "The old cat sleeps."]
+    assert ranking.answers()[0].texts == texts and ranking.missing() == [0]
+    assert ranking_score("The cat sleeps.", -1.0, "The old cat sleeps.", reversible=False) == -1.0

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffusion_bert.generation.tracing import GIVEN, HIDDEN, Cell, Trace
 from diffusion_bert.live import CLEAR_BELOW, CLEAR_LINE, RAMP, animate, columns, draws, plain_lines, printable, wrap
-from diffusion_bert.tracing import GIVEN, HIDDEN, Cell, Trace
 
 ESCAPE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])")
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from diffusion_bert.config.fields import check_value
 from diffusion_bert.config.schema import SamplingConfig
 from diffusion_bert.data.skills import PAIR, Skills
-from diffusion_bert.generation import DiffusionTextGenerator
+from diffusion_bert.generation.generator import DiffusionTextGenerator
 from diffusion_bert.model.checkpoint import load_checkpoint
 from diffusion_bert.repl import OPTIONS, PROMPT, SETTABLE, Repl, shown
 from tests.helpers.scripts import run, start

@@ -8,7 +8,9 @@ import torch
 from diffusion_bert.config.schema import SamplingConfig
 from diffusion_bert.data.batching import Collator
 from diffusion_bert.data.skills import PAIR
-from diffusion_bert.decoding import blank_canvas, decode, prepare
+from diffusion_bert.generation.canvas import blank_canvas
+from diffusion_bert.generation.decoding import decode
+from diffusion_bert.generation.denoise import guided_denoiser
 from diffusion_bert.model.checkpoint import load_checkpoint, read_payload, restore, save_checkpoint
 from diffusion_bert.model.heads import Guess, expected_embedding
 from diffusion_bert.training.run_directory import RunDirectory
@@ -163,7 +165,7 @@ def test_a_call_gets_what_the_last_one_expected(attention):
         blank_canvas(PAIR, model.tokenizer.encode(pair.source), length, mask)
         for pair, length in zip(grammar_pairs()[:3], (3, 5, 4))
     ]
-    x_t, denoise = prepare(model, group, collator)
+    x_t, denoise = guided_denoiser(model, group, collator)
     tau, table = torch.full((3,), 0.5, dtype=torch.float64), model.denoiser.mlm.bert.embeddings.word_embeddings.weight
     writable = torch.ones(table.shape[0], dtype=torch.bool)
     writable[model.tokenizer.unwritable_ids] = False

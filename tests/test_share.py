@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffusion_bert.generation import DiffusionTextGenerator
+from diffusion_bert.generation.generator import DiffusionTextGenerator
 from diffusion_bert.model.checkpoint import load_checkpoint, read_payload, save_checkpoint
 from diffusion_bert.model.diffusion_model import build_model
 from diffusion_bert.share import PATHS, main, shared

@@ -20,7 +20,7 @@ from diffusion_bert.data.pairs import MixedPairs, Pair, StyledPair, parts_of
 from diffusion_bert.data.reading import read_file
 from diffusion_bert.data.skills import CONTINUE, MOST_STYLES, NO_SOURCE, PAIR, Skills, commands_of, is_pair
 from diffusion_bert.data.splits import load_pairs
-from diffusion_bert.generation import DiffusionTextGenerator
+from diffusion_bert.generation.generator import DiffusionTextGenerator
 from diffusion_bert.model.checkpoint import load_checkpoint, read_payload, restore, save_checkpoint, training_part
 from diffusion_bert.repl import Repl
 from diffusion_bert.training.objective import estimate_nelbo, estimate_nelbo_by_group

@@ -5,13 +5,15 @@ import dataclasses
 
 import pytest
 import torch
-from test_decoding import collator_of, ids, mixed_canvases
 
 from diffusion_bert.config.schema import SamplingConfig
 from diffusion_bert.data.skills import NO_SOURCE, PAIR
-from diffusion_bert.decoding import blank_canvas, decode, prepare, requested_length
-from diffusion_bert.generation import DiffusionTextGenerator
+from diffusion_bert.generation.canvas import blank_canvas, requested_length
+from diffusion_bert.generation.decoding import decode
+from diffusion_bert.generation.denoise import guided_denoiser
+from diffusion_bert.generation.generator import DiffusionTextGenerator
 from diffusion_bert.samplers import SamplerOptions, guide, sample_ancestral, sample_first_hitting
+from tests.helpers.canvases import collator_of, ids, mixed_canvases
 from tests.helpers.models import grammar_pairs, new_model, refusal, tiny_model
 
 each_attention = pytest.mark.parametrize("attention", ["isolated", "full"])
@@ -59,10 +61,10 @@ def test_denoise_with_guidance(attention):
     tau = torch.full((len(group),), 0.6, dtype=torch.float64)
     sourceless = [dataclasses.replace(canvas, skill=NO_SOURCE, source=[]) for canvas in group]
     with torch.no_grad():
-        x_t, guided = prepare(model, group, collator_of(model), False, guidance_scale=1.5)
+        x_t, guided = guided_denoiser(model, group, collator_of(model), False, guidance_scale=1.5)
         actual = guided(x_t, tau, torch.arange(len(group)))
         given, free = (
-            prepare(model, part, collator_of(model), False)[1](x_t, tau, torch.arange(len(group)))
+            guided_denoiser(model, part, collator_of(model), False)[1](x_t, tau, torch.arange(len(group)))
             for part in (group, sourceless)
         )
     expected = guide(given, free, 1.5)
@@ -105,7 +107,7 @@ def test_remembering_changes_nothing_but_the_calls(sampler, scale):
     canvases, mask_id = pair_canvases(model), model.tokenizer.mask_id
     outputs, calls = [], []
     for remember in (False, True):
-        x_t, denoise = prepare(model, canvases, collator_of(model), guidance_scale=scale, remember=remember)
+        x_t, denoise = guided_denoiser(model, canvases, collator_of(model), guidance_scale=scale, remember=remember)
         options, generator = SamplerOptions(steps=300), torch.Generator().manual_seed(5)
         outputs.append(sampler(denoise, x_t, model.schedule, mask_id, torch.ones(len(x_t)), options, generator))
         calls.append(denoise.nfe)
@@ -124,8 +126,8 @@ def test_an_unchanged_row_is_not_sent_again():
     model.denoiser.double()
     canvases = pair_canvases(model, 3)
     rows = torch.arange(3)
-    x_t, denoise = prepare(model, canvases, collator_of(model), remember=True)
-    _, fresh = prepare(model, canvases, collator_of(model))
+    x_t, denoise = guided_denoiser(model, canvases, collator_of(model), remember=True)
+    _, fresh = guided_denoiser(model, canvases, collator_of(model))
     with torch.no_grad():
         for time, expected in ((0.9, [1, 1, 1]), (0.5, [1, 1, 1]), (0.2, [1, 2, 1])):
             if time == 0.2:
@@ -139,7 +141,7 @@ def test_an_unchanged_row_is_not_sent_again():
 def test_a_network_that_knows_the_time_is_always_asked():
     """With time conditioning nothing is remembered."""
     model = new_model(timestep="prefix")
-    x_t, denoise = prepare(model, pair_canvases(model, 2), collator_of(model), remember=True)
+    x_t, denoise = guided_denoiser(model, pair_canvases(model, 2), collator_of(model), remember=True)
     with torch.no_grad():
         one, two = (denoise(x_t, torch.full((2,), tau, dtype=torch.float64), torch.arange(2)) for tau in (0.9, 0.3))
     assert denoise.nfe.tolist() == [2, 2] and not torch.allclose(one, two)

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from diffusion_bert.ranking import leaves_out_words
+from diffusion_bert.generation.ranking import leaves_out_words
 from diffusion_bert.text.casing import sentence_case
 from diffusion_bert.text.english import MASK, detokenize, split_sentences, strip_enclosing_quotes
 from diffusion_bert.text.metrics import metric_text

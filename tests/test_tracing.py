@@ -3,8 +3,8 @@
 import pytest
 
 from diffusion_bert.config.schema import SAMPLER_NAMES, SamplingConfig
-from diffusion_bert.generation import DiffusionTextGenerator
-from diffusion_bert.tracing import GIVEN, HIDDEN, History, Trace, Tracer, align, join_traces
+from diffusion_bert.generation.generator import DiffusionTextGenerator
+from diffusion_bert.generation.tracing import GIVEN, HIDDEN, History, Trace, Tracer, align, join_traces
 from tests.helpers.models import new_model, tiny_model
 
 SKILLS = {

@@ -24,10 +24,11 @@ from diffusion_bert.data.encoded import EncodedPairs
 from diffusion_bert.data.skills import PAIR
 from diffusion_bert.diffusion.process import AbsorbingDiffusion
 from diffusion_bert.diffusion.schedule import NoiseSchedule
+from diffusion_bert.generation.decoding import repetition_rules
+from diffusion_bert.generation.denoise import vocabulary_flags
 from diffusion_bert.machine.device import choose_autocast
 from diffusion_bert.model.diffusion_model import DiffusionModel
 from diffusion_bert.samplers import SamplerOptions, sample_confidence
-from diffusion_bert.steering import repetition_rules, vocabulary_flags
 from diffusion_bert.training.objective import T_EVAL, sample_times
 from diffusion_bert.training.optimizer import make_optimizer
 

@@ -50,7 +50,7 @@ def run_row(row: Row, config: RunConfig, examples: int) -> dict | None:
     from diffusion_bert.data.batching import spread_choice
     from diffusion_bert.data.skills import PAIR
     from diffusion_bert.data.splits import load_pairs
-    from diffusion_bert.generation import DiffusionTextGenerator
+    from diffusion_bert.generation.generator import DiffusionTextGenerator
     from diffusion_bert.machine.device import pick_device
     from diffusion_bert.model.checkpoint import load_checkpoint
     from diffusion_bert.model.diffusion_model import build_model

@@ -101,7 +101,7 @@ def sweep(checkpoint, test_file, sources: int, settings, options: SamplingConfig
     """
     from benchmarks.common import machine
     from diffusion_bert.commands.evaluate import chosen_pairs
-    from diffusion_bert.generation import DiffusionTextGenerator
+    from diffusion_bert.generation.generator import DiffusionTextGenerator
     from diffusion_bert.machine.device import pick_device
     from diffusion_bert.model.checkpoint import load_checkpoint
 

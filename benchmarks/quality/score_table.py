@@ -62,7 +62,7 @@ def score_table(named, options: SamplingConfig, split: str, data_dir, test_file,
     from benchmarks.common import machine
     from diffusion_bert.commands.evaluate import chosen_pairs, from_grammar, progress_bars
     from diffusion_bert.evaluation import evaluate
-    from diffusion_bert.generation import DiffusionTextGenerator
+    from diffusion_bert.generation.generator import DiffusionTextGenerator
     from diffusion_bert.machine.device import pick_device
     from diffusion_bert.model.checkpoint import load_checkpoint
 

@@ -36,9 +36,10 @@ from diffusion_bert.config.schema import BUILT_IN_SIZES, SamplingConfig
 from diffusion_bert.data.batching import Collator
 from diffusion_bert.data.reading import read_file
 from diffusion_bert.data.skills import PAIR
-from diffusion_bert.decoding import blank_canvas, decode
 from diffusion_bert.errors import UserError
-from diffusion_bert.generation import DiffusionTextGenerator
+from diffusion_bert.generation.canvas import blank_canvas
+from diffusion_bert.generation.decoding import decode
+from diffusion_bert.generation.generator import DiffusionTextGenerator
 from diffusion_bert.machine.device import pick_device
 from diffusion_bert.model.checkpoint import load_checkpoint, save_checkpoint
 from diffusion_bert.model.diffusion_model import DiffusionModel

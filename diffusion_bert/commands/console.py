@@ -8,8 +8,9 @@ from tqdm import tqdm
 from ..config.schema import SamplingConfig
 from ..data.pairs import MixedPairs, Pair
 from ..data.skills import NO_SOURCE
-from ..decoding import Canvas, decode
-from ..generation import DiffusionTextGenerator
+from ..generation.canvas import Canvas
+from ..generation.decoding import decode
+from ..generation.generator import DiffusionTextGenerator
 from ..model.diffusion_model import DiffusionModel
 from ..training.flops import peak_flops
 from ..training.state import Reporter

@@ -121,7 +121,7 @@ def evaluate_checkpoint(
     from ..bertscore import BertScorer
     from ..data.reading import read_file
     from ..evaluation import evaluate
-    from ..generation import DiffusionTextGenerator
+    from ..generation.generator import DiffusionTextGenerator
     from ..machine.device import pick_device
     from ..machine.storage import versions
     from ..model.checkpoint import load_checkpoint

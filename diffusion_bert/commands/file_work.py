@@ -18,7 +18,7 @@ from typing import BinaryIO
 from ..config.schema import SamplingConfig
 from ..data.skills import commands_of
 from ..errors import UserError
-from ..generation import DiffusionTextGenerator
+from ..generation.generator import DiffusionTextGenerator
 from ..machine.memory import give_back_freed_memory
 from ..machine.storage import write_atomically
 from ..text_files import Row, digest_and_size, entry_line, header_line, stream_rows, whole_lines

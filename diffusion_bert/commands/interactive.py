@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     checkpoint = given.pop("checkpoint", None)
     options, display = build(SamplingConfig, given, "--"), build(DisplayConfig, given, "--")
     path = checkpoint_file(checkpoint)
-    from ..generation import DiffusionTextGenerator
+    from ..generation.generator import DiffusionTextGenerator
     from ..machine.device import pick_device
 
     model, digest = _load(path)

@@ -17,6 +17,7 @@ from ..data.batching import EpochBatches
 from ..errors import UserError
 from ..machine.device import choose_autocast, pick_device
 from ..machine.processes import Processes, flat_gradients, own_device
+from ..machine.seeds import seed_of
 from ..machine.storage import remove_leftovers
 from ..model.checkpoint import save_checkpoint
 from ..model.diffusion_model import DiffusionModel
@@ -174,7 +175,7 @@ class Trainer:
         examples = examples or sum(map(len, group))
         # all chance is keyed by the step, and noise also by the example's number in it: neither a resume, nor
         # validation in between, nor the cut into micro-batches and processes changes it
-        key = training.seed * 1_000_003 + state.step
+        key = seed_of(state.step, training.seed)
         generator = torch.Generator().manual_seed(key)
         times = draw_times(examples, self.config.data.noise_draws, num_steps, generator)
         two_pass = self.config.model.self_conditioning and bool(torch.rand((), generator=generator) < FIRST_PASS_SHARE)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .data.tokenizer import TextTokenizer
+from ..data.tokenizer import TextTokenizer
 
 BLANK = "_"
 GIVEN, HIDDEN = -1, 0  # the "step" of a cell that was there from the start, and of one still masked

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from .tracing import Trace, join_traces
 
-LESS = 1e6  # more than any difference of scores
+LESS = 1e6  # This is more than any difference of scores.
 
 
 class Answer(NamedTuple):
@@ -20,27 +20,17 @@ class Answer(NamedTuple):
 
 
 class Ranking:
-    """Collects texts for ``size`` requests until each has ``wanted`` different ones; what is only the input again comes
-    last, and before it what is only the input with words left out, where that counts as ``shortened``.
-    """
+    """Collects texts for ``size`` requests until each has ``wanted`` different ones with a finite score."""
 
     def __init__(self, size: int, wanted: int):
         self.wanted = wanted
         self.scores: list[dict[str, float]] = [{} for _ in range(size)]
         self.traces: list[dict[str, Callable[[], Trace]]] = [{} for _ in range(size)]
 
-    def add(
-        self,
-        index: int,
-        text: str,
-        score: float,
-        is_input: bool,
-        trace: Callable[[], Trace] | None = None,
-        shortened: bool = False,
-    ) -> None:
+    def add(self, index: int, text: str, score: float, trace: Callable[[], Trace] | None = None) -> None:
         """A text for request ``index``; of equal texts the first counts."""
         if text not in self.scores[index]:
-            self.scores[index][text] = -math.inf if is_input else score - LESS * shortened
+            self.scores[index][text] = score
             if trace is not None:
                 self.traces[index][text] = trace
 
@@ -64,7 +54,16 @@ def join_answers(answers: Sequence[Answer], separator: str = " ") -> Answer:
     return Answer(texts, join_traces(traces, separator) if len(traces) == len(answers) else None)
 
 
+def ranking_score(text: str, score: float, source: str, reversible: bool) -> float:
+    """The score by which candidates are ranked: the source again comes last (-inf), and before it, where the task is
+    ``reversible``, what only leaves out words of the source, since it says less than a paraphrase should.
+    """
+    if text.casefold() == source.strip().casefold():
+        return -math.inf
+    return score - LESS * (reversible and leaves_out_words(text, source))
+
+
 def leaves_out_words(text: str, source: str) -> bool:
-    """Whether all words of the text stand in the source in this order; case and signs do not count."""
+    """Whether all words of the text stand in the source in this order; case and punctuation do not count."""
     rest = iter(re.findall(r"\w+", source.casefold()))
     return all(word in rest for word in re.findall(r"\w+", text.casefold()))

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import torch
 
-from .data.skills import NO_SOURCE
-from .data.tokenizer import TextTokenizer
-from .decoding import Canvas
-from .diffusion.schedule import NoiseSchedule
-from .steering import CONTINUATION, FREE, NEW_WORD
-from .text.english import MASK
+from ..data.skills import NO_SOURCE
+from ..data.tokenizer import TextTokenizer
+from ..diffusion.schedule import NoiseSchedule
+from ..text.english import MASK
+from .canvas import FREE, Canvas
+from .denoise import CONTINUATION, NEW_WORD
 
 CLOSING = re.compile(r"[.,;:?!)\]%]")
 FILL_SHARE = 1 / 3  # of the words, when fill chooses them itself

@@ -1,0 +1,23 @@
+"""Text in, text out: lengths, canvases, the guided denoiser, decoding, filling, ranking, traces, and the generator.
+
+It never prints and never reads files of texts: it gives answers to whoever asks.
+"""
+
+from .canvas import Canvas, blank_canvas
+from .decoding import Decoded, decode
+from .denoise import GuidedDenoiser
+from .generator import DiffusionTextGenerator
+from .ranking import Answer
+from .tracing import Trace, Tracer
+
+__all__ = [
+    "Answer",
+    "Canvas",
+    "Decoded",
+    "DiffusionTextGenerator",
+    "GuidedDenoiser",
+    "Trace",
+    "Tracer",
+    "blank_canvas",
+    "decode",
+]

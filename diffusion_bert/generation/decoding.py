@@ -1,0 +1,125 @@
+"""From sources and canvases (ids) to finished targets (ids): batching, source cache, lengths, constraints. No strings
+here.
+
+A canvas is a target in which the places to be written hold [MASK]. Many canvases may share a source; it is encoded
+once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..config.schema import SamplingConfig
+from ..data.batching import Collator
+from ..data.skills import CONTINUE, NO_SOURCE, is_pair
+from ..errors import UserError
+from ..machine.memory import give_back_freed_memory
+from ..machine.seeds import seed_of
+from ..model.diffusion_model import DiffusionModel
+from ..samplers import SAMPLERS, Repeats, SamplerOptions
+from .canvas import Canvas
+from .denoise import guided_denoiser, vocabulary_flags
+from .tracing import Tracer
+
+# Samplers that reveal something in every row at every call: there is no answer to remember.
+FORGETFUL = ("confidence", "entropy")
+
+
+@dataclass
+class Decoded:
+    """A finished target, the denoiser calls it took part in, and its score for ranking: the mean log-probability of its
+    words as they were revealed and of its length.
+    """
+
+    ids: list[int]
+    nfe: int
+    score: float
+
+
+@torch.no_grad()
+def decode(
+    model: DiffusionModel,
+    canvases: Sequence[Canvas],
+    options: SamplingConfig,
+    collator: Collator,
+    seed: int = 0,
+    time_correction: bool = True,
+    progress: Callable[[int], None] | None = None,
+    tracer: Tracer | None = None,
+) -> list[Decoded]:
+    """Finish all canvases, in batches of similar length; results in the given order.
+
+    ``progress`` is called with the number of canvases finished by each batch; ``tracer`` follows every step, which
+    changes nothing. The same seed, canvases and batch size give the same words.
+    """
+    guided = options.guidance_scale > 0 and any(is_pair(canvas.skill) for canvas in canvases)
+    if guided and model.config.data.source_dropout == 0:
+        raise UserError(
+            "guidance_scale needs a model that was also trained without sources: this one had --source_dropout 0; set"
+            " it to 0"
+        )
+    order = sorted(
+        range(len(canvases)), key=lambda index: (len(canvases[index].words) + len(canvases[index].source), index)
+    )
+    results: list[Decoded | None] = [None] * len(canvases)
+    shared = {f.name: getattr(options, f.name) for f in dataclasses.fields(SamplerOptions) if hasattr(options, f.name)}
+    for number, start in enumerate(range(0, len(order), options.batch_size)):
+        if number:
+            give_back_freed_memory()  # every batch has its own widths
+        chosen = order[start : start + options.batch_size]
+        group = [canvases[index] for index in chosen]
+        generator = torch.Generator().manual_seed(seed_of(number, seed))
+        x_t, denoise = guided_denoiser(
+            model, group, collator, time_correction, options.guidance_scale, options.sampler not in FORGETFUL
+        )
+        tau = torch.tensor([canvas.tau for canvas in group], dtype=torch.float64, device=x_t.device)
+        settings = SamplerOptions(
+            **shared, steps=options.num_steps, repeats=rules_of_group(model, group, options.no_repeat)
+        )
+        mask_id = model.tokenizer.mask_id
+        ask, callback = (denoise, None) if tracer is None else tracer.listen(chosen, x_t, mask_id, denoise)
+        output = SAMPLERS[options.sampler](ask, x_t, model.schedule, mask_id, tau, settings, generator, callback)
+        ids, nfe, log_prob = output.x_0.tolist(), denoise.nfe.tolist(), output.log_prob.tolist()
+        for row, index in enumerate(chosen):
+            length = len(canvases[index].words)
+            results[index] = Decoded(
+                ids[row][:length], nfe[row], (log_prob[row] + canvases[index].log_length) / (length + 1)
+            )
+        if progress is not None:
+            progress(len(chosen))
+    return results
+
+
+def rules_of_group(model: DiffusionModel, group: Sequence[Canvas], mode: str) -> Repeats | None:
+    """The rules on repetition for a group of canvases. Between words that a user typed only neighbours count."""
+    written = [canvas.skill != NO_SOURCE for canvas in group]
+    before = [canvas.source[-1] if canvas.skill == CONTINUE and len(canvas.source) else -1 for canvas in group]
+    return repetition_rules(model, mode, [canvas.source for canvas in group], written, before)
+
+
+def repetition_rules(
+    model: DiffusionModel, mode: str, sources: Sequence[Sequence[int]], counted: Sequence[bool], before: Sequence[int]
+) -> Repeats | None:
+    """``Repeats`` for rows with these sources, or None when ``mode`` is off.
+
+    counted: rows whose content words are counted too when ``mode`` is content: pieces that begin a word and are rarer
+    than average (informativeness above 0). before: the word piece before the first place, or -1.
+    """
+    if mode == "off":
+        return None
+    width = max(2, *map(len, sources)) if sources else 2
+    ids = torch.tensor([[*source, *[-1] * (width - len(source))] for source in sources], device=model.device)
+    content = vocabulary_flags(model, ~model.tokenizer.continuation)
+    table = model.schedule.informativeness
+    content &= torch.zeros_like(content) if table is None else table > 0
+    return Repeats(
+        source_ids=ids,
+        repeatable=vocabulary_flags(model, model.tokenizer.repeatable),
+        content=content,
+        counted=torch.tensor([bool(flag) and mode == "content" for flag in counted], device=model.device),
+        before=torch.tensor(list(before), device=model.device),
+    )
