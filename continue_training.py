@@ -9,8 +9,8 @@ Without settings a menu asks how to go on. --resume continues an interrupted run
 
 import sys
 
-from diffusion_bert.cli import guarded
 from diffusion_bert.commands import continue_training
+from diffusion_bert.commands.cli import guarded
 
 
 def main(argv=None) -> int:

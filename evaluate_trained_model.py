@@ -10,8 +10,8 @@ checkpoint.
 
 import sys
 
-from diffusion_bert.cli import guarded
 from diffusion_bert.commands import evaluate
+from diffusion_bert.commands.cli import guarded
 
 
 def main(argv=None) -> int:

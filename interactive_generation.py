@@ -10,8 +10,8 @@ Without --checkpoint the newest run is taken. Type help for the commands.
 
 import sys
 
-from diffusion_bert.cli import guarded
 from diffusion_bert.commands import interactive
+from diffusion_bert.commands.cli import guarded
 
 
 def main(argv=None) -> int:

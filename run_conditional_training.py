@@ -9,8 +9,8 @@ Without arguments a menu asks what to train. --help lists all settings; presets 
 
 import sys
 
-from diffusion_bert.cli import guarded
 from diffusion_bert.commands import train
+from diffusion_bert.commands.cli import guarded
 
 
 def main(argv=None) -> int:

@@ -4,7 +4,6 @@ the machine.
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import statistics
@@ -26,17 +25,6 @@ from diffusion_bert.model.diffusion_model import DiffusionModel, assemble, fit_s
 
 PROMPT = PROMPTS[0]
 ROOT = Path(__file__).resolve().parent.parent  # of the repository
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least 1")
-    return value
 
 
 def machine() -> str:

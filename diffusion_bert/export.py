@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .cli import Parser, guarded
+from .commands.cli import Parser, guarded
 from .config.paths import checkpoint_file
 from .machine.storage import refuse_full
 
@@ -30,10 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folder", metavar="OUT_DIR", help="folder to write, new or empty")
     given = parser.parse(sys.argv[1:] if argv is None else argv)
-    path, folder = Path(given["checkpoint"]), Path(given["folder"])
-    if (path / "best_model.pt").is_file():
-        path = path / "best_model.pt"
-    path = checkpoint_file(path)
+    path, folder = checkpoint_file(given["checkpoint"]), Path(given["folder"])
     refuse_full(folder)
     from .model.checkpoint import load_checkpoint
     from .model.export import export

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForMaskedLM
 from benchmarks import common
 from benchmarks.quality import sampler_sweep, score_table
 from benchmarks.speed import sampling, train_baselines, train_step
-from diffusion_bert.cli import guarded
+from diffusion_bert.commands.cli import guarded
 from diffusion_bert.data.batch import Batch
 from diffusion_bert.machine.memory import keep_freed_memory
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffusion_bert.bertscore import BertScorer, f_measure
+from diffusion_bert.evaluation.bertscore import BertScorer, f_measure
 from tests.helpers.models import refusal, save_bert
 
 

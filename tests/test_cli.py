@@ -6,9 +6,8 @@ import tempfile
 import pytest
 import yaml
 
-from diffusion_bert import cli
-from diffusion_bert.cli import ask, ask_settings, choose, guarded, settings_of, training_parser
-from diffusion_bert.commands import train, training_run
+from diffusion_bert.commands import cli, train, training_run
+from diffusion_bert.commands.cli import ask, ask_settings, choose, guarded, settings_of, training_parser
 from diffusion_bert.config.fields import option
 from diffusion_bert.config.presets import load_preset
 from diffusion_bert.config.schema import TRAINING_SECTIONS, RunConfig

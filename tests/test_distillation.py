@@ -10,7 +10,7 @@ from diffusion_bert.data.skills import NO_SOURCE, PAIR
 from diffusion_bert.model.checkpoint import load_checkpoint, read_payload, save_checkpoint
 from diffusion_bert.model.diffusion_model import build_model
 from diffusion_bert.training.distillation import Teacher, divergence, load_teacher, teacher_of
-from diffusion_bert.training.objective import nelbo_terms, training_loss
+from diffusion_bert.training.objective import LossOptions, nelbo_terms, training_loss
 from tests.helpers.models import grammar_pairs, grammar_texts, new_model, refusal, tiny_config, tiny_tokenizer
 from tests.helpers.scripts import SMALL, compare_runs, only_run, run, small_flags
 
@@ -34,7 +34,12 @@ def noised(model):
 
 def terms_of(model, teacher=None, time_correction=True):
     return nelbo_terms(
-        model.denoiser, model.diffusion, *noised(model), STEPS, time_correction, kl_gradient=False, teacher=teacher
+        model.denoiser,
+        model.diffusion,
+        *noised(model),
+        STEPS,
+        time_correction,
+        LossOptions(kl_gradient=False, teacher=teacher),
     )
 
 

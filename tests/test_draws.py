@@ -13,8 +13,8 @@ from diffusion_bert.data.batching import Collator, EpochBatches
 from diffusion_bert.data.encoding import encode_pairs
 from diffusion_bert.model.checkpoint import save_checkpoint
 from diffusion_bert.training.distillation import Teacher, load_teacher
-from diffusion_bert.training.noising import LARGEST, draw_times, keyed_uniform, noised
-from diffusion_bert.training.objective import nelbo_terms, sample_times, training_loss
+from diffusion_bert.training.noising import LARGEST, StepShare, draw_times, keyed_uniform, noised
+from diffusion_bert.training.objective import LossOptions, nelbo_terms, sample_times, training_loss
 from tests.helpers.chain import CLS, PAD, SEP, make_batch, make_denoiser, make_diffusion, mixed_rows
 from tests.helpers.models import grammar_pairs, new_model, refusal, tiny_config, tiny_tokenizer
 from tests.helpers.scripts import new_trainer, read_records, write_data
@@ -120,9 +120,10 @@ def test_draws_with_a_teacher(weighting):
     plain = make_batch(mixed_rows())
     batch, x_t, t = drawn(diffusion, plain)
     settings = {"label_smoothing": 0.1, "loss_weighting": weighting, "teacher": teacher, "kl_gradient": False}
-    together = nelbo_terms(student, diffusion, batch, x_t, t, STEPS, **settings)
+    options = LossOptions(**settings)
+    together = nelbo_terms(student, diffusion, batch, x_t, t, STEPS, options=options)
     apart = [
-        nelbo_terms(student, diffusion, plain, part(plain, x_t, draw), t[:, draw], STEPS, **settings)
+        nelbo_terms(student, diffusion, plain, part(plain, x_t, draw), t[:, draw], STEPS, options=options)
         for draw in range(DRAWS)
     ]
     torch.testing.assert_close(together.surrogate, sum(term.surrogate for term in apart), rtol=1e-9, atol=1e-9)
@@ -240,7 +241,7 @@ def test_training_with_draws(tmp_path):
     for one, group in ((whole, [batch]), (halves, parts)):
         one.reporter.step = lambda step, progress, values: told.append(values)
         one.started = 0.0
-        one.step(group)
+        one.step(StepShare.whole(group))
         one.log.read()
     assert told[0]["loss"] == pytest.approx(told[1]["loss"], rel=1e-5) and told[0]["grad_norm"] == pytest.approx(
         told[1]["grad_norm"], rel=1e-4

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from diffusion_bert.model.checkpoint import read_payload, restore
-from diffusion_bert.training.objective import estimate_nelbo
 from diffusion_bert.training.optimizer import WeightAverage
 from diffusion_bert.training.run_directory import RunDirectory
 from diffusion_bert.training.trainer import Trainer
+from diffusion_bert.training.yardstick import estimate_nelbo
 from tests.helpers.models import refusal, tiny_config
 from tests.helpers.scripts import new_trainer, write_data
 

@@ -23,7 +23,8 @@ from diffusion_bert.model.diffusion_model import build_model, compile_encoder, f
 from diffusion_bert.model.export import export
 from diffusion_bert.model.functions import tied_embedding
 from diffusion_bert.training.flops import forward_flops
-from diffusion_bert.training.objective import estimate_nelbo, nelbo_terms, training_loss
+from diffusion_bert.training.objective import LossOptions, nelbo_terms, training_loss
+from diffusion_bert.training.yardstick import estimate_nelbo
 from tests.helpers.models import grammar_pairs, grammar_texts, refusal, tiny_config, tiny_tokenizer
 from tests.helpers.scripts import only_run, run, small_flags
 
@@ -347,7 +348,7 @@ def test_train_save_load_write(saved, tmp_path):
         batch = collator.batch([rows[(16 * step + n) % len(rows)] for n in range(16)])
         t = torch.randint(1, 17, (16,), generator=generator)
         x_t = model.diffusion.q_sample(batch.input_ids, t.double() / 16, batch.target_mask, generator)
-        terms = nelbo_terms(model.denoiser, model.diffusion, batch, x_t, t, 16, kl_gradient=False)
+        terms = nelbo_terms(model.denoiser, model.diffusion, batch, x_t, t, 16, options=LossOptions(kl_gradient=False))
         training_loss(terms, "ce", 0.0, terms.masked, terms.tokens).backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from diffusion_bert.commands import evaluate as evaluate_command
-from diffusion_bert.evaluation import PARTS
+from diffusion_bert.config.schema import EVALUATION_PARTS
+from diffusion_bert.evaluation.score import benchmark_score
+from diffusion_bert.evaluation.systems import measure
 from diffusion_bert.model.checkpoint import save_checkpoint
-from diffusion_bert.score import benchmark_score
-from diffusion_bert.systems import measure
 from diffusion_bert.text.metrics import mbr_select, metric_text
 from tests.helpers.models import save_bert
 from tests.helpers.scripts import new_trainer, run
@@ -149,7 +149,7 @@ def test_parts(own_run):
     )
     refused = run("evaluate_trained_model", "--checkpoint", own_run / "best_model.pt", "--parts", "generation,nelbow")
     assert refused.code == 2 and "'nelbow' is none of" in refused.err and "did you mean 'nelbo'?" in refused.err
-    assert evaluate_command.PARTS == PARTS
+    assert evaluate_command.EVALUATION_PARTS == EVALUATION_PARTS
 
 
 def test_bertscore_column(own_run, tmp_path):
@@ -301,7 +301,7 @@ def test_measure_at_its_limits():
 
 def test_to_dict_is_plain(trained, data_dir):
     """An Evaluation as a dictionary is what JSON can hold."""
-    from diffusion_bert.evaluation import Evaluation
+    from diffusion_bert.evaluation.parts import Evaluation
 
     plain = Evaluation("sample", 1, generations=[{"source": "s"}]).to_dict()
     assert json.loads(json.dumps(plain)) == plain

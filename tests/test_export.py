@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from benchmarks.quality import export_agreement
-from diffusion_bert.cli import guarded
+from diffusion_bert.commands.cli import guarded
 from diffusion_bert.data.batching import Collator
 from diffusion_bert.data.skills import NO_SOURCE
 from diffusion_bert.export import main

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffusion_bert.commands.file_work import open_output, transform, work_on_file
+from diffusion_bert.commands.text_files import Row, entry_line, stream_rows, whole_lines
 from diffusion_bert.config.schema import SamplingConfig
 from diffusion_bert.generation.generator import DiffusionTextGenerator
-from diffusion_bert.text_files import Row, entry_line, stream_rows, whole_lines
 from tests.helpers.models import new_model, refusal, tiny_model
 from tests.helpers.scripts import run, start
 

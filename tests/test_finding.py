@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion_bert.cli import settings_of
+from diffusion_bert.commands.cli import settings_of
 from diffusion_bert.commands.continue_training import child_config
 from diffusion_bert.config import paths as finding
 from diffusion_bert.config.paths import checkpoint_file

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_bert.cli import guarded
+from diffusion_bert.commands.cli import guarded
 from diffusion_bert.model.checkpoint import load_checkpoint, read_payload, save_checkpoint
 from diffusion_bert.training.run_directory import RunDirectory
 from tests.helpers.models import refusal, tiny_model

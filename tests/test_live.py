@@ -7,8 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffusion_bert.commands.live import (
+    CLEAR_BELOW,
+    CLEAR_LINE,
+    RAMP,
+    animate,
+    columns,
+    plain_lines,
+    printable,
+    supports_colour,
+    wrap,
+)
 from diffusion_bert.generation.tracing import GIVEN, HIDDEN, Cell, Trace
-from diffusion_bert.live import CLEAR_BELOW, CLEAR_LINE, RAMP, animate, columns, draws, plain_lines, printable, wrap
 
 ESCAPE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])")
 
@@ -138,14 +148,16 @@ def test_where_to_draw(monkeypatch):
     """Terminals only; not with NO_COLOR, nor on a dumb one. An empty NO_COLOR counts as none."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert draws(Screen()) and not draws(Screen(terminal=False)) and not draws(io.StringIO())
+    assert (
+        supports_colour(Screen()) and not supports_colour(Screen(terminal=False)) and not supports_colour(io.StringIO())
+    )
     monkeypatch.setenv("NO_COLOR", "")
-    assert draws(Screen())
+    assert supports_colour(Screen())
     monkeypatch.setenv("NO_COLOR", "1")
-    assert not draws(Screen())
+    assert not supports_colour(Screen())
     monkeypatch.delenv("NO_COLOR")
     monkeypatch.setenv("TERM", "dumb")
-    assert not draws(Screen())
+    assert not supports_colour(Screen())
 
 
 def test_plain_lines():

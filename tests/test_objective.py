@@ -8,14 +8,15 @@ import torch
 
 from diffusion_bert.config.schema import SCHEDULES
 from diffusion_bert.training.objective import (
+    LossOptions,
     NelboTerms,
-    estimate_nelbo,
     loss_weight,
     nelbo_terms,
     sample_times,
     smoothed_cross_entropy,
     training_loss,
 )
+from diffusion_bert.training.yardstick import estimate_nelbo
 from tests.helpers.chain import (
     BERT_MASK,
     MASK,
@@ -146,7 +147,7 @@ def test_kl_without_gradient_is_only_reported(lam):
     gradients, terms = [], []
     for kl_gradient in (True, False):
         denoiser.zero_grad(set_to_none=True)
-        terms.append(nelbo_terms(denoiser, diffusion, batch, x_t, t, 10, kl_gradient=kl_gradient))
+        terms.append(nelbo_terms(denoiser, diffusion, batch, x_t, t, 10, options=LossOptions(kl_gradient=kl_gradient)))
         assert terms[-1].reveal.requires_grad is kl_gradient and terms[-1].stay.requires_grad is (
             kl_gradient and lam > 0
         )
@@ -257,7 +258,7 @@ def test_what_is_reported_knows_no_smoothing(smoothing, weighting):
     x_t = diffusion.q_sample(batch.input_ids, t / 10, batch.target_mask, seeded(7))
     with torch.no_grad():
         plain = nelbo_terms(denoiser, diffusion, batch, x_t, t, 10)
-        other = nelbo_terms(denoiser, diffusion, batch, x_t, t, 10, label_smoothing=smoothing, loss_weighting=weighting)
+        other = nelbo_terms(denoiser, diffusion, batch, x_t, t, 10, options=LossOptions(True, smoothing, weighting))
     assert plain.per_token() == pytest.approx(other.per_token(), rel=1e-12)
     assert plain.surrogate == plain.cross_entropy and float(other.surrogate) != pytest.approx(
         float(plain.surrogate), rel=1e-3

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from diffusion_bert.commands.repl import OPTIONS, PROMPT, SETTABLE, Repl, typed
 from diffusion_bert.config.fields import check_value
 from diffusion_bert.config.schema import SamplingConfig
 from diffusion_bert.data.skills import PAIR, Skills
 from diffusion_bert.generation.generator import DiffusionTextGenerator
 from diffusion_bert.model.checkpoint import load_checkpoint
-from diffusion_bert.repl import OPTIONS, PROMPT, SETTABLE, Repl, shown
 from tests.helpers.scripts import run, start
 
 SPECIAL = re.compile(r"\[(PAD|UNK|CLS|SEP|MASK|unused\d+)\]|##")
@@ -353,7 +353,7 @@ def test_set_takes_legal_values_only(model, option, value):
     after = session.options()
     assert len(lines) == 1
     assert {name for name in before if before[name] != after[name]} <= {option}
-    if lines[0] != f"{option} = {shown(after[option])}":
+    if lines[0] != f"{option} = {typed(after[option])}":
         assert after == before
     for name, (section, f) in OPTIONS.items():
         check_value(f, get_type_hints(section)[name], after[name])
@@ -403,7 +403,9 @@ def test_trace_on_a_terminal(model):
     """What draws gets the trace, and the first candidate is not written twice; where it cannot draw, it is written."""
     for can_draw in (True, False):
         session, seen = Session(model), []
-        session.repl.draw = lambda trace, label, seen=seen, answer=can_draw: seen.append((label, trace.text)) or answer
+        session.repl.show_trace = lambda trace, label, seen=seen, answer=can_draw: (
+            seen.append((label, trace.text)) or answer
+        )
         assert len(session("para How are you?")) == 3 and not seen
         session("set trace on")
         lines = session("para How are you?")

@@ -2,9 +2,10 @@
 
 import pytest
 
-from diffusion_bert.evaluation import Evaluation
-from diffusion_bert.report import markdown, nelbo_lines, plot_curves, plot_evaluation, score_lines, table
-from diffusion_bert.score import Score
+from diffusion_bert.evaluation.figures import plot_curves, plot_evaluation
+from diffusion_bert.evaluation.parts import Evaluation
+from diffusion_bert.evaluation.report import markdown, nelbo_lines, score_lines, table
+from diffusion_bert.evaluation.score import Score
 
 ROWS = {
     "model": {

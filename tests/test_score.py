@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from diffusion_bert.score import ANCHORS, anchored, benchmark_score
+from diffusion_bert.evaluation.score import ANCHORS, anchored, benchmark_score
 
 COPY = {"ibleu": -5.0, "overlap": 100.0}
 UNIGRAM = {"ibleu": 1.0}

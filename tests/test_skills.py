@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from diffusion_bert.commands.repl import Repl
 from diffusion_bert.config.schema import DataConfig, SamplingConfig
 from diffusion_bert.data.batching import Collator, EpochBatches, balanced_choice, batch_tasks, fixed_batches
 from diffusion_bert.data.encoded import EncodedMix
@@ -22,11 +23,10 @@ from diffusion_bert.data.skills import CONTINUE, MOST_STYLES, NO_SOURCE, PAIR, S
 from diffusion_bert.data.splits import load_pairs
 from diffusion_bert.generation.generator import DiffusionTextGenerator
 from diffusion_bert.model.checkpoint import load_checkpoint, read_payload, restore, save_checkpoint, training_part
-from diffusion_bert.repl import Repl
-from diffusion_bert.training.objective import estimate_nelbo, estimate_nelbo_by_group
 from diffusion_bert.training.preparation import encode_training_data, skills_of_child
 from diffusion_bert.training.run_directory import RunDirectory
 from diffusion_bert.training.trainer import Trainer
+from diffusion_bert.training.yardstick import estimate_nelbo, estimate_nelbo_by_group
 from tests.helpers.models import new_model, refusal, tiny_config, tiny_tokenizer
 from tests.helpers.scripts import compare_runs, new_trainer, only_run, read_records, run, small_flags, write_data
 

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from diffusion_bert.data.batch import Batch
 from diffusion_bert.model import functions as module
 from diffusion_bert.model.functions import true_word_statistics
-from diffusion_bert.training.objective import nelbo_terms
+from diffusion_bert.training.objective import LossOptions, nelbo_terms
 from tests.helpers.chain import make_batch, make_denoiser, make_diffusion, mixed_rows
 
 VOCAB = 11
@@ -187,7 +187,7 @@ def test_a_step_leaves_nothing_on_the_cpu(monkeypatch, options, loss_weighting):
         x_t,
         t,
         10,
-        loss_weighting=loss_weighting,
+        options=LossOptions(loss_weighting=loss_weighting),
         two_pass=two_pass,
         places=tuple(places),
     )

@@ -5,8 +5,8 @@ import pytest
 from diffusion_bert import trace_image
 from diffusion_bert.config.schema import SAMPLER_NAMES, SamplingConfig
 from diffusion_bert.errors import UserError
+from diffusion_bert.evaluation.confidence_map import follow, plot_confidence, shortened
 from diffusion_bert.generation.generator import DiffusionTextGenerator
-from diffusion_bert.trace_image import follow, plot_confidence, shortened
 from tests.helpers.models import new_model, refusal, tiny_model
 
 SOURCE = "How can I learn to cook for $5?"

@@ -14,9 +14,11 @@ from diffusion_bert.data.batching import EpochBatches
 from diffusion_bert.errors import UserError
 from diffusion_bert.machine.device import choose_autocast
 from diffusion_bert.model.checkpoint import load_checkpoint, read_payload
-from diffusion_bert.training import objective
+from diffusion_bert.training import run as run_module
 from diffusion_bert.training import trainer as training
+from diffusion_bert.training import yardstick
 from diffusion_bert.training.interruption import enough_memory, memory_advice
+from diffusion_bert.training.noising import StepShare
 from diffusion_bert.training.objective import NelboTerms
 from diffusion_bert.training.run_directory import RunDirectory
 from diffusion_bert.training.state import Reporter
@@ -127,7 +129,7 @@ def test_accumulated_halves_are_one_batch(little, tmp_path, loss):
     ]
     for trainer, group in ((whole, [batch]), (halves, parts)):
         trainer.started = 0.0
-        trainer.step(group)
+        trainer.step(StepShare.whole(group))
     one, two = whole.reporter.steps[0], halves.reporter.steps[0]
     for name in ("loss", "grad_norm", "nelbo", "cross_entropy", "tokens", "lr"):
         assert two[name] == pytest.approx(one[name], rel=1e-4), name
@@ -147,7 +149,7 @@ def test_a_group_without_a_masked_place_is_harmless(little, tmp_path):
 
     trainer.started = 0.0
     trainer.host_diffusion = NoNoise()
-    trainer.step([trainer._epoch_batches(0)[0]])
+    trainer.step(StepShare.whole([trainer._epoch_batches(0)[0]]))
     assert math.isfinite(trainer.reporter.steps[0]["loss"])
     assert all(bool(value.isfinite().all()) for value in trainer.model.denoiser.parameters())
 
@@ -198,7 +200,8 @@ def test_learning_rate_follows_the_nearer_limit(little, tmp_path, monkeypatch):
         def monotonic(cls):
             return cls.now
 
-    monkeypatch.setattr(training, "time", Clock)
+    for module in (run_module, training):
+        monkeypatch.setattr(module, "time", Clock)
 
     def tick(step):
         Clock.now += 1.0
@@ -236,7 +239,7 @@ def scripted(monkeypatch, values):
         zero, one = torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
         return [NelboTerms(torch.tensor(next(rest), dtype=torch.float64), zero, zero, zero, one, one)]
 
-    monkeypatch.setattr(objective, "estimate_nelbo_by_group", fake)
+    monkeypatch.setattr(yardstick, "estimate_nelbo_by_group", fake)
 
 
 def test_patience(little, tmp_path, monkeypatch):
@@ -529,7 +532,7 @@ def test_an_old_epoch_goes_only_after_the_new_one_is_written(little, tmp_path, m
             raise UserError("no space")
         save(path, *rest)
 
-    monkeypatch.setattr(training, "save_checkpoint", full)
+    monkeypatch.setattr(run_module, "save_checkpoint", full)
     with pytest.raises(UserError, match="no space"):
         trainer.fit()
     assert trainer.run.epoch(1).is_file()

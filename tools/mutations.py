@@ -297,13 +297,7 @@ MUTANTS = [
         "t[places[0], 0]",
         "draws",
     ),
-    (
-        "draws: one length for all",
-        "training/objective.py",
-        "length=batch.draws * F.cross_entropy",
-        "length=F.cross_entropy",
-        "draws",
-    ),
+    ("draws: one length for all", "training/objective.py", "length=batch.draws * length", "length=length", "draws"),
 ]
 
 

@@ -17,8 +17,7 @@ import re
 import sys
 from pathlib import Path
 
-from benchmarks.common import positive
-from diffusion_bert.cli import Parser, guarded
+from diffusion_bert.commands.cli import Parser, guarded, whole_number
 from diffusion_bert.errors import UserError
 from diffusion_bert.machine.storage import write_atomically
 
@@ -38,10 +37,14 @@ def main(argv=None) -> int:
     parser.add_argument("--qqp", type=Path, required=True, metavar="DIR", help="paraphrase pairs")
     parser.add_argument("--CC", type=Path, required=True, metavar="DIR", help="utterances with replies")
     parser.add_argument(
-        "--texts", type=positive, default=120_000, metavar="N", help="sentences to train on (default: %(default)s)"
+        "--texts", type=whole_number, default=120_000, metavar="N", help="sentences to train on (default: %(default)s)"
     )
     parser.add_argument(
-        "--replies", type=positive, default=40_000, metavar="N", help="pairs of CC to train on (default: %(default)s)"
+        "--replies",
+        type=whole_number,
+        default=40_000,
+        metavar="N",
+        help="pairs of CC to train on (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all draws (default: %(default)s)")
     options = {"texts": 120_000, "replies": 40_000, "seed": 0} | parser.parse(sys.argv[1:] if argv is None else argv)

@@ -29,8 +29,9 @@ from diffusion_bert.generation.denoise import vocabulary_flags
 from diffusion_bert.machine.device import choose_autocast
 from diffusion_bert.model.diffusion_model import DiffusionModel
 from diffusion_bert.samplers import SamplerOptions, sample_confidence
-from diffusion_bert.training.objective import T_EVAL, sample_times
+from diffusion_bert.training.objective import sample_times
 from diffusion_bert.training.optimizer import make_optimizer
+from diffusion_bert.training.yardstick import T_EVAL
 
 HYBRID, NUM_STEPS, TINY = 3e-4, 2000, 1e-20
 

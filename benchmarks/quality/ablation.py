@@ -55,10 +55,10 @@ def run_row(row: Row, config: RunConfig, examples: int) -> dict | None:
     from diffusion_bert.model.checkpoint import load_checkpoint
     from diffusion_bert.model.diffusion_model import build_model
     from diffusion_bert.training.distillation import load_teacher, teacher_of
-    from diffusion_bert.training.objective import estimate_nelbo
     from diffusion_bert.training.preparation import encode_training_data
     from diffusion_bert.training.run_directory import RunDirectory
     from diffusion_bert.training.trainer import Trainer
+    from diffusion_bert.training.yardstick import estimate_nelbo
 
     set_threads(config.training.num_threads)
     splits = load_pairs(config.data, config.training.seed)

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.quality.masked_words import masked_texts, own_choice
-from diffusion_bert.cli import Parser, guarded
+from diffusion_bert.commands.cli import Parser, guarded
 from diffusion_bert.data.splits import load_pairs
 from diffusion_bert.model.checkpoint import load_checkpoint
 from diffusion_bert.model.export import export

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.common import machine, positive
-from diffusion_bert.cli import Parser, guarded
+from benchmarks.common import machine
+from diffusion_bert.commands.cli import Parser, guarded, whole_number
 from diffusion_bert.data.batching import Collator
 from diffusion_bert.data.reading import read_file
 from diffusion_bert.data.skills import NO_SOURCE
@@ -78,7 +78,7 @@ def main(argv=None) -> int:
     parser.add_argument("checkpoint", metavar="FILE")
     parser.add_argument("texts_file", metavar="TEXTS", help="sentences that the model has not seen, one per line")
     parser.add_argument(
-        "--texts", type=positive, default=500, metavar="N", help="how many of them, from the first (default: 500)"
+        "--texts", type=whole_number, default=500, metavar="N", help="how many of them, from the first (default: 500)"
     )
     parser.add_argument(
         "--share", type=float, default=0.15, metavar="X", help="share of word pieces to mask (default: 0.15)"

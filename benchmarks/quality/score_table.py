@@ -19,7 +19,7 @@ import math
 import sys
 from pathlib import Path
 
-from diffusion_bert.cli import Parser, guarded
+from diffusion_bert.commands.cli import Parser, guarded
 from diffusion_bert.config.fields import build
 from diffusion_bert.config.schema import SamplingConfig
 from diffusion_bert.errors import UserError
@@ -61,7 +61,7 @@ def score_table(named, options: SamplingConfig, split: str, data_dir, test_file,
     """The table as Markdown, under a line that says how it was made."""
     from benchmarks.common import machine
     from diffusion_bert.commands.evaluate import chosen_pairs, from_grammar, progress_bars
-    from diffusion_bert.evaluation import evaluate
+    from diffusion_bert.evaluation.parts import evaluate
     from diffusion_bert.generation.generator import DiffusionTextGenerator
     from diffusion_bert.machine.device import pick_device
     from diffusion_bert.model.checkpoint import load_checkpoint
@@ -118,7 +118,7 @@ def untrained(model):
 
 def posing(result) -> dict[str, tuple]:
     """copy and unigram as if they were the model."""
-    from diffusion_bert.score import benchmark_score
+    from diffusion_bert.evaluation.score import benchmark_score
 
     at_floor = {key: {**row, "accuracy": row["floor"]} for key, row in result.reconstruction.items()}
     found = {}
@@ -147,7 +147,7 @@ def line(name: str, score, row: dict, middle: dict) -> str:
 
 def interval(score, row: dict, middle: dict) -> tuple[float, float]:
     """Ends of the score from the ends of its two numbers."""
-    from diffusion_bert.score import STRONG_ACCURACY, anchored
+    from diffusion_bert.evaluation.score import STRONG_ACCURACY, anchored
 
     share = middle["accuracy"] / 100
     half = 196 * math.sqrt(share * (1 - share) / middle["places"])

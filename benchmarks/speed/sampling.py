@@ -31,7 +31,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import PROMPT, ROOT, machine, positive, ratio, synthetic_model, time_in_turns, zipf_words
+from benchmarks.common import PROMPT, ROOT, machine, ratio, synthetic_model, time_in_turns, zipf_words
+from diffusion_bert.commands.cli import whole_number
 from diffusion_bert.config.schema import BUILT_IN_SIZES, SamplingConfig
 from diffusion_bert.data.batching import Collator
 from diffusion_bert.data.reading import read_file
@@ -63,7 +64,7 @@ def arguments(argv=None) -> argparse.Namespace:
         help="built-in size without a checkpoint (default: mini)",
     )
     parser.add_argument(
-        "--vocab_size", type=positive, default=8000, help="word pieces without a checkpoint (default: 8000)"
+        "--vocab_size", type=whole_number, default=8000, help="word pieces without a checkpoint (default: 8000)"
     )
     parser.add_argument("--parts", default=",".join(PARTS), help=f"comma-separated, default {','.join(PARTS)}")
     for name, default, text in (
@@ -78,7 +79,7 @@ def arguments(argv=None) -> argparse.Namespace:
         ("threads", None, "CPU threads"),
     ):
         parser.add_argument(
-            f"--{name}", type=positive, default=default, help=f"{text} (default: {default})" if default else text
+            f"--{name}", type=whole_number, default=default, help=f"{text} (default: {default})" if default else text
         )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--seed", type=int, default=0, help="seed (default: 0)")

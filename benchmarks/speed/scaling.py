@@ -34,11 +34,13 @@ START = time.perf_counter()
 
 import numpy as np  # noqa: E402
 
-from benchmarks.common import ROOT, machine, positive, ratio, time_in_turns  # noqa: E402
+from benchmarks.common import ROOT, machine, ratio, time_in_turns  # noqa: E402
+from diffusion_bert.commands.cli import whole_number  # noqa: E402
 from diffusion_bert.config.schema import RunConfig  # noqa: E402
 from diffusion_bert.data.batching import EpochBatches  # noqa: E402
 from diffusion_bert.data.splits import load_pairs  # noqa: E402
 from diffusion_bert.model.diffusion_model import build_model  # noqa: E402
+from diffusion_bert.training.noising import StepShare  # noqa: E402
 from diffusion_bert.training.preparation import encode_training_data, vocabulary_texts  # noqa: E402
 from diffusion_bert.training.run_directory import RunDirectory  # noqa: E402
 from diffusion_bert.training.state import Reporter  # noqa: E402
@@ -52,17 +54,22 @@ def arguments(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument(
         "--rows",
-        type=positive,
+        type=whole_number,
         nargs="+",
         default=[1000, 10_000, 100_000, 2_000_000],
         help="sizes of the training file",
     )
     parser.add_argument("--model", default="mini", help="built-in size (default mini)")
-    parser.add_argument("--batch_size", type=positive, default=64)
-    parser.add_argument("--steps", type=positive, default=20, help="optimizer steps of each process (default 20)")
-    parser.add_argument("--rounds", type=positive, default=30, help="timed steps of each size in turns (default 30)")
+    parser.add_argument("--batch_size", type=whole_number, default=64)
+    parser.add_argument("--steps", type=whole_number, default=20, help="optimizer steps of each process (default 20)")
     parser.add_argument(
-        "--in_turns", type=positive, default=100_000, help="largest size that takes part in the turns (default 100000)"
+        "--rounds", type=whole_number, default=30, help="timed steps of each size in turns (default 30)"
+    )
+    parser.add_argument(
+        "--in_turns",
+        type=whole_number,
+        default=100_000,
+        help="largest size that takes part in the turns (default 100000)",
     )
     parser.add_argument(
         "--cache_above_mb", type=int, default=RunConfig.from_flat({}).data.cache_above_mb, help="as in training"
@@ -211,7 +218,7 @@ def in_turns(options: argparse.Namespace, files: dict[int, Path], folder: Path) 
             epoch, number = divmod(next(numbers), len(trainer._epoch_batches(0)))
             batch = trainer._epoch_batches(epoch)[number]
             counted[rows] += int(batch.valid.sum())
-            trainer.step([batch])
+            trainer.step(StepShare.whole([batch]))
 
         return step
 

@@ -34,9 +34,9 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common import ROOT, machine, matmul_peak, positive, ratio, time_in_turns
+from benchmarks.common import ROOT, machine, matmul_peak, ratio, time_in_turns
 from benchmarks.speed.train_variants import COUNTERPART, NAMES, make_step
-from diffusion_bert.cli import guarded
+from diffusion_bert.commands.cli import guarded, whole_number
 from diffusion_bert.errors import UserError
 from diffusion_bert.machine.device import pick_device
 from diffusion_bert.machine.memory import keep_freed_memory
@@ -58,7 +58,7 @@ def arguments(argv=None) -> argparse.Namespace:
         ("threads", None, "CPU threads (default: torch's own choice)"),
     ):
         parser.add_argument(
-            f"--{name}", type=positive, default=default, help=f"{text} (default: {default})" if default else text
+            f"--{name}", type=whole_number, default=default, help=f"{text} (default: {default})" if default else text
         )
     parser.add_argument(
         "--device", default="cpu", help="cpu or cuda; cuda trains in bf16, all variants alike (default: cpu)"

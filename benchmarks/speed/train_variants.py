@@ -19,6 +19,7 @@ from diffusion_bert.data.batching import Collator
 from diffusion_bert.errors import UserError
 from diffusion_bert.machine.device import choose_autocast
 from diffusion_bert.model.pretrained import quiet_transformers
+from diffusion_bert.training.noising import StepShare
 from diffusion_bert.training.run_directory import RunDirectory
 from diffusion_bert.training.state import TrainingData
 from diffusion_bert.training.trainer import Trainer
@@ -69,7 +70,7 @@ def make_step(variant: str, options: argparse.Namespace, device: torch.device):
     if variant.startswith("ours"):
         if options.compile:
             model.denoiser.mlm.bert = torch.compile(model.denoiser.mlm.bert)
-        return lambda: trainer.step([batch])
+        return lambda: trainer.step(StepShare.whole([batch]))
     frequency = (model.token_counts.double() + 1).log().float()
     return baseline_step(variant, options, device, batch, frequency / frequency.max(), model.tokenizer)
 

@@ -16,6 +16,7 @@ from ..training.flops import peak_flops
 from ..training.state import Reporter
 
 DEMONSTRATION_LEVELS = (0.3, 0.6, 0.9)
+EXAMPLE_STRIDE = 7919  # a prime, so that steps in any rhythm show ever other examples
 
 
 class ConsoleReporter(Reporter):
@@ -60,7 +61,7 @@ class ConsoleReporter(Reporter):
         )
 
     def demonstration(self, step: int) -> None:
-        number = (step * 7919) % len(self.valid)
+        number = (step * EXAMPLE_STRIDE) % len(self.valid)
         task = self.valid.task(number) if isinstance(self.valid, MixedPairs) else None
         for line in demonstrate(self.model, self.valid[number], task):
             self.bar.write(line)

@@ -11,13 +11,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cli import ask_settings, choose, settings_of, training_parser
 from ..config.paths import checkpoint_file, latest_checkpoint, report_folder
 from ..config.presets import load_preset
 from ..config.schema import ModelConfig, RunConfig
 from ..config.tasks import TASKS, task_names
 from ..errors import UserError
 from ..machine.processes import join
+from .cli import ask_settings, choose, settings_of, training_parser
 from .train import FOR_CONTINUING
 
 PRESETS = FOR_CONTINUING

@@ -10,14 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cli import Parser
 from ..config.fields import build
 from ..config.paths import checkpoint_file, origin, report_folder
-from ..config.schema import SamplingConfig
+from ..config.schema import EVALUATION_PARTS, MAP_STEPS, SamplingConfig
 from ..errors import UserError, nearest
+from .cli import Parser, whole_number
 
 OUTPUT_FILES = ("evaluation.json", "evaluation.md", "evaluation.png", "generations.jsonl", "confidence_map.png")
-PARTS = ("reconstruction", "generation", "nelbo")  # as in evaluation.py, which is too heavy to import for --help
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,16 +47,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="sentences for the reconstruction part, one per line, instead of held-out targets",
     )
     what.add_argument(
-        "--max_samples", type=_count, metavar="N", help="evaluate a random sample of this many rows (default: all)"
+        "--max_samples",
+        type=whole_number,
+        metavar="N",
+        help="evaluate a random sample of this many rows (default: all)",
     )
     what.add_argument(
-        "--mbr", type=_count, metavar="N", help="also choose the best of N samples by minimum Bayes risk (default: off)"
+        "--mbr",
+        type=whole_number,
+        metavar="N",
+        help="also choose the best of N samples by minimum Bayes risk (default: off)",
     )
     what.add_argument(
         "--parts",
         type=_parts,
         metavar="NAMES",
-        help=f"some of {','.join(PARTS)}, with commas (default: all; the score needs the first two)",
+        help=f"some of {','.join(EVALUATION_PARTS)}, with commas (default: all; the score needs the first two)",
     )
     what.add_argument(
         "--bertscore",
@@ -84,22 +89,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _count(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least 1")
-    return value
-
-
 def _parts(text: str) -> tuple[str, ...]:
     names = [name.strip() for name in text.split(",")]
     for name in names:
-        if name not in PARTS:
-            raise argparse.ArgumentTypeError(f"'{name}' is none of {', '.join(PARTS)}{nearest(name, PARTS)}")
-    return tuple(name for name in PARTS if name in names)
+        if name not in EVALUATION_PARTS:
+            raise argparse.ArgumentTypeError(
+                f"'{name}' is none of {', '.join(EVALUATION_PARTS)}{nearest(name, EVALUATION_PARTS)}"
+            )
+    return tuple(name for name in EVALUATION_PARTS if name in names)
 
 
 def evaluate_checkpoint(
@@ -111,24 +108,22 @@ def evaluate_checkpoint(
     examples: str | None = None,
     max_samples: int | None = None,
     mbr: int = 1,
-    parts: Sequence[str] = PARTS,
+    parts: Sequence[str] = EVALUATION_PARTS,
     bertscore: str | None = None,
     output_dir: str | None = None,
     quiet: bool = False,
     **sampling,
 ):
     """Evaluate one checkpoint, print the tables and write the report; returns the ``Evaluation``."""
-    from ..bertscore import BertScorer
     from ..data.reading import read_file
-    from ..evaluation import evaluate
+    from ..evaluation.bertscore import BertScorer
+    from ..evaluation.parts import evaluate
     from ..generation.generator import DiffusionTextGenerator
-    from ..machine.device import pick_device
     from ..machine.storage import versions
-    from ..model.checkpoint import load_checkpoint
 
-    model = load_checkpoint(checkpoint)
     options = build(SamplingConfig, sampling, "--")
-    model.to(pick_device(options.device))
+    generator = DiffusionTextGenerator.from_checkpoint(checkpoint, **vars(options))
+    model = generator.model
     scorer = BertScorer(bertscore, model.device) if bertscore else None
     notes: list[str] = []
     name = task_name or model.skills.first
@@ -151,7 +146,7 @@ def evaluate_checkpoint(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make {folder}: {error.strerror}; choose another --output_dir") from None
-    generator = DiffusionTextGenerator(model, options, name)
+    generator.task = name
     result = evaluate(generator, pairs, mbr, sentences, progress_bars(), task, parts, scorer)
     if note := model.config.data.license_note:
         notes.insert(0, f"licence of the training data: {note}")
@@ -184,22 +179,23 @@ def write_report(result, checkpoint: Path, folder: Path, generator) -> list[Path
     """JSON, Markdown, picture, and (if anything was generated) every text that was and how one was written; the files
     written.
     """
+    from ..evaluation.confidence_map import follow, plot_confidence
+    from ..evaluation.figures import plot_evaluation
+    from ..evaluation.report import markdown
     from ..machine.storage import to_plain, write_atomically
-    from ..report import markdown, plot_evaluation
-    from ..trace_image import STEPS, follow, plot_confidence
 
     paths = [folder / name for name in OUTPUT_FILES]
     plain = {**result.to_dict(), "checkpoint": str(checkpoint)}
     write_atomically(paths[0], lambda file: file.write((json.dumps(to_plain(plain), indent=2) + "\n").encode()))
     write_atomically(paths[1], lambda file: file.write(markdown(result, f"Evaluation of {checkpoint}").encode()))
-    plot_evaluation(result, paths[2])
+    plot_evaluation(result.reconstruction, result.rows, paths[2])
     if not result.generations:
         return paths[:3]
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in result.generations)
     write_atomically(paths[3], lambda file: file.write(lines.encode()))
     for example in result.examples:
         with contextlib.suppress(UserError):  # too long to be one source
-            plot_confidence(follow(generator, example["source"], STEPS), paths[4])
+            plot_confidence(follow(generator, example["source"], MAP_STEPS), paths[4])
             return paths
     return paths[:4]
 
@@ -257,7 +253,7 @@ def show(result, checkpoint: Path, paths: list[Path], quiet: bool, knows_data: b
     """Print what matters; with ``quiet`` only the score. ``knows_data``: the checkpoint says where the data lies that
     it may train on.
     """
-    from ..report import CONVENTION, nelbo_lines, score_lines, table
+    from ..evaluation.report import CONVENTION, nelbo_lines, score_lines, table
 
     if not quiet:
         print(f"\nCheckpoint {checkpoint}, task {result.task}, {result.pairs:,} examples of {result.split}")

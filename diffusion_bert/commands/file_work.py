@@ -15,13 +15,13 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from ..config.schema import SamplingConfig
 from ..data.skills import commands_of
 from ..errors import UserError
 from ..generation.generator import DiffusionTextGenerator
 from ..machine.memory import give_back_freed_memory
+from ..machine.seeds import seed_of
 from ..machine.storage import write_atomically
-from ..text_files import Row, digest_and_size, entry_line, header_line, stream_rows, whole_lines
+from .text_files import Row, digest_and_size, entry_line, header_line, stream_rows, whole_lines
 
 MOST_COMPLAINTS = 20  # bad rows told one by one
 # (texts, number of the first one) -> per text its outputs, or why there are none
@@ -168,9 +168,11 @@ def worker(generator: DiffusionTextGenerator, command: str) -> Work:
         outputs: list[list[str] | str] = [_problem(text, generator.check_text, check) for text in texts]
         good = [index for index, problem in enumerate(outputs) if not problem]
         try:
-            written = write([texts[index] for index in good], seed=seed_of(generator.options, first))
+            written = write([texts[index] for index in good], seed=seed_of(generator.options.seed, first) % 2**32)
         except UserError as error:  # an option that some of the texts forbid: one by one
-            written = [_alone(write, texts[index], seed_of(generator.options, first + index)) for index in good]
+            written = [
+                _alone(write, texts[index], seed_of(generator.options.seed, first + index) % 2**32) for index in good
+            ]
             if first == 0 and all(answer == str(error) for answer in written):
                 raise
         for index, answer in zip(good, written):
@@ -179,11 +181,6 @@ def worker(generator: DiffusionTextGenerator, command: str) -> Work:
         return outputs
 
     return work
-
-
-def seed_of(options: SamplingConfig, number: int) -> int:
-    """A seed for the text, or the chunk from the text, with this number."""
-    return (options.seed + 1_000_003 * number) % 2**32
 
 
 def _problem(text: str, *checks) -> str:

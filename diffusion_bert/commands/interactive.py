@@ -8,13 +8,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cli import Parser
 from ..config.fields import build
 from ..config.paths import checkpoint_file, origin
 from ..config.schema import DisplayConfig, SamplingConfig
 from ..config.tasks import FILE_COMMANDS
 from ..errors import UserError, nearest
-from ..text_files import check_paths
+from .cli import Parser
+from .text_files import check_paths
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,11 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options, display = build(SamplingConfig, given, "--"), build(DisplayConfig, given, "--")
     path = checkpoint_file(checkpoint)
     from ..generation.generator import DiffusionTextGenerator
-    from ..machine.device import pick_device
 
-    model, digest = _load(path)
-    generator = DiffusionTextGenerator(model.to(pick_device(options.device)), options)
-    line = first_line(path, model, named=checkpoint is not None)
+    generator = DiffusionTextGenerator.from_checkpoint(path, **vars(options))
+    line = first_line(path, generator.model, named=checkpoint is not None)
     if job["input_file"] is None:
         print(f"{line}. Type help for the commands, quit to leave.")
         return _talk(generator, display)
@@ -66,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         job["command"] or "para",
         job["input_file"],
         job["output_file"],
-        {"weights_sha256": digest},
+        {"weights_sha256": generator.model.weights_sha256},
         bool(job["overwrite"]),
     )
     parts = [f"{done.entries:,} entries"] + (
@@ -102,14 +100,6 @@ def _check_job(job: dict, given: dict) -> None:
         )
 
 
-def _load(path: Path):
-    """The model, and the digest of its weights."""
-    from ..model.checkpoint import read_payload, restore
-
-    payload = read_payload(path)
-    return restore(payload, str(path)), payload["weights_sha256"]
-
-
 def first_line(path: Path, model, named: bool) -> str:
     """Which checkpoint speaks, and what is to be known of it."""
     note = model.config.data.license_note
@@ -122,8 +112,8 @@ def first_line(path: Path, model, named: bool) -> str:
 
 def _talk(generator, display: DisplayConfig) -> int:
     """The command loop until quit or the end of the input."""
-    from ..live import animate, draws
-    from ..repl import PROMPT, Repl
+    from .live import animate, supports_colour
+    from .repl import PROMPT, Repl
 
     def read() -> str:
         line = input(PROMPT)
@@ -131,12 +121,12 @@ def _talk(generator, display: DisplayConfig) -> int:
             print(line)  # so that a piped session reads like one on a terminal
         return line
 
-    def draw(trace, label: str) -> bool:
+    def show(trace, label: str) -> bool:
         size = shutil.get_terminal_size()
         return animate(trace, label, sys.stdout, (size.columns, size.lines), display.trace_delay / 1000)
 
     sys.stdin.reconfigure(errors="replace")
-    repl = Repl(generator, lambda line: print(line, flush=True), display, draw if draws(sys.stdout) else None)
+    repl = Repl(generator, lambda line: print(line, flush=True), display, show if supports_colour(sys.stdout) else None)
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):  # not on Windows
             import readline  # line editing and history for input()

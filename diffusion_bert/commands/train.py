@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from ..cli import ask_settings, choose, settings_of, training_parser
 from ..config.presets import load_preset
 from ..config.schema import RunConfig
 from ..errors import UserError
+from .cli import ask_settings, choose, settings_of, training_parser
 
 PRESETS = ("quick_demo", "fast_training", "deep_training", "qqp_bert_base", "general_english")
 FOR_CONTINUING = ("quality_boost", "deep_training_continue", "fine_tuning", "general_english_continue")

@@ -1,4 +1,4 @@
-"""Where checkpoints lie. Without torch, so that a wrong path is refused at once."""
+"""Where checkpoints are found. It needs no torch, so that a wrong path is refused at once."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from ..errors import UserError
 BUNDLED = Path(__file__).resolve().parent.parent.parent / "checkpoints"
 
 
-def checkpoint_file(path: str | Path | None, output_dir: str | Path = "runs") -> Path:
-    """The path of an existing file; None stands for the newest best_model.pt below ``output_dir``, or else for the
-    bundled checkpoint.
+def checkpoint_file(run_or_file: str | Path | None, output_dir: str | Path = "runs") -> Path:
+    """The checkpoint file that is meant: the file itself, or the best_model.pt of a run directory. None stands for the
+    newest best_model.pt below ``output_dir``, or else for the bundled checkpoint.
 
     Raises:
-        UserError: no such file, or a folder.
+        UserError: no such file, or a folder without a best_model.pt.
     """
-    if path is None:
+    if run_or_file is None:
         bundled = bundled_checkpoint()
-        return (
-            bundled
-            if bundled is not None and not any(Path(output_dir).glob("*/best_model.pt"))
-            else latest_checkpoint(output_dir)
-        )
-    path = Path(path)
+        has_runs = any(Path(output_dir).glob("*/best_model.pt"))
+        return bundled if bundled is not None and not has_runs else latest_checkpoint(output_dir)
+    path = Path(run_or_file)
     if path.is_dir():
-        raise UserError(f"{path} is a folder: expected a checkpoint file such as {path / 'best_model.pt'}")
+        if not (path / "best_model.pt").is_file():
+            raise UserError(f"{path} is a folder: expected a checkpoint file such as {path / 'best_model.pt'}")
+        path = path / "best_model.pt"
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; train one with run_conditional_training.py")
     return path
@@ -47,7 +46,7 @@ def report_folder(checkpoint: Path) -> Path:
 
 
 def origin(path: Path) -> str:
-    """What to say before a path that ``checkpoint_file`` chose by itself."""
+    """Prefix for messages about a checkpoint that ``checkpoint_file`` chose by itself."""
     return "The bundled checkpoint " if is_bundled(path) else "The newest run, "
 
 

@@ -19,6 +19,8 @@ from .tasks import TASKS
 BUILT_IN_SIZES = {"tiny": (2, 128, 4), "mini": (4, 256, 4), "small": (4, 512, 8)}
 SAMPLER_NAMES = ("ancestral", "first_hitting", "confidence", "entropy", "remask")
 SCHEDULES = ("mutual", "cosine")
+EVALUATION_PARTS = ("reconstruction", "generation", "nelbo")
+MAP_STEPS = 8  # steps of a picture of a text being written: few enough to read every row
 LENGTHS = ("short", "same", "long")
 MAX_LAMBDA = 1 / math.pi
 

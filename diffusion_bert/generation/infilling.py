@@ -15,8 +15,7 @@ from ..data.skills import NO_SOURCE
 from ..data.tokenizer import TextTokenizer
 from ..diffusion.schedule import NoiseSchedule
 from ..text.english import MASK
-from .canvas import FREE, Canvas
-from .denoise import CONTINUATION, NEW_WORD
+from .canvas import CONTINUATION, FREE, NEW_WORD, Canvas
 
 CLOSING = re.compile(r"[.,;:?!)\]%]")
 FILL_SHARE = 1 / 3  # of the words, when fill chooses them itself

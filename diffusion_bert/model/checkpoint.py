@@ -162,6 +162,7 @@ def restore(payload: dict, origin: str = "checkpoint") -> DiffusionModel:
         payload.get("parent"),
         payload.get("knows_pairs", True),
         skills,
+        payload["weights_sha256"],
     )
 
 

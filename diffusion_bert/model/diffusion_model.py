@@ -39,6 +39,7 @@ class DiffusionModel:
     parent: str | None = None
     knows_pairs: bool = True  # False when it has only ever seen plain texts: it fills and continues, but cannot rewrite
     skills: Skills | None = None  # its prompts; None: those of the tasks in its config
+    weights_sha256: str = ""  # digest of the weights in the file it was read from
 
     def __post_init__(self):
         self.skills = self.skills or Skills.of(self.config.data.task_name)

@@ -5,8 +5,10 @@ weights.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from ..errors import UserError
 from ..machine.hub import from_cache_or_hub
 from .encoders import FAMILIES
 
+Loaded = TypeVar("Loaded")
 # The denoiser counts source and target from 0 each, and without a source the sequence is ``[CLS] [SEP] text [SEP]``:
 # positions 0, 1 | 0, 1, 2 ... A reader such as transformers counts from 0 without a break. With its first two rows
 # repeated in front, a position table serves it: rows 0 and 1 are [CLS] and [SEP], row 2 + j is place j of the text.
@@ -30,26 +33,40 @@ def load_pretrained(name: str, weights: bool = True) -> tuple[TextTokenizer, obj
 
     One without a masked-LM head gets a fresh one, tied to its word embeddings.
     """
-    looks_local = Path(name).is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1
-    if looks_local and not (Path(name) / "config.json").is_file():
-        raise UserError(
-            f"model_name_or_path is '{name}': no such BERT directory (config.json is missing); give a directory, a hub"
-            " id, tiny, mini or small"
-        )
+    expected = f"give a BERT directory, a hub id, or a built-in size ({', '.join(BUILT_IN_SIZES)})"
+    return local_or_hub(
+        name,
+        partial(_load, name, weights),
+        what=f"the model '{name}'",
+        advice=f"give a local BERT directory, or a built-in size: {', '.join(BUILT_IN_SIZES)}",
+        no_folder=f"model_name_or_path is '{name}': no such BERT directory (config.json is missing); give a directory,"
+        " a hub id, tiny, mini or small",
+        unreadable=lambda reason: f"cannot load '{name}': {reason}; {expected}",
+    )
+
+
+def local_or_hub(
+    name: str, load: Callable[..., Loaded], what: str, advice: str, no_folder: str, unreadable: Callable[[str], str]
+) -> Loaded:
+    """What ``load()`` reads from the local directory ``name``, or from the cache of the hub, or from the hub.
+
+    ``what`` and ``advice`` are for the message when the hub cannot be reached, ``no_folder`` for a directory that is
+    not there, and ``unreadable`` makes the message from the reason why the files could not be read.
+
+    Raises:
+        UserError: one of these.
+    """
+    is_local = Path(name).is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1
+    if is_local and not (Path(name) / "config.json").is_file():
+        raise UserError(no_folder)
     with quiet_transformers():
         try:
-            if looks_local:
-                return _load(name, weights)
-            advice = f"give a local BERT directory, or a built-in size: {', '.join(BUILT_IN_SIZES)}"
-            return from_cache_or_hub(partial(_load, name, weights), f"the model '{name}'", advice)
+            return load() if is_local else from_cache_or_hub(load, what, advice)
         except UserError:
             raise
         except Exception as error:  # broken files surface as errors of several libraries
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(
-                f"cannot load '{name}': {first[:160]}; give a BERT directory, a hub id, or a built-in size"
-                f" ({', '.join(BUILT_IN_SIZES)})"
-            ) from None
+            lines = str(error).strip().splitlines()
+            raise UserError(unreadable(lines[0][:160] if lines else type(error).__name__)) from None
 
 
 def _load(name: str, weights: bool, **where) -> tuple[TextTokenizer, object, dict[str, Tensor] | None]:

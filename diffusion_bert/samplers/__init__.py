@@ -1,5 +1,7 @@
 """Sampling algorithms: one free function per algorithm, all with one signature; the denoiser comes in as a callable.
 
+It never knows a tokenizer, a source or a model: a sampler sees ids, a schedule and what the callable says.
+
 sampler(denoise, x_t, schedule, mask_id, tau, options, generator, callback) -> SampleOutput
 """
 

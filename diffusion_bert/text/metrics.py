@@ -65,7 +65,10 @@ def overlap(source: str, output: str) -> float:
     return sentence_bleu(source, output)
 
 
-def ibleu(reference: str, source: str, hypothesis: str, alpha: float = 0.8) -> float:
+IBLEU_ALPHA = 0.8  # weight of the reference in iBLEU; the rest is that of the source
+
+
+def ibleu(reference: str, source: str, hypothesis: str, alpha: float = IBLEU_ALPHA) -> float:
     """alpha * BLEU(reference, hypothesis) - (1 - alpha) * BLEU(source, hypothesis), in percent (Sun and Zhou 2012):
     copying the source is punished. Lies in -100 (1 - alpha) .. 100 alpha.
     """

@@ -4,12 +4,13 @@ It never prints and never parses flags: a ``Reporter`` listens, and the commands
 """
 
 from .distillation import Teacher, load_teacher, teacher_of
-from .objective import T_EVAL, NelboTerms, estimate_nelbo, nelbo_terms, training_loss
+from .objective import NelboTerms, nelbo_terms, training_loss
 from .optimizer import WeightAverage, make_optimizer
 from .preparation import encode_training_data
 from .run_directory import RunDirectory
 from .state import Reporter, TrainingData, TrainingResult, TrainingState
 from .trainer import Trainer
+from .yardstick import T_EVAL, estimate_nelbo
 
 __all__ = [
     "T_EVAL",

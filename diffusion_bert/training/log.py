@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..machine.processes import Processes
-from ..model.diffusion_model import DiffusionModel
-from .objective import NelboTerms, nelbo_of_tasks
+from .objective import NelboTerms
 from .run_directory import RunDirectory
-from .state import Reporter, TrainingData, TrainingState
+from .state import Reporter, TrainingState
 
 MOST_PENDING = 100  # steps whose numbers may stay on a GPU
 
@@ -57,12 +55,17 @@ class TrainingLog:
     ):
         self.run, self.state, self.reporter, self.writes = run, state, reporter, writes
         self.tensorboard, self.events = tensorboard, None
-        if tensorboard and importlib.util.find_spec("tensorboard") is None:
+        self.check_tensorboard(tensorboard)
+        self.pending: list[PendingStep] = []
+
+    @staticmethod
+    def check_tensorboard(wanted: bool) -> None:
+        """Refuse TensorBoard where it is not installed."""
+        if wanted and importlib.util.find_spec("tensorboard") is None:
             raise UserError(
                 "tensorboard is true but the package is not installed: pip install tensorboard, or leave"
                 " --tensorboard out"
             )
-        self.pending: list[PendingStep] = []
 
     def add(self, step: PendingStep) -> None:
         """Take a step; its numbers are read at once where that is free of waiting."""
@@ -129,12 +132,3 @@ class TrainingLog:
         for name in set(record) - {"kind", "step"}:
             self.events.add_scalar(f"{record['kind']}/{name}", record[name], record["step"])
         self.events.flush()
-
-
-def measure(model: DiffusionModel, data: TrainingData, device: torch.device, processes: Processes) -> dict[str, float]:
-    """What a validation logs: the terms per word piece, the NELBO per word, and the NELBO of each of several tasks."""
-    groups = data.valid_tasks or [0] * len(data.valid)
-    terms, by_task = nelbo_of_tasks(model, data.valid, groups, data.tasks, device, processes)
-    values = {f"valid_{name}": value for name, value in terms.per_token().items()}
-    values["valid_nelbo_per_word"] = terms.total / max(data.valid_words, 1)
-    return values | {f"valid_nelbo_{task}": value for task, value in by_task.items()}

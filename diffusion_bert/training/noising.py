@@ -5,7 +5,7 @@ device.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,6 +68,12 @@ class StepShare:
     starts: list[int]
     examples: int
     end: int
+
+    @classmethod
+    def whole(cls, batches: Sequence[Batch]) -> StepShare:
+        """A step that consists of these batches, all of them this process's; the last one ends nothing."""
+        ends = list(itertools.accumulate(map(len, batches)))
+        return cls(list(batches), [0, *ends[:-1]], ends[-1], end=0)
 
 
 @dataclass

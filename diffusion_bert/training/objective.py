@@ -6,9 +6,6 @@ masked)
 
 from __future__ import annotations
 
-import functools
-import itertools
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -17,11 +14,8 @@ from torch.nn import functional as F
 
 from ..data.batch import Batch
 from ..diffusion.process import AbsorbingDiffusion, KlTerms
-from ..machine.processes import Processes
 from ..model.denoiser import BertDenoiser
-from ..model.diffusion_model import DiffusionModel
-
-T_EVAL = 1000  # validation always uses this grid, whatever --num_steps is, so that runs can be compared
+from .distillation import Teacher
 
 
 @dataclass
@@ -82,6 +76,27 @@ def sample_times(batch_size: int, num_steps: int, generator: torch.Generator | N
     return 1 + (num_steps * spread).long().clamp(max=num_steps - 1)
 
 
+@dataclass(frozen=True)
+class LossOptions:
+    """What shapes the loss besides the bound; nothing that is reported depends on it.
+
+    kl_gradient: False where the KL is only reported, as cross-entropy training has no use for its gradient.
+    label_smoothing: share of a target spread over all words.
+    loss_weighting: see ``loss_weight``.
+    teacher: whose expectations are learned too, or None.
+    """
+
+    kl_gradient: bool = True
+    label_smoothing: float = 0.0
+    loss_weighting: str = "none"
+    teacher: Teacher | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the loss is the cross-entropy as it is reported."""
+        return not self.label_smoothing and self.loss_weighting == "none" and self.teacher is None
+
+
 def nelbo_terms(
     denoiser: BertDenoiser,
     diffusion: AbsorbingDiffusion,
@@ -90,57 +105,57 @@ def nelbo_terms(
     t: Tensor,
     num_steps: int,
     time_correction: bool = True,
-    kl_gradient: bool = True,
-    label_smoothing: float = 0.0,
-    loss_weighting: str = "none",
+    options: LossOptions = LossOptions(),  # noqa: B008 (frozen)
     two_pass: bool = False,
     places: tuple[Tensor, Tensor] | None = None,
-    teacher=None,
 ) -> NelboTerms:
-    """All terms for one batch noised to x_t at steps t of T = num_steps, summed over its noised targets. x_t [B, L], t
-    [B] or [B, draws].
+    """All terms for one batch noised to x_t at steps t of T = num_steps, summed over its noised targets. x_t [B, L],
+    t [B] or [B, draws].
 
-    The sums are differentiable; without ``kl_gradient`` the KL is only reported (cross-entropy training has no use for
-    its gradient). ``label_smoothing``, ``loss_weighting`` and ``teacher`` (a distillation.Teacher) concern the
-    surrogate only; all that is reported stays as it is. ``two_pass`` is for self-conditioning: a first pass makes the
-    guess of the second, so mu is a function of x_t as ever and the bound a bound. ``places`` are
-    ``batch.masked_places(x_t)`` where the caller knows them.
+    The sums are differentiable. ``two_pass`` is for self-conditioning: a first pass makes the guess of the second, so
+    mu is a function of x_t as ever and the bound a bound. ``places`` are ``batch.masked_places(x_t)`` where the caller
+    knows them.
     """
+    # 1. Times: of every noised target, then of every masked place, [N].
     places = batch.masked_places(x_t) if places is None else places
     t = t.reshape(len(batch), batch.draws)
     tau = t[:, 0].double() / num_steps  # only a network that is told the time reads it, and then there is one draw
-    t_places = t.flatten()[batch.examples_of(places)]  # [N]
-    tau_t, tau_s = t_places.double() / num_steps, (t_places - 1).double() / num_steps
-    plain = diffusion.schedule.is_plain
-    smoothed = None
-    if (time_correction or plain) and not label_smoothing and teacher is None:
-        words = denoiser.true_words(batch, x_t, tau, None if plain else diffusion.schedule.excess, two_pass, places)
-        length_logits = words.length_logits
-        kl, log_mu_x = diffusion.corrected_kl(words.log_mu, words.mean, words.x_0, tau_s, tau_t)
-    else:  # uncorrected r(v), smoothed labels and a teacher's words have to be averaged over all words
+    t_places = t.flatten()[batch.examples_of(places)]
+    tau_s, tau_t = (t_places - 1).double() / num_steps, t_places.double() / num_steps
+    # 2. What the network says of the true words, and the KL of each place.
+    whole_table = (
+        (not time_correction and not diffusion.schedule.is_plain) or options.label_smoothing or options.teacher
+    )
+    if whole_table:  # uncorrected r(v), smoothed labels and a teacher's words have to be averaged over all words
         log_mu, length_logits = denoiser(batch, x_t, tau, two_pass=two_pass, places=places)
         if time_correction:
             log_mu = diffusion.correct_for_time(log_mu, tau_t)
         x_0 = batch.input_ids[places]
-        kl = diffusion.kl(log_mu, x_0, tau_s, tau_t)
-        log_mu_x = log_mu.gather(-1, x_0[:, None]).squeeze(-1)
-        smoothed = smoothed_cross_entropy(log_mu, x_0, label_smoothing)
-        if teacher is not None:
-            expected = teacher.log_mu(batch, x_t, tau, log_mu.shape[1], places)
-            smoothed = teacher.mixed(
-                smoothed, diffusion.correct_for_time(expected, tau_t) if time_correction else expected, log_mu
-            )
-    if not kl_gradient:
+        kl, log_mu_x = diffusion.kl(log_mu, x_0, tau_s, tau_t), log_mu.gather(-1, x_0[:, None]).squeeze(-1)
+    else:
+        excess = None if diffusion.schedule.is_plain else diffusion.schedule.excess
+        words = denoiser.true_words(batch, x_t, tau, excess, two_pass, places)
+        length_logits = words.length_logits
+        kl, log_mu_x = diffusion.corrected_kl(words.log_mu, words.mean, words.x_0, tau_s, tau_t)
+    if not options.kl_gradient:
         kl = KlTerms(*(term.detach() for term in kl))
+    # 3. The loss of each place where it is not plain cross-entropy: smoothed, taught, weighted.
     surrogate = None
-    if label_smoothing or loss_weighting != "none" or teacher is not None:
-        surrogate = (
-            loss_weight(t_places, num_steps, loss_weighting) * (-log_mu_x if smoothed is None else smoothed)
-        ).sum()
+    if not options.is_plain:
+        each = -log_mu_x
+        if whole_table:
+            each = smoothed_cross_entropy(log_mu, x_0, options.label_smoothing)
+        if options.teacher is not None:
+            expected = options.teacher.log_mu(batch, x_t, tau, log_mu.shape[1], places)
+            expected = diffusion.correct_for_time(expected, tau_t) if time_correction else expected
+            each = options.teacher.mixed(each, expected, log_mu)
+        surrogate = (loss_weight(t_places, num_steps, options.loss_weighting) * each).sum()
+    # 4. Sums over the batch.
+    length = F.cross_entropy(length_logits.float(), batch.target_length - 1, reduction="sum").double()
     return NelboTerms(
         reveal=num_steps * kl.reveal.sum(),
         stay=num_steps * kl.stay.sum(),
-        length=batch.draws * F.cross_entropy(length_logits.float(), batch.target_length - 1, reduction="sum").double(),
+        length=batch.draws * length,
         cross_entropy=-log_mu_x.sum().double(),
         masked=torch.full((), len(t_places), dtype=torch.float64, device=x_t.device),
         tokens=batch.draws * batch.target_length.sum().double(),
@@ -186,80 +201,3 @@ def training_loss(
     if loss == "ce":
         return terms.surrogate / max(float(masked), 1.0) + length
     return (terms.reveal + terms.stay) / max(float(tokens), 1.0) + hybrid_lambda * cross_entropy + length
-
-
-@torch.no_grad()
-def estimate_nelbo(
-    denoiser: BertDenoiser,
-    diffusion: AbsorbingDiffusion,
-    batches: Iterable[Batch],
-    time_correction: bool = True,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    share: tuple[int, int] = (0, 1),
-) -> NelboTerms:
-    """The one yardstick: T = 1000, fixed noise, the same for every run on the same examples and batches.
-
-    A self-conditioned network is measured with two passes, the nearest thing to a sampler's step that needs no step
-    before it. ``share`` (k, n) takes every n-th batch from the k-th on, with the noise it has among all of them: the n
-    shares add up to the whole.
-    """
-    return estimate_nelbo_by_group(
-        denoiser, diffusion, batches, itertools.repeat(0), 1, time_correction, seed, device, share
-    )[0]
-
-
-@torch.no_grad()
-def estimate_nelbo_by_group(
-    denoiser: BertDenoiser,
-    diffusion: AbsorbingDiffusion,
-    batches: Iterable[Batch],
-    groups: Iterable[int],
-    count: int,
-    time_correction: bool = True,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    share: tuple[int, int] = (0, 1),
-) -> list[NelboTerms]:
-    """The terms of ``estimate_nelbo`` by the group of each batch, 0 to count - 1; they add up to the whole."""
-    was_training = denoiser.training
-    denoiser.eval()
-    generator = torch.Generator().manual_seed(seed)
-    two_pass = denoiser.self_conditioning is not None
-    totals = [NelboTerms.zero(device) for _ in range(count)]
-    for number, (batch, group) in enumerate(zip(batches, groups)):
-        t = sample_times(len(batch), T_EVAL, generator)
-        uniform = torch.rand(batch.input_ids.shape, generator=generator, dtype=torch.float64)
-        if number % share[1] != share[0]:
-            continue
-        batch, t, uniform = batch.to(device), t.to(device), uniform.to(device)
-        x_t = diffusion.q_sample(batch.input_ids, t.double() / T_EVAL, batch.target_mask, uniform=uniform)
-        totals[group] = totals[group] + nelbo_terms(
-            denoiser, diffusion, batch, x_t, t, T_EVAL, time_correction, two_pass=two_pass
-        )
-    denoiser.train(was_training)
-    return totals
-
-
-def nelbo_of_tasks(
-    model: DiffusionModel,
-    batches: Iterable[Batch],
-    groups: Sequence[int],
-    tasks: Sequence[str],
-    device: torch.device | str,
-    processes: Processes | None = None,
-) -> tuple[NelboTerms, dict[str, float]]:
-    """The terms over all tokens of the batches, and the NELBO per word piece of each task when there are several.
-
-    ``groups``: the number of each batch's task. The total is that of all tokens; the tasks have equal numbers of
-    examples (``fixed_choice``), so one with longer targets counts for more. The processes take every n-th batch each.
-    """
-    processes = processes or Processes()
-    correction, share = model.config.diffusion.time_correction, (processes.rank, processes.size)
-    parts = estimate_nelbo_by_group(
-        model.denoiser, model.diffusion, batches, groups, len(tasks), correction, device=device, share=share
-    )
-    summed = processes.broadcast(processes.sum_(torch.stack([part.stacked() for part in parts])).tolist())
-    parts = [NelboTerms(*terms) for terms in summed]
-    by_task = {task: part.per_token()["nelbo"] for task, part in zip(tasks, parts)} if len(tasks) > 1 else {}
-    return functools.reduce(NelboTerms.__add__, parts), by_task

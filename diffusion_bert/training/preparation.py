@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from ..config.schema import RunConfig
 from ..data.batching import Collator, batch_tasks, fixed_batches, fixed_choice, spread_choice
 from ..data.encoded import EncodedMix, EncodedPairs
-from ..data.encoding import encode_tasks
+from ..data.encoding import encode_tasks, styles_of
 from ..data.pairs import Pair
 from ..data.skills import Skills
 from ..data.splits import Splits, take
 from ..errors import UserError
-from ..model.diffusion_model import DiffusionModel, fit_schedule
+from ..model.checkpoint import load_checkpoint
+from ..model.diffusion_model import DiffusionModel, build_model, check_positions, fit_schedule
 from .state import TrainingData
 
 VALIDATION_EXAMPLES = 1024  # the yardstick uses at most this many, evenly spread over the validation data
@@ -28,6 +30,24 @@ def vocabulary_texts(pairs: Sequence[Pair]) -> Iterator[str]:
     """
     few = pairs if len(pairs) <= VOCABULARY_PAIRS else take(pairs, spread_choice(len(pairs), VOCABULARY_PAIRS))
     return (text for pair in few for text in pair if text)
+
+
+def fresh_model(config: RunConfig, splits: Splits, teacher: DiffusionModel | None) -> DiffusionModel:
+    """A model with fresh or pretrained weights; a built-in size takes the vocabulary of a teacher, if there is one."""
+    skills = Skills.of(config.data.task_name, styles_of(splits.train, config.data.task_name))
+    known = None if teacher is None else teacher.tokenizer
+    return build_model(config, vocabulary_texts(splits.train), config.training.seed, known, skills)
+
+
+def child_model(config: RunConfig, splits: Splits, parent: Path) -> DiffusionModel:
+    """The model of a checkpoint, to be trained on by a config of its own."""
+    model = load_checkpoint(parent)
+    model.skills = skills_of_child(model.skills, config, styles_of(splits.train, config.data.task_name))
+    check_positions(config, model.denoiser.bert_config)
+    model.config, model.parent = config, str(parent)
+    model.schedule.word_freq_lambda = config.diffusion.word_freq_lambda
+    model.schedule.name = config.diffusion.schedule
+    return model
 
 
 def encode_training_data(

@@ -9,7 +9,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from .generation.tracing import GIVEN, HIDDEN, Cell, Trace
+from ..generation.tracing import GIVEN, HIDDEN, Cell, Trace
 
 # early to late; even steps of hue at middling lightness, legible on black and on white
 RAMP = (63, 32, 37, 35, 71, 106, 172, 208)
@@ -18,7 +18,7 @@ CLEAR_LINE, CLEAR_BELOW = "\x1b[K", "\x1b[J"
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
 
-def draws(stream) -> bool:
+def supports_colour(stream) -> bool:
     """Whether a stream takes colours and cursor movements: a terminal, and NO_COLOR (no-color.org) is not set."""
     return bool(stream.isatty()) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from .errors import UserError
-from .text.english import unencodable
+from ..errors import UserError
+from ..text.english import unencodable
 
 COLUMNS = ("src", "source", "text")
 INPUTS, OUTPUTS = (".txt", ".jsonl", ".csv", ".tsv"), (".jsonl", ".csv", ".txt")

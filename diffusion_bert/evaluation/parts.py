@@ -11,24 +11,24 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from ..config.schema import EVALUATION_PARTS
+from ..data.batching import fixed_batches
+from ..data.encoding import encode_tasks
+from ..data.pairs import Pair
+from ..data.skills import NO_SOURCE
+from ..generation.canvas import Canvas
+from ..generation.decoding import decode
+from ..generation.generator import DiffusionTextGenerator
+from ..text import metrics
+from ..text.metrics import metric_text
+from ..training.yardstick import T_EVAL, estimate_nelbo
 from .bertscore import BertScorer
-from .data.batching import fixed_batches
-from .data.encoding import encode_tasks
-from .data.pairs import Pair
-from .data.skills import NO_SOURCE
-from .generation.canvas import Canvas
-from .generation.decoding import decode
-from .generation.generator import DiffusionTextGenerator
 from .score import Score, benchmark_score
 from .systems import SAMPLES, Outputs, Progress, generate_outputs, metric_rows
-from .text import metrics
-from .text.metrics import metric_text
-from .training.objective import T_EVAL, estimate_nelbo
 
 CORRUPTIONS = (20, 50, 80)
 MOST_SENTENCES = 200  # for the reconstruction part
 MOST_EXAMPLES = 100  # in the report; generations.jsonl holds them all
-PARTS = ("reconstruction", "generation", "nelbo")
 
 
 @dataclass
@@ -61,7 +61,7 @@ def evaluate(
     sentences: Sequence[str] | None = None,
     progress: Progress | None = None,
     task: str | None = None,
-    parts: Sequence[str] = PARTS,
+    parts: Sequence[str] = EVALUATION_PARTS,
     bertscore: BertScorer | None = None,
 ) -> Evaluation:
     """Everything about one checkpoint on some pairs (or plain texts: then only reconstruction and NELBO).
@@ -73,7 +73,7 @@ def evaluate(
         sentences: replaces the held-out targets in the reconstruction.
         progress: told how far each part is.
         task: which task's anchor the score takes (default: the model's); ``custom`` for data of one's own.
-        parts: which of PARTS to do; the score needs reconstruction and generation.
+        parts: which of EVALUATION_PARTS to do; the score needs reconstruction and generation.
         bertscore: adds a column to the metrics.
     """
     progress = progress or (lambda what, done, total: None)

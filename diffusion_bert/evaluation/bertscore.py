@@ -9,15 +9,13 @@ rescaling. [CLS] and [SEP] may be matched but are not averaged over, as in the a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from .data.tokenizer import load_tokenizer
-from .errors import UserError
-from .machine.hub import from_cache_or_hub
-from .model.pretrained import quiet_transformers
+from ..data.tokenizer import load_tokenizer
+from ..errors import UserError
+from ..model.pretrained import local_or_hub
 
 # the layer that the authors found best; DiffuSeq's protocol uses deberta-xlarge-mnli
 LAYERS = {"deberta-xlarge-mnli": 40, "roberta-large": 17, "bert-base-uncased": 9, "bert-large-uncased": 18}
@@ -92,10 +90,7 @@ def f_measure(x: Tensor, x_counts: Tensor, y: Tensor, y_counts: Tensor) -> float
 def _load(name: str):
     import transformers
 
-    is_local = Path(name).is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1
     advice = "give --bertscore a directory with a model, or leave it out"
-    if is_local and not (Path(name) / "config.json").is_file():
-        raise UserError(f"bertscore is '{name}': no such model directory (config.json is missing); {advice}")
 
     def load(**where):
         model, info = transformers.AutoModel.from_pretrained(
@@ -103,16 +98,14 @@ def _load(name: str):
         )
         return model, info, load_tokenizer(name, **where)
 
-    with quiet_transformers():
-        try:
-            model, info, tokenizer = (
-                load() if is_local else from_cache_or_hub(load, f"the BERTScore model '{name}'", advice)
-            )
-        except UserError:
-            raise
-        except Exception as error:  # broken files surface as errors of several libraries
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise UserError(f"cannot load the BERTScore model '{name}': {first[:160]}; {advice}") from None
+    model, info, tokenizer = local_or_hub(
+        name,
+        load,
+        what=f"the BERTScore model '{name}'",
+        advice=advice,
+        no_folder=f"bertscore is '{name}': no such model directory (config.json is missing); {advice}",
+        unreadable=lambda reason: f"cannot load the BERTScore model '{name}': {reason}; {advice}",
+    )
     missing = [key for key in info["missing_keys"] if "pooler" not in key]  # the pooler is not used
     if missing:
         raise UserError(

@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from .config.fields import check_value
-from .config.presets import load_preset, load_settings
-from .config.schema import DataConfig, DiffusionConfig, ModelConfig, TrainingConfig
-from .errors import UserError, nearest
-from .machine.processes import may_speak, process_count, process_rank
-from .version import __version__
+from ..config.fields import check_value
+from ..config.presets import load_preset, load_settings
+from ..config.schema import DataConfig, DiffusionConfig, ModelConfig, TrainingConfig
+from ..errors import UserError, nearest
+from ..machine.processes import may_speak, process_count, process_rank
+from ..version import __version__
 
 USER_ERROR = 2
 # what a full, broken or read-only disk says, wherever it is met (printing into a file is one such place)
@@ -107,6 +107,17 @@ def converter(f: dataclasses.Field, hint: Any, origin: str = "") -> Callable[[st
 
     convert.__name__ = f.name
     return convert
+
+
+def whole_number(text: str) -> int:
+    """A whole number of at least 1, as the type of a flag."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least 1")
+    return value
 
 
 def guarded(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:

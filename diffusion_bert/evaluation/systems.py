@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ..config.schema import SamplingConfig
+from ..data.pairs import Pair
+from ..data.skills import PAIR
+from ..generation.generator import DiffusionTextGenerator
+from ..text import metrics
+from ..text.metrics import metric_text
 from .bertscore import BertScorer
-from .config.schema import SamplingConfig
-from .data.pairs import Pair
-from .data.skills import PAIR
-from .generation.generator import DiffusionTextGenerator
-from .text import metrics
-from .text.metrics import metric_text
 
 SAMPLES = 3  # per source, independent of each other, for self-BLEU and div-4
 Progress = Callable[[str, int, int], None]  # (what, done, total)
@@ -196,12 +196,13 @@ def measure(
     )
     bleu = [metrics.sentence_bleu(reference, output) for reference, output in zip(references, hypotheses)]
     overlap = [metrics.overlap(source, output) for source, output in zip(sources, hypotheses)]
+    alpha = metrics.IBLEU_ALPHA
     numbers = {
         "bleu": bleu,
         "rouge_l": [metrics.rouge_l(reference, output) for reference, output in zip(references, hypotheses)],
         "dist1": [metrics.distinct_n(output) for output in hypotheses],
         "overlap": overlap,
-        "ibleu": [0.8 * one - 0.2 * other for one, other in zip(bleu, overlap)],
+        "ibleu": [alpha * one - (1 - alpha) * other for one, other in zip(bleu, overlap)],
         "repetition": [metrics.repetition_rate(output) for output in hypotheses],
         "length_ratio": [metrics.length_ratio(reference, output) for reference, output in zip(references, hypotheses)],
     }
@@ -241,7 +242,7 @@ def add_grammar_rows(
     """For the bundled task the grammar itself says what is a valid paraphrase: same meaning, every filler kept, another
     frame.
     """
-    from .data.grammar import Grammar, NearestPair
+    from ..data.grammar import Grammar, NearestPair
 
     grammar = Grammar.load()
     sources = [pair.source for pair in pairs]

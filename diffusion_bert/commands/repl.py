@@ -5,19 +5,19 @@ will do.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import get_type_hints
 
+from ..config.schema import DisplayConfig, SamplingConfig
+from ..config.tasks import TASKS
+from ..data.skills import commands_of
+from ..errors import UserError, nearest
+from ..generation.generator import DiffusionTextGenerator
+from ..generation.tracing import Trace
+from ..machine.seeds import seed_of
+from ..text.english import MASK, strip_enclosing_quotes
 from .cli import converter
-from .config.schema import DisplayConfig, SamplingConfig
-from .config.tasks import TASKS
-from .data.skills import commands_of
-from .errors import UserError, nearest
-from .generation.generator import DiffusionTextGenerator
-from .generation.tracing import Trace
 from .live import plain_lines, printable
-from .text.english import MASK, strip_enclosing_quotes
 
 PROMPT = "Enter command: "
 # option -> (the settings it belongs to, its field)
@@ -49,7 +49,7 @@ class Repl:
     Args:
         write: gets each line of output.
         display: whether and how traces are shown.
-        draw: draws (trace, label) on a terminal; False when it could not. Without it a trace is lines of text.
+        show_trace: shows (trace, label) on a terminal; False when it could not. Without it a trace is lines of text.
     """
 
     def __init__(
@@ -57,24 +57,17 @@ class Repl:
         generator: DiffusionTextGenerator,
         write: Callable[[str], None] = print,
         display: DisplayConfig | None = None,
-        draw: Callable[[Trace, str], bool] | None = None,
+        show_trace: Callable[[Trace, str], bool] | None = None,
     ):
         self.generator = generator
         self.write = write
         self.display = display or DisplayConfig()
-        self.draw = draw
+        self.show_trace = show_trace
         self.skills = commands_of(generator.model.skills)  # command -> task
-        self.commands = {
-            "para": self._para,
-            **{command: functools.partial(self._own, command) for command in self.skills if command != "para"},
-            "fill": self._fill,
-            "mask": self._mask,
-            "complete": self._complete,
-            "set": self._set,
-            "show": self._show,
-            "help": self._help,
-        }
-        self.draws = 0  # every request gets a seed of its own, so that asking twice gives something new
+        self.writing = ("para", *(command for command in self.skills if command != "para"), "fill", "mask", "complete")
+        self.managing = {"set": self._set, "show": self._show, "help": self._help}
+        self.commands = (*self.writing, *self.managing)
+        self.requests = 0  # every request gets a seed of its own, so that asking twice gives something new
 
     def run(self, read: Callable[[], str]) -> None:
         """Until quit or the end of input. ``read`` gives the next line or raises EOFError; Ctrl-C gives up the current
@@ -116,7 +109,7 @@ class Repl:
                 )
             return True
         try:
-            self.commands[command](rest.strip())
+            self.managing[command](rest.strip()) if command in self.managing else self._answer(command, rest.strip())
         except UserError as error:
             self.write(str(error))
         return True
@@ -134,7 +127,31 @@ class Repl:
 
     # ---- commands ---------------------------------------------------------------------------------------------------
 
-    def _para(self, rest: str) -> None:
+    def _answer(self, command: str, rest: str) -> None:
+        """Write the candidates for a text, the first one with its trace if that is wanted."""
+        generator = self.generator
+        if command == "para":
+            self._remark_on_para()
+        if command == "mask" and rest:
+            generator.masked_parts(rest)
+        text = strip_enclosing_quotes(rest)
+        if not text.strip():
+            raise UserError(f"{command} needs a text, for example: {command} {_EXAMPLES[command]}")
+        self.requests += 1
+        traces: list[Trace] = []
+        options = {"seed": seed_of(generator.options.seed, self.requests - 1) % 2**32}
+        options["on_trace"] = traces.append if self.display.trace else None
+        if command in self.skills:
+            candidates = generator.rewrite(text, task=self.skills[command], **options)
+        else:
+            candidates = (generator.complete_text if command == "complete" else generator.fill_masks)(text, **options)
+        shown = bool(traces) and self._trace(traces[0])
+        for number, candidate in enumerate(candidates, 1):
+            if not (shown and number == 1):
+                self.write(f"  {number}. {candidate}")
+
+    def _remark_on_para(self) -> None:
+        """Say what para writes where it is not a paraphrase."""
         task = TASKS[self.skills["para"]]
         if not self.generator.model.knows_pairs:
             self.write(
@@ -142,39 +159,11 @@ class Repl:
             )
         elif task.prompt != "paraphrase:":
             self.write(f"(this checkpoint was trained on {task.name}: para writes {task.product})")
-        self._own("para", rest)
-
-    def _own(self, command: str, rest: str) -> None:
-        self._generate(functools.partial(self.generator.rewrite, task=self.skills[command]), rest, command)
-
-    def _fill(self, rest: str) -> None:
-        self._generate(self.generator.fill_masks, rest, "fill")
-
-    def _complete(self, rest: str) -> None:
-        self._generate(self.generator.complete_text, rest, "complete")
-
-    def _mask(self, rest: str) -> None:
-        if rest and MASK not in rest:
-            raise UserError(f"no {MASK} in the text: write {MASK} where a word is wanted, or use fill")
-        self._generate(self.generator.fill_masks, rest, "mask")
-
-    def _generate(self, work, rest: str, command: str) -> None:
-        text = strip_enclosing_quotes(rest)
-        if not text.strip():
-            raise UserError(f"{command} needs a text, for example: {command} {_EXAMPLES[command]}")
-        self.draws += 1
-        seed = (self.generator.options.seed + 1_000_003 * (self.draws - 1)) % 2**32
-        traces: list[Trace] = []
-        candidates = work(text, seed=seed, on_trace=traces.append if self.display.trace else None)
-        drawn = bool(traces) and self._trace(traces[0])
-        for number, candidate in enumerate(candidates, 1):
-            if not (drawn and number == 1):
-                self.write(f"  {number}. {candidate}")
 
     def _trace(self, trace: Trace) -> bool:
         """Show how the first candidate was written; True when it is itself on the terminal now."""
-        if self.draw is not None:
-            return self.draw(trace, "  1. ") and printable(trace.text) == trace.text
+        if self.show_trace is not None:
+            return self.show_trace(trace, "  1. ") and printable(trace.text) == trace.text
         for line in plain_lines(trace):
             self.write(line)
         return False
@@ -189,7 +178,7 @@ class Repl:
             for known, (_, f) in OPTIONS.items():
                 choices = f" ({', '.join(f.metadata['choices'])})" if f.metadata["choices"] else ""
                 self.write(
-                    f"  {f'{known} = {shown(getattr(self._values(known), known))}':<26} {f.metadata['help']}{choices}"
+                    f"  {f'{known} = {typed(getattr(self._values(known), known))}':<26} {f.metadata['help']}{choices}"
                 )
             return
         if name not in OPTIONS:
@@ -198,13 +187,13 @@ class Repl:
             )
         section, f = OPTIONS[name]
         if not value.strip():
-            raise UserError(f"set {name} needs a value; now it is {shown(getattr(self._values(name), name))}")
+            raise UserError(f"set {name} needs a value; now it is {typed(getattr(self._values(name), name))}")
         checked = converter(f, get_type_hints(section)[name])(value.strip())
         if name == "style" and checked is not None:
             self._check_style(checked)
         setattr(self._values(name), name, checked)
-        self.draws = 0 if name == "seed" else self.draws
-        self.write(f"{name} = {shown(getattr(self._values(name), name))}")
+        self.requests = 0 if name == "seed" else self.requests
+        self.write(f"{name} = {typed(getattr(self._values(name), name))}")
 
     def _check_style(self, style: str) -> None:
         """Refuse a style that no task of the checkpoint has."""
@@ -220,7 +209,7 @@ class Repl:
             f"{model.parameter_count / 1e6:.1f}M parameters, on {model.device}"
         )
         for name in SETTABLE:
-            self.write(f"  {name} = {shown(getattr(self._values(name), name))}")
+            self.write(f"  {name} = {typed(getattr(self._values(name), name))}")
 
     def _help(self, rest: str) -> None:
         task = self.skills["para"]
@@ -239,7 +228,7 @@ class Repl:
             self.write(line)
 
 
-def shown(value) -> str:
+def typed(value) -> str:
     """A value as it can be typed."""
     return {True: "on", False: "off", None: "none"}[value] if value is None or isinstance(value, bool) else str(value)
 

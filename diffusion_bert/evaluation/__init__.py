@@ -1,0 +1,28 @@
+"""What a model is worth: reconstruction, conditional generation beside its floors, NELBO, score, report and pictures.
+
+It never trains and never prints: it returns numbers, Markdown and figures.
+"""
+
+from .bertscore import BertScorer
+from .confidence_map import follow, plot_confidence
+from .figures import plot_curves, plot_evaluation
+from .parts import Evaluation, evaluate
+from .report import markdown
+from .score import Score, benchmark_score
+from .systems import generate_outputs, measure, metric_rows
+
+__all__ = [
+    "BertScorer",
+    "Evaluation",
+    "Score",
+    "benchmark_score",
+    "evaluate",
+    "follow",
+    "generate_outputs",
+    "markdown",
+    "measure",
+    "metric_rows",
+    "plot_confidence",
+    "plot_curves",
+    "plot_evaluation",
+]
