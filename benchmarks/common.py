@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from diffusion_bert.config.schema import RunConfig
+from diffusion_bert.config.run_config import RunConfig
 from diffusion_bert.config.tasks import PROMPTS
 from diffusion_bert.data.batching import Collator
 from diffusion_bert.data.encoded import EncodedPairs

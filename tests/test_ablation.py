@@ -27,7 +27,7 @@ from benchmarks.original_diffusion_bert.objective import (
 from benchmarks.quality import ablation
 from benchmarks.quality.ablation_results import claimed, difference, paired, read_results
 from diffusion_bert.config.presets import load_preset
-from diffusion_bert.config.schema import RunConfig
+from diffusion_bert.config.run_config import RunConfig
 from diffusion_bert.data.batching import Collator
 from diffusion_bert.data.skills import PAIR
 from diffusion_bert.diffusion.process import AbsorbingDiffusion
@@ -221,9 +221,8 @@ def test_interrupted(data, tmp_path, capsys, monkeypatch):
     run_row = ablation.run_row
 
     def stop_at_second(row, *arguments):
-        return (
-            run_row(row, *arguments) if row.name == "copy head" else None
-        )  # what a training answers that a signal has ended
+        # what a training answers that a signal has ended
+        return run_row(row, *arguments) if row.name == "copy head" else None
 
     monkeypatch.setattr(ablation, "run_row", stop_at_second)
     assert ablation.main(flags(data, tmp_path, "--group", "copy")) == 130

@@ -11,7 +11,7 @@ import yaml
 
 from diffusion_bert.commands.continue_training import BELONGS_TO_WEIGHTS
 from diffusion_bert.config.presets import load_preset
-from diffusion_bert.config.schema import RunConfig
+from diffusion_bert.config.run_config import RunConfig
 from tests.helpers.scripts import ROOT, SCRIPTS
 
 PACKAGE = ROOT / "diffusion_bert"

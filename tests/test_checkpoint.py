@@ -21,7 +21,8 @@ from diffusion_bert.config.paths import latest_checkpoint
 from diffusion_bert.errors import UserError
 from diffusion_bert.generation.generator import DiffusionTextGenerator
 from diffusion_bert.machine.storage import to_plain, versions, weights_digest, write_atomically
-from diffusion_bert.model.checkpoint import FORMAT, FORMAT_VERSION, load_checkpoint, read_payload, save_checkpoint
+from diffusion_bert.model.checkpoint import FORMAT_VERSION, load_checkpoint, save_checkpoint
+from diffusion_bert.model.payload import FORMAT, read_payload
 from diffusion_bert.training.run_directory import RunDirectory
 from tests.helpers.models import Trap, new_model, refusal, save_bert, tiny_config, tiny_model
 
@@ -523,7 +524,7 @@ def test_metrics_hold_infinite_numbers(tmp_path):
 def test_results_and_settings_beside_the_run(tmp_path):
     """write_json takes numpy values; config.yaml is a preset that gives the same run."""
     from diffusion_bert.config.presets import load_preset
-    from diffusion_bert.config.schema import RunConfig
+    from diffusion_bert.config.run_config import RunConfig
 
     run, config = RunDirectory(tmp_path), tiny_config(train_file="my file.csv", task_name="custom")
     run.write_json("r.json", {"a": np.float32(0.5), "b": [Path("x")]})

@@ -10,7 +10,7 @@ from diffusion_bert.commands import cli, train, training_run
 from diffusion_bert.commands.cli import ask, ask_settings, choose, guarded, settings_of, training_parser
 from diffusion_bert.config.fields import option
 from diffusion_bert.config.presets import load_preset
-from diffusion_bert.config.schema import TRAINING_SECTIONS, RunConfig
+from diffusion_bert.config.run_config import TRAINING_SECTIONS, RunConfig
 from diffusion_bert.errors import UserError
 from tests.helpers.scripts import SMALL, run
 

@@ -14,7 +14,8 @@ from diffusion_bert.commands.continue_training import child_config, inherited, r
 from diffusion_bert.config.paths import latest_checkpoint
 from diffusion_bert.data.skills import Skills
 from diffusion_bert.errors import UserError
-from diffusion_bert.model.checkpoint import load_checkpoint, read_payload, save_checkpoint
+from diffusion_bert.model.checkpoint import load_checkpoint, save_checkpoint
+from diffusion_bert.model.payload import read_payload
 from tests.helpers.models import new_model
 from tests.helpers.scripts import read_records, run
 

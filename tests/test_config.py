@@ -7,7 +7,8 @@ import yaml
 
 from diffusion_bert.config.fields import build
 from diffusion_bert.config.presets import CONFIG_DIR, load_preset
-from diffusion_bert.config.schema import TRAINING_SECTIONS, RunConfig, SamplingConfig
+from diffusion_bert.config.run_config import TRAINING_SECTIONS, RunConfig
+from diffusion_bert.config.schema import SamplingConfig
 from tests.helpers.models import refusal
 
 SECTIONS = (*TRAINING_SECTIONS, SamplingConfig)

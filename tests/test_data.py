@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion_bert.commands.training_run import describe
+from diffusion_bert.commands.announcement import describe
 from diffusion_bert.config.schema import DataConfig
 from diffusion_bert.config.tasks import TASKS
 from diffusion_bert.data.batch import Batch
@@ -60,9 +60,8 @@ def test_what_does_not_fit_is_left_out_and_counted():
     """At the limits a pair is kept, one piece over it is left out, each reason with its count; the kept ones are
     whole.
     """
-    config = DataConfig(
-        max_length=20, max_target_length=8
-    )  # 20 - [CLS] - 2 [SEP] - prompt of 2 = 15 for source and target
+    # 20 - [CLS] - 2 [SEP] - prompt of 2 = 15 for source and target
+    config = DataConfig(max_length=20, max_target_length=8)
     pairs = [
         Pair("a", " ".join("b" * 8)),
         Pair("a", " ".join("b" * 9)),

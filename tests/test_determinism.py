@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from diffusion_bert.model.checkpoint import read_payload
+from diffusion_bert.model.payload import read_payload
 from tests.helpers.scripts import compare_runs, run, small_flags, start, write_data
 
 TEXTS = ("How can I learn to cook?", "The museum is open on Friday.")

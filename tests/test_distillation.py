@@ -7,8 +7,9 @@ import torch
 
 from diffusion_bert.data.batching import Collator
 from diffusion_bert.data.skills import NO_SOURCE, PAIR
-from diffusion_bert.model.checkpoint import load_checkpoint, read_payload, save_checkpoint
+from diffusion_bert.model.checkpoint import load_checkpoint, save_checkpoint
 from diffusion_bert.model.diffusion_model import build_model
+from diffusion_bert.model.payload import read_payload
 from diffusion_bert.training.distillation import Teacher, divergence, load_teacher, teacher_of
 from diffusion_bert.training.objective import LossOptions, nelbo_terms, training_loss
 from tests.helpers.models import grammar_pairs, grammar_texts, new_model, refusal, tiny_config, tiny_tokenizer
@@ -175,7 +176,7 @@ def test_weight_zero_is_plain_training(student_flags, trained, data_dir, tmp_pat
     """To the bit: the same run without a teacher, on the same vocabulary; with weight 0.5 it is another."""
     for name, more in (("zero", {"distillation_weight": 0}), ("half", {})):
         assert run("run_conditional_training", *student_flags(tmp_path / name, **more)).code == 0
-    from diffusion_bert.config.schema import RunConfig
+    from diffusion_bert.config.run_config import RunConfig
     from diffusion_bert.data.splits import load_pairs
     from diffusion_bert.training.preparation import encode_training_data
     from diffusion_bert.training.run_directory import RunDirectory

@@ -16,7 +16,7 @@ import torch
 
 from diffusion_bert.commands.cli import ask
 from diffusion_bert.machine.processes import join, own_device
-from diffusion_bert.model.checkpoint import read_payload
+from diffusion_bert.model.payload import read_payload
 from diffusion_bert.training.run_directory import RunDirectory
 from diffusion_bert.training.state import Reporter
 from tests.helpers.models import refusal
@@ -178,9 +178,8 @@ def test_stop_and_resume_with_other_numbers_of_processes(data, alone, tmp_path):
         def step(self, step, progress, values):
             trainer.stop_signal = signal.SIGTERM
 
-    trainer = new_trainer(
-        data, tmp_path / "runs", Stop(), accumulation_steps=3, demonstration_steps=1, **SETTINGS
-    )  # slow enough to be stopped
+    # slow enough to be stopped
+    trainer = new_trainer(data, tmp_path / "runs", Stop(), accumulation_steps=3, demonstration_steps=1, **SETTINGS)
     assert trainer.fit().state.step == 1
     folder = trainer.run.path
     processes = launch(tmp_path / "streams", 2, "continue_training", "--resume", "--model_dir", folder)

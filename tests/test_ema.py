@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from diffusion_bert.model.checkpoint import read_payload, restore
+from diffusion_bert.model.checkpoint import restore
+from diffusion_bert.model.payload import read_payload
 from diffusion_bert.training.optimizer import WeightAverage
 from diffusion_bert.training.run_directory import RunDirectory
 from diffusion_bert.training.trainer import Trainer

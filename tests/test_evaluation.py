@@ -10,8 +10,8 @@ import pytest
 
 from diffusion_bert.commands import evaluate as evaluate_command
 from diffusion_bert.config.schema import EVALUATION_PARTS
+from diffusion_bert.evaluation.measures import measured
 from diffusion_bert.evaluation.score import benchmark_score
-from diffusion_bert.evaluation.systems import measure
 from diffusion_bert.model.checkpoint import save_checkpoint
 from diffusion_bert.text.metrics import mbr_select, metric_text
 from tests.helpers.models import save_bert
@@ -127,7 +127,7 @@ def test_generations_are_all_there_and_in_order(alone, data_dir):
         assert all(1 <= calls <= 4 for calls in (*record["calls"], *record["by_length_calls"]))
     calls = [number for record in records for number in record["calls"]]
     assert report["rows"]["one sample"]["nfe"] == pytest.approx(sum(calls) / len(calls))
-    row = measure(*([record[name] for record in records] for name in ("source", "reference", "chosen")))
+    row = measured(*([record[name] for record in records] for name in ("source", "reference", "chosen")))
     assert row == {name: pytest.approx(report["rows"]["MBR 3"][name]) for name in row}
 
 
@@ -294,8 +294,8 @@ def test_floors_posing_as_the_model_are_poor(alone):
 def test_measure_at_its_limits():
     """The reference itself scores 100, an empty output 0, and case or accents do not count."""
     source, reference = ["How do I cook rice at home?"], ["What is the way to cook rice?"]
-    assert measure(source, reference, ["WHAT is the way to cóok rice?"])["bleu"] == pytest.approx(100)
-    empty = measure(source, reference, [""])
+    assert measured(source, reference, ["WHAT is the way to cóok rice?"])["bleu"] == pytest.approx(100)
+    empty = measured(source, reference, [""])
     assert empty["bleu"] == 0 and empty["overlap"] == 0 and math.isfinite(empty["ibleu"])
 
 

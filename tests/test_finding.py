@@ -12,7 +12,8 @@ from diffusion_bert.commands.continue_training import child_config
 from diffusion_bert.config import paths as finding
 from diffusion_bert.config.paths import checkpoint_file
 from diffusion_bert.machine.storage import weights_digest
-from diffusion_bert.model.checkpoint import load_checkpoint, read_payload, save_checkpoint
+from diffusion_bert.model.checkpoint import load_checkpoint, save_checkpoint
+from diffusion_bert.model.payload import read_payload
 from tests.helpers.models import new_model, refusal
 from tests.helpers.scripts import run
 

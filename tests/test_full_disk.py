@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from diffusion_bert.commands.cli import guarded
-from diffusion_bert.model.checkpoint import load_checkpoint, read_payload, save_checkpoint
+from diffusion_bert.model.checkpoint import load_checkpoint, save_checkpoint
+from diffusion_bert.model.payload import read_payload
 from diffusion_bert.training.run_directory import RunDirectory
 from tests.helpers.models import refusal, tiny_model
 from tests.helpers.scripts import run, small_flags, start

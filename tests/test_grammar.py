@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_bert.data.grammar import Grammar, Group, NearestPair, split_of, tokens
+from diffusion_bert.data.grammar import Grammar, Group, split_of, tokens
+from diffusion_bert.evaluation.grammar_rows import NearestPair
 
 GRAMMAR = Grammar.load()
 GROUPS = list(GRAMMAR.groups.values())

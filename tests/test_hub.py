@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from diffusion_bert.config.schema import DataConfig, RunConfig
+from diffusion_bert.config.run_config import RunConfig
+from diffusion_bert.config.schema import DataConfig
 from diffusion_bert.data.mapped_pairs import MappedPairs
 from diffusion_bert.data.pairs import Pair
 from diffusion_bert.data.splits import load_pairs

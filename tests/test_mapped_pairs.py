@@ -15,7 +15,8 @@ from diffusion_bert.data.cache import Cache
 from diffusion_bert.data.encoding import encode_pairs
 from diffusion_bert.data.mapped_pairs import MappedPairs, row_hash
 from diffusion_bert.data.pairs import Pair
-from diffusion_bert.data.splits import load_pairs, read_pairs
+from diffusion_bert.data.sources import read_pairs
+from diffusion_bert.data.splits import load_pairs
 from tests.helpers.models import grammar_pairs, refusal, tiny_tokenizer
 
 ROWS = [

@@ -104,15 +104,8 @@ def test_terms_are_what_their_names_say(time_correction):
 def test_terms_add_up():
     """Adding two batches' terms adds every field."""
     one, two = (NelboTerms(*(torch.tensor(float(base + i)) for i in range(6))) for base in (1, 10))
-    assert [float(value) for value in vars(one + two).values()] == [
-        11.0,
-        13.0,
-        15.0,
-        17.0,
-        19.0,
-        21.0,
-        17.0,
-    ]  # the surrogate is the cross-entropy
+    # the surrogate is the cross-entropy
+    assert [float(value) for value in vars(one + two).values()] == [11.0, 13.0, 15.0, 17.0, 19.0, 21.0, 17.0]
 
 
 @pytest.mark.parametrize("lam", (0.0, 0.3))

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.quality import masked_words
 from benchmarks.quality.masked_words import masked_text, top_one, wilson
-from diffusion_bert.config.schema import RunConfig
+from diffusion_bert.config.run_config import RunConfig
 from diffusion_bert.data.splits import load_pairs
 from diffusion_bert.model.checkpoint import save_checkpoint
 from tests.helpers.models import grammar_pairs, new_model, refusal

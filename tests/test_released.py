@@ -9,7 +9,7 @@ import torch
 
 from diffusion_bert.config import paths as finding
 from diffusion_bert.data.skills import Skills, commands_of
-from diffusion_bert.model.checkpoint import read_payload
+from diffusion_bert.model.payload import read_payload
 from tests.helpers.scripts import ROOT, run
 
 FOLDER = ROOT / "checkpoints"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion_bert.model.checkpoint import read_payload
+from diffusion_bert.model.payload import read_payload
 from diffusion_bert.training.run_directory import RunDirectory
 from diffusion_bert.training.state import Reporter
 from tests.helpers.scripts import (

@@ -334,9 +334,10 @@ def test_confidence_is_the_models_own():
         callback=lambda step, x: first.append(x.clone()) if step == 0 else None,
     )
     assert bool(((first[0] == MASK).sum(-1) == 1).all())
+    # [place, word]
     expected = torch.stack(
         [(hot[0][:, None] * hot[1] * left_wins).sum(1), (hot[0][:, None] * hot[1] * ~left_wins).sum(0)]
-    )  # [place, word]
+    )
     counts = torch.stack([torch.bincount(column, minlength=VOCAB) for column in first[0].T])[:, :WORDS]
     assert within_sigmas(counts, expected[:, :WORDS])
 

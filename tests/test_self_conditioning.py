@@ -11,8 +11,9 @@ from diffusion_bert.data.skills import PAIR
 from diffusion_bert.generation.canvas import blank_canvas
 from diffusion_bert.generation.decoding import decode
 from diffusion_bert.generation.denoise import guided_denoiser
-from diffusion_bert.model.checkpoint import load_checkpoint, read_payload, restore, save_checkpoint
+from diffusion_bert.model.checkpoint import load_checkpoint, restore, save_checkpoint
 from diffusion_bert.model.heads import Guess, expected_embedding
+from diffusion_bert.model.payload import read_payload
 from diffusion_bert.training.run_directory import RunDirectory
 from diffusion_bert.training.trainer import Trainer
 from tests.helpers.chain import BERT_MASK, BERT_VOCAB, make_batch, make_denoiser, mixed_rows

@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from diffusion_bert.generation.generator import DiffusionTextGenerator
-from diffusion_bert.model.checkpoint import load_checkpoint, read_payload, save_checkpoint
+from diffusion_bert.model.checkpoint import load_checkpoint, save_checkpoint
 from diffusion_bert.model.diffusion_model import build_model
-from diffusion_bert.share import PATHS, main, shared
+from diffusion_bert.model.payload import read_payload
+from diffusion_bert.model.sharing import PATHS, shared
+from diffusion_bert.share import main
 from tests.helpers.models import grammar_pairs, new_model, refusal, save_bert, tiny_config
 from tests.helpers.scripts import run
 

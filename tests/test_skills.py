@@ -22,7 +22,8 @@ from diffusion_bert.data.reading import read_file
 from diffusion_bert.data.skills import CONTINUE, MOST_STYLES, NO_SOURCE, PAIR, Skills, commands_of, is_pair
 from diffusion_bert.data.splits import load_pairs
 from diffusion_bert.generation.generator import DiffusionTextGenerator
-from diffusion_bert.model.checkpoint import load_checkpoint, read_payload, restore, save_checkpoint, training_part
+from diffusion_bert.model.checkpoint import load_checkpoint, restore, save_checkpoint
+from diffusion_bert.model.payload import read_payload, training_part
 from diffusion_bert.training.preparation import encode_training_data, skills_of_child
 from diffusion_bert.training.run_directory import RunDirectory
 from diffusion_bert.training.trainer import Trainer

@@ -8,12 +8,13 @@ import math
 import pytest
 import torch
 
-from diffusion_bert.config.schema import RunConfig
+from diffusion_bert.config.run_config import RunConfig
 from diffusion_bert.data.batch import Batch
 from diffusion_bert.data.batching import EpochBatches
 from diffusion_bert.errors import UserError
 from diffusion_bert.machine.device import choose_autocast
-from diffusion_bert.model.checkpoint import load_checkpoint, read_payload
+from diffusion_bert.model.checkpoint import load_checkpoint
+from diffusion_bert.model.payload import read_payload
 from diffusion_bert.training import run as run_module
 from diffusion_bert.training import trainer as training
 from diffusion_bert.training import yardstick

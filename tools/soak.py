@@ -135,7 +135,7 @@ def train_undisturbed(data: Path, folder: Path, steps: int) -> tuple[Path, float
 
 def look(run: Path, whole: list[dict]) -> str:
     """Check a run directory right after a kill; says whether the kill fell into the writing of a file."""
-    from diffusion_bert.model.checkpoint import read_payload
+    from diffusion_bert.model.payload import read_payload
     from diffusion_bert.training.run_directory import RunDirectory
 
     half = [path.name for path in run.glob(".*.tmp")]

@@ -30,7 +30,7 @@ from benchmarks.original_diffusion_bert.objective import (
     pairs_batch,
 )
 from diffusion_bert.config.presets import load_preset
-from diffusion_bert.config.schema import RunConfig
+from diffusion_bert.config.run_config import RunConfig
 from diffusion_bert.data.splits import load_pairs
 from diffusion_bert.machine.device import pick_device
 from diffusion_bert.model.diffusion_model import build_model

@@ -130,9 +130,8 @@ def original_step_loss(
     keep = keep_probability(t, num_steps, word_freq_lambda, frequencies)
     with choose_autocast("auto", x_0.device)():
         logits = canvas_logits(model, canvas, x_next)
-    x_next = torch.where(
-        target, x_next, canvas.mask_id
-    )  # the source is noised as well, unseen: at t = T - 1 a clean word would be impossible
+    # the source is noised as well, unseen: at t = T - 1 a clean word would be impossible
+    x_next = torch.where(target, x_next, canvas.mask_id)
     loss = original_loss(logits.float(), x_0, x_next, t, num_steps, keep, target, canvas.mask_id)
     return loss * num_steps / lengths.sum()
 

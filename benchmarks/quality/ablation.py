@@ -34,7 +34,8 @@ from benchmarks.common import machine
 from benchmarks.quality.ablation_results import append_result, claimed, read_results, table
 from benchmarks.quality.ablation_rows import Row, groups
 from diffusion_bert.config.presets import load_preset
-from diffusion_bert.config.schema import RunConfig, SamplingConfig
+from diffusion_bert.config.run_config import RunConfig
+from diffusion_bert.config.schema import SamplingConfig
 from diffusion_bert.data.cache import file_digest
 from diffusion_bert.errors import UserError
 from diffusion_bert.text import metrics
@@ -283,9 +284,8 @@ def work(options: argparse.Namespace) -> int:
             except Exception as error:  # one row that fails must not cost the hours of the others
                 if isinstance(error, UserError) and not finished and group == (options.group or [*all_groups])[0]:
                     raise
-                print(
-                    f"{row.name} is left out: {error}", flush=True
-                )  # such as both directions, in a task that has only one
+                # such as both directions, in a task that has only one
+                print(f"{row.name} is left out: {error}", flush=True)
                 continue
             if records:
                 finished.append((row.name, records))

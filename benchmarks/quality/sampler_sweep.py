@@ -129,9 +129,8 @@ def sweep(checkpoint, test_file, sources: int, settings, options: SamplingConfig
     print(f"{machine()}\n{checkpoint}, {len(pairs)} sources, {same}")
     done = {}
     if path.is_file():
-        lines = [
-            line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")
-        ]  # a line cut off by a crash is measured again
+        # a line cut off by a crash is measured again
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
         done = {(record["run"], record["sampler"], record["num_steps"]): record for record in map(json.loads, lines)}
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     records = []
@@ -157,7 +156,8 @@ def sweep(checkpoint, test_file, sources: int, settings, options: SamplingConfig
 def measure_one(generator, pairs, options: SamplingConfig) -> dict:
     """The numbers of one sampler at one number of steps."""
     from diffusion_bert.data.skills import PAIR
-    from diffusion_bert.evaluation.systems import SAMPLES, measure, with_interval
+    from diffusion_bert.evaluation.measures import measured, with_interval
+    from diffusion_bert.evaluation.systems import SAMPLES
     from diffusion_bert.text import metrics
     from diffusion_bert.text.metrics import metric_text
 
@@ -167,7 +167,7 @@ def measure_one(generator, pairs, options: SamplingConfig) -> dict:
     seconds = time.perf_counter() - start
     texts = [[generator.sentence(output.ids, pair.source) for output in each] for each, pair in zip(outputs, pairs)]
     plain = [[metric_text(text) for text in each] for each in texts]
-    values = measure([pair.source for pair in pairs], [pair.target for pair in pairs], [each[0] for each in texts])
+    values = measured([pair.source for pair in pairs], [pair.target for pair in pairs], [each[0] for each in texts])
     values |= with_interval("self_bleu", [metrics.self_bleu(each) for each in plain])
     values |= with_interval("div4", [metrics.diverse_4(each) for each in plain])
     calls = [output.nfe for each in outputs for output in each]

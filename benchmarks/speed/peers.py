@@ -77,9 +77,8 @@ def original_loss(folder: Path, frequency: torch.Tensor, tokenizer, num_steps: i
     import transformers
 
     folder = _need(folder, "diffusion_word_freq.py")
-    missing = (
-        {} if hasattr(transformers, "top_k_top_p_filtering") else {"top_k_top_p_filtering": None}
-    )  # imported there, not used by the loss
+    # imported there, not used by the loss
+    missing = {} if hasattr(transformers, "top_k_top_p_filtering") else {"top_k_top_p_filtering": None}
     for name, value in missing.items():
         setattr(transformers, name, value)
     try:

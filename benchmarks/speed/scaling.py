@@ -36,7 +36,7 @@ import numpy as np  # noqa: E402
 
 from benchmarks.common import ROOT, machine, ratio, time_in_turns  # noqa: E402
 from diffusion_bert.commands.cli import whole_number  # noqa: E402
-from diffusion_bert.config.schema import RunConfig  # noqa: E402
+from diffusion_bert.config.run_config import RunConfig  # noqa: E402
 from diffusion_bert.data.batching import EpochBatches  # noqa: E402
 from diffusion_bert.data.splits import load_pairs  # noqa: E402
 from diffusion_bert.model.diffusion_model import build_model  # noqa: E402

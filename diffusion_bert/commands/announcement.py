@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..config.tasks import TASKS, Task
 from ..data.encoded import EncodedMix, EncodedPairs
 from ..data.pairs import Pair
-from ..data.splits import Splits
+from ..data.sources import Splits
 from ..training.trainer import Trainer
 
 

@@ -126,9 +126,8 @@ def guarded(command: Callable[[Sequence[str] | None], int | None], argv: Sequenc
     Under torchrun only the first process writes to stdout, and of an error that several meet only one tells.
     """
     if process_count() > 1:
-        os.environ.setdefault(
-            "TORCH_CPP_LOG_LEVEL", "ERROR"
-        )  # torch comments on every connection that another process closes
+        # torch comments on every connection that another process closes
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if process_rank() > 0:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if hasattr(signal, "SIGPIPE") and argv is None:

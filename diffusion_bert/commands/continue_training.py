@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..config.paths import checkpoint_file, latest_checkpoint, report_folder
 from ..config.presets import load_preset
-from ..config.schema import ModelConfig, RunConfig
+from ..config.run_config import RunConfig
+from ..config.schema import ModelConfig
 from ..config.tasks import TASKS, task_names
 from ..errors import UserError
 from ..machine.processes import join
@@ -28,33 +29,15 @@ MENU = (
     ("Fine-tuning", "conservative: 3 epochs at a small learning rate"),
     ("Custom", "asks for the main settings, with the parent's as defaults"),
 )
-CUSTOM = (
-    "task_name",
-    "data_dir",
-    "train_file",
-    "max_samples",
-    "num_steps",
-    "epochs",
-    "max_minutes",
-    "batch_size",
-    "lr",
-    "seed",
-    "device",
-    "output_dir",
+CUSTOM = tuple(
+    "task_name data_dir train_file max_samples num_steps epochs max_minutes batch_size lr seed device"
+    " output_dir".split()
 )
 # settings that say how long and where, not what: a child starts from the defaults instead of the parent's limits
 NOT_INHERITED = ("epochs", "max_steps", "max_minutes", "patience", "dry_run", "lr_factor", "teacher")
-DATA_SOURCE = (
-    "data_dir",
-    "train_file",
-    "valid_file",
-    "test_file",
-    "max_samples",
-    "dataset_name",
-    "dataset_config",
-    "source_column",
-    "target_column",
-    "symmetric",
+DATA_SOURCE = tuple(
+    "data_dir train_file valid_file test_file max_samples dataset_name dataset_config source_column target_column"
+    " symmetric".split()
 )
 # architecture, vocabulary and the size of the length head
 BELONGS_TO_WEIGHTS = (*(f.name for f in dataclasses.fields(ModelConfig)), "max_target_length")
@@ -205,7 +188,7 @@ def ask_for_settings(parent: Path) -> dict:
 
 def inherited(parent: Path) -> dict:
     """The parent's settings, without its limits."""
-    from ..model.checkpoint import read_payload
+    from ..model.payload import read_payload
 
     settings = RunConfig.from_flat(read_payload(parent)["config"], str(parent)).to_flat()
     return {name: value for name, value in settings.items() if name not in NOT_INHERITED}

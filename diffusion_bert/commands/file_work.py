@@ -110,10 +110,8 @@ def transform(
     resumable = target.seekable() and target.readable()
     if resumable:
         summary.found = whole_lines(target)
-    first, header = (
-        0,
-        header_line(kind, count),
-    )  # written with the first entries: unreadable input shall leave nothing behind
+    # written with the first entries: unreadable input shall leave nothing behind
+    first, header = (0, header_line(kind, count))
     if summary.found:
         summary.found, header = summary.found - bool(header), b""
     while chunk := list(islice(rows, size)):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from ..config.presets import load_preset
-from ..config.schema import RunConfig
+from ..config.run_config import RunConfig
 from ..errors import UserError
 from .cli import ask_settings, choose, settings_of, training_parser
 
@@ -18,21 +18,9 @@ MENU = (
     ("Deep Training", "Quora questions, a larger model, a night on a CPU"),
     ("Custom", "asks for the main settings, with defaults shown"),
 )
-CUSTOM = (
-    "task_name",
-    "data_dir",
-    "train_file",
-    "model_name_or_path",
-    "max_samples",
-    "num_steps",
-    "word_freq_lambda",
-    "epochs",
-    "max_minutes",
-    "batch_size",
-    "lr",
-    "seed",
-    "device",
-    "output_dir",
+CUSTOM = tuple(
+    "task_name data_dir train_file model_name_or_path max_samples num_steps word_freq_lambda epochs max_minutes"
+    " batch_size lr seed device output_dir".split()
 )
 
 

@@ -12,16 +12,18 @@ from pathlib import Path
 
 import torch
 
-from ..config.schema import RunConfig
+from ..config.run_config import RunConfig
 from ..data.batching import batch_tasks, fixed_batches
 from ..data.encoding import encode_tasks
-from ..data.splits import Splits, load_pairs
+from ..data.sources import Splits
+from ..data.splits import load_pairs
 from ..errors import UserError
 from ..evaluation.figures import plot_curves
 from ..machine.device import pick_device
 from ..machine.processes import Processes, join, leave, own_device
-from ..model.checkpoint import load_checkpoint, read_payload, restore, training_part
+from ..model.checkpoint import load_checkpoint, restore
 from ..model.diffusion_model import DiffusionModel, compile_encoder
+from ..model.payload import read_payload, training_part
 from ..training.distillation import load_teacher, teacher_of
 from ..training.interruption import enough_memory
 from ..training.preparation import child_model, encode_training_data, fresh_model

@@ -6,7 +6,8 @@ It reads YAML and checks values. It never loads torch, so that ``--help`` and th
 from .fields import build, check_value, option
 from .paths import checkpoint_file, latest_checkpoint, report_folder
 from .presets import load_preset, load_settings
-from .schema import DataConfig, DiffusionConfig, DisplayConfig, ModelConfig, RunConfig, SamplingConfig, TrainingConfig
+from .run_config import RunConfig
+from .schema import DataConfig, DiffusionConfig, DisplayConfig, ModelConfig, SamplingConfig, TrainingConfig
 from .tasks import TASKS, Task, task_names
 
 __all__ = [

@@ -14,7 +14,8 @@ from .mapped_pairs import MappedPairs
 from .pairs import MixedPairs, Pair, StyledPair
 from .reading import read_file, stream_file
 from .skills import CONTINUE, NO_SOURCE, PAIR, Skills, is_pair
-from .splits import Splits, load_pairs
+from .sources import Splits
+from .splits import load_pairs
 from .tokenizer import TextTokenizer
 
 __all__ = [

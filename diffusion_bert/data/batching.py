@@ -28,9 +28,8 @@ class Collator:
         self.prompts = {PAIR: tokenizer.encode(first), NO_SOURCE: [], CONTINUE: tokenizer.encode(CONTINUE_PROMPT)}
         self.prompts |= {CONTINUE + number: tokenizer.encode(text) for number, text in enumerate(more, 1)}
         self.prompt_lengths = np.array([len(self.prompts[skill]) for skill in range(len(self.prompts))])
-        self.heads = np.full(
-            (len(self.prompts), 1 + self.prompt_lengths.max()), tokenizer.pad_id
-        )  # [CLS] prompt, by skill
+        # [CLS] prompt, by skill
+        self.heads = np.full((len(self.prompts), 1 + self.prompt_lengths.max()), tokenizer.pad_id)
         self.heads[:, 0] = tokenizer.cls_id
         for skill, prompt_ids in self.prompts.items():
             self.heads[skill, 1 : 1 + len(prompt_ids)] = prompt_ids
@@ -146,9 +145,8 @@ class EpochBatches(torch.utils.data.Dataset):
     def _places(self, skills: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Where on the way from short (0) to long (1) each example of a window stands."""
         places = np.empty(len(skills))
-        skills = np.where(
-            is_pair(skills), PAIR, skills
-        )  # the pairs of all tasks together: like lengths, whatever the task
+        # the pairs of all tasks together: like lengths, whatever the task
+        skills = np.where(is_pair(skills), PAIR, skills)
         for skill in (PAIR, NO_SOURCE, CONTINUE):
             members = np.flatnonzero(skills == skill)
             members = members[np.argsort(lengths[members], kind="stable")]

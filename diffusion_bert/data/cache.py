@@ -155,9 +155,8 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
 
             path.parent.mkdir(parents=True, exist_ok=True)
             file = held.enter_context(open(path, "w"))
-            held.callback(
-                lambda: path.unlink(missing_ok=True)
-            )  # who still waits for it finds the entry, or makes it as well
+            # who still waits for it finds the entry, or makes it as well
+            held.callback(lambda: path.unlink(missing_ok=True))
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

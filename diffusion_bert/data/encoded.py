@@ -93,9 +93,8 @@ class EncodedMix:
             part, chosen = self.parts[number], np.flatnonzero(owner == number)
             own = indices[chosen] - self.starts[number]
             count = lengths[chosen]
-            within = np.arange(int(count.sum())) - np.repeat(
-                np.cumsum(count) - count, count
-            )  # 0, 1, ... in each example
+            # 0, 1, ... in each example
+            within = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
             ids[np.repeat(begin[chosen], count) + within] = np.asarray(part.ids)[
                 np.repeat(part.offsets[2 * own], count) + within
             ]

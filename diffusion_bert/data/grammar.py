@@ -22,7 +22,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 
 import yaml
@@ -182,39 +181,6 @@ class Grammar:
         return list(made)
 
 
-class NearestPair:
-    """The lookup baseline: answers with the target of the training pair whose source shares the most words.
-
-    It reads as a fluent paraphrase and is wrong in at least one filler by construction of the splits; a model has to
-    beat it by far.
-    """
-
-    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Raises ValueError without a pair."""
-        self._targets: list[str] = []
-        self._sizes: list[int] = []  # distinct words of each source
-        self._rows_with: dict[str, list[int]] = {}  # word -> rows whose source has it
-        for row, (source, target) in enumerate(pairs):
-            words = _words(source)
-            self._targets.append(target)
-            self._sizes.append(len(words))
-            for word in words:
-                self._rows_with.setdefault(word, []).append(row)
-        if not self._targets:
-            raise ValueError("NearestPair needs at least one pair, got none")
-
-    def paraphrase(self, source: str) -> str:
-        """Return the target of the pair whose source has the highest Jaccard overlap of words with `source`; the first
-        of equals.
-        """
-        words = _words(source)
-        shared = Counter(chain.from_iterable(self._rows_with.get(word, ()) for word in words))
-        best = max(
-            shared, key=lambda row: (shared[row] / (len(words) + self._sizes[row] - shared[row]), -row), default=0
-        )
-        return self._targets[best]
-
-
 def split_of(meaning: tuple[str, Fillers]) -> str:
     """Return "train", "valid" or "test": a fixed function of the meaning (Python's own hash differs from run to
     run).
@@ -251,7 +217,7 @@ def _below(rng: random.Random, n: int) -> int:
     return int(rng.random() * n)
 
 
-def _words(text: str) -> set[str]:
+def words_of(text: str) -> set[str]:
     """Return the distinct words of `text`, without its punctuation marks."""
     return {token for token in tokens(text) if token[0].isalnum()}
 

@@ -4,36 +4,18 @@ checkpoint as JSON.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from ..errors import UserError
+from .vocabulary import learn_vocabulary, load_tokenizer
 from .word_pieces import BytePieces, WordPieces, evenly_spaced, is_byte_level
 
 SPECIAL_TOKENS = WordPieces.SPECIAL
-BASIC_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789.,:;?!'\"()-&%$#/"
-MAX_ALPHABET = 500
 MAX_KNOWN = 500_000  # stretches of text whose ids are remembered
-
-
-def load_tokenizer(name_or_path: str, **where):
-    """The tokenizer of a hub model or local directory, by transformers with its options ``where``, such as
-    local_files_only.
-
-    Raises:
-        OSError: it has no vocabulary. The library would make do with the special tokens, so that every word is an
-            unknown one.
-    """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(name_or_path, use_fast=True, **where)
-    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
-        raise OSError(f"{name_or_path} has no vocabulary (vocab.txt or tokenizer.json is missing)")
-    return tokenizer
 
 
 class TextTokenizer:
@@ -93,32 +75,7 @@ class TextTokenizer:
         """Learn an uncased WordPiece vocabulary of at most ``vocab_size`` pieces from texts; the same texts always give
         the same one.
         """
-        normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-        counts: Counter[str] = Counter()
-        # words end at every space, so each distinct stretch between spaces is split up once
-        for stretch, count in Counter(stretch for text in texts for stretch in text.split(" ")).items():
-            for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(stretch)):
-                counts[word] += count
-        letters = Counter(BASIC_ALPHABET)
-        for word, count in counts.items():
-            for letter in word:
-                letters[letter] += count
-        # each letter takes two places, x and ##x
-        size = min(MAX_ALPHABET, (vocab_size - len(SPECIAL_TOKENS)) // 2)
-        alphabet = sorted(sorted(letters, key=lambda letter: (-letters[letter], letter))[:size])
-        # The library numbers the pieces "##x" in the order of a randomly seeded hash table and breaks ties by number.
-        # Named as special tokens, they get fixed numbers; the vocabulary is then put into a fresh tokenizer in which
-        # they are ordinary.
-        fixed = [*SPECIAL_TOKENS, *(f"##{letter}" for letter in alphabet)]
-        trainer = trainers.WordPieceTrainer(
-            vocab_size=vocab_size, min_frequency=2, special_tokens=fixed, initial_alphabet=alphabet, show_progress=False
-        )
-        draft = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        draft.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        draft.train_from_iterator(
-            (" ".join([word] * count) for word, count in sorted(counts.items()) if set(word) <= set(alphabet)), trainer
-        )
-        return cls.from_vocabulary(sorted(draft.get_vocab(), key=draft.token_to_id))
+        return cls.from_vocabulary(learn_vocabulary(texts, vocab_size))
 
     @classmethod
     def from_vocabulary(cls, tokens: Sequence[str]) -> TextTokenizer:
@@ -195,9 +152,8 @@ class TextTokenizer:
         """Whether a text's ids are those of its stretches between spaces, one after the other: so it is with BERT's own
         rules.
         """
-        added = (
-            self.backend.get_added_tokens_decoder().values()
-        )  # a special one is ordinary text here, another might hold a space
+        # a special one is ordinary text here, another might hold a space
+        added = self.backend.get_added_tokens_decoder().values()
         normalizer, splitter = self.backend.normalizer, self.backend.pre_tokenizer
         is_bert = isinstance(normalizer, normalizers.BertNormalizer) and isinstance(
             splitter, pre_tokenizers.BertPreTokenizer

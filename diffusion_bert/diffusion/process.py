@@ -150,6 +150,5 @@ class AbsorbingDiffusion:
         starts = torch.ones(times.shape[1], dtype=torch.bool, device=times.device)
         starts[1:] = (times[:, 1:] != times[:, :-1]).any(0)
         rows = table(*times[:, starts].unbind(0)).to(dtype)
-        return (
-            rows if len(rows) == 1 else rows[starts.long().cumsum(0) - 1]
-        )  # one time for all, as in most samplers: nothing to copy
+        # one time for all, as in most samplers: nothing to copy
+        return rows if len(rows) == 1 else rows[starts.long().cumsum(0) - 1]

@@ -6,10 +6,11 @@ It never trains and never prints: it returns numbers, Markdown and figures.
 from .bertscore import BertScorer
 from .confidence_map import follow, plot_confidence
 from .figures import plot_curves, plot_evaluation
+from .measures import measured
 from .parts import Evaluation, evaluate
 from .report import markdown
 from .score import Score, benchmark_score
-from .systems import generate_outputs, measure, metric_rows
+from .systems import generate_outputs, metric_rows
 
 __all__ = [
     "BertScorer",
@@ -20,7 +21,7 @@ __all__ = [
     "follow",
     "generate_outputs",
     "markdown",
-    "measure",
+    "measured",
     "metric_rows",
     "plot_confidence",
     "plot_curves",

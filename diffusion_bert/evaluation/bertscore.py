@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..data.tokenizer import load_tokenizer
+from ..data.vocabulary import load_tokenizer
 from ..errors import UserError
 from ..model.pretrained import local_or_hub
 

@@ -19,6 +19,8 @@ from ..generation.generator import DiffusionTextGenerator
 from ..text import metrics
 from ..text.metrics import metric_text
 from .bertscore import BertScorer
+from .grammar_rows import add_grammar_rows
+from .measures import measured, with_interval
 
 SAMPLES = 3  # per source, independent of each other, for self-BLEU and div-4
 Progress = Callable[[str, int, int], None]  # (what, done, total)
@@ -161,7 +163,7 @@ def metric_rows(
     greedy, samples, beam = outputs.greedy, outputs.samples, generator.options.length_beam
 
     def row(hypotheses: Sequence[str], written: Written | None = None, count: int = 1, **more: Sequence[float]) -> dict:
-        values = measure(sources, references, hypotheses, bertscore)
+        values = measured(sources, references, hypotheses, bertscore)
         for name, numbers in more.items():
             values |= with_interval(name, numbers)
         return values if written is None else values | {"nfe": count * written.nfe, "seconds": count * written.seconds}
@@ -185,40 +187,6 @@ def metric_rows(
     return rows
 
 
-def measure(
-    sources: Sequence[str], references: Sequence[str], hypotheses: Sequence[str], bertscore: BertScorer | None = None
-) -> dict:
-    """The DiffuSeq metrics of one output per source, in percent (``length_ratio``: a plain ratio), each mean with its
-    95 % bootstrap interval as ``<name>_interval``.
-    """
-    sources, references, hypotheses = (
-        [metric_text(text) for text in texts] for texts in (sources, references, hypotheses)
-    )
-    bleu = [metrics.sentence_bleu(reference, output) for reference, output in zip(references, hypotheses)]
-    overlap = [metrics.overlap(source, output) for source, output in zip(sources, hypotheses)]
-    alpha = metrics.IBLEU_ALPHA
-    numbers = {
-        "bleu": bleu,
-        "rouge_l": [metrics.rouge_l(reference, output) for reference, output in zip(references, hypotheses)],
-        "dist1": [metrics.distinct_n(output) for output in hypotheses],
-        "overlap": overlap,
-        "ibleu": [alpha * one - (1 - alpha) * other for one, other in zip(bleu, overlap)],
-        "repetition": [metrics.repetition_rate(output) for output in hypotheses],
-        "length_ratio": [metrics.length_ratio(reference, output) for reference, output in zip(references, hypotheses)],
-    }
-    if bertscore is not None:
-        numbers["bertscore"] = bertscore.score(references, hypotheses)
-    values: dict = {}
-    for name, each in numbers.items():
-        values |= with_interval(name, each)
-    return values
-
-
-def with_interval(name: str, numbers: Sequence[float]) -> dict:
-    """{name: mean, name_interval: [low, high]}."""
-    return {name: metrics.mean(numbers), f"{name}_interval": list(metrics.bootstrap_interval(numbers))}
-
-
 def unigram_texts(generator: DiffusionTextGenerator, sources: Sequence[str]) -> list[str]:
     """The floor that knows only lengths and word frequencies: as many word pieces as the source has, drawn by their
     training counts.
@@ -234,34 +202,3 @@ def unigram_texts(generator: DiffusionTextGenerator, sources: Sequence[str]) -> 
         generator.sentence(torch.multinomial(weights, length, replacement=True, generator=draw).tolist())
         for length in lengths
     ]
-
-
-def add_grammar_rows(
-    rows: dict[str, dict], pairs: Sequence[Pair], outputs: Outputs, bertscore: BertScorer | None = None
-) -> None:
-    """For the bundled task the grammar itself says what is a valid paraphrase: same meaning, every filler kept, another
-    frame.
-    """
-    from ..data.grammar import Grammar, NearestPair
-
-    grammar = Grammar.load()
-    sources = [pair.source for pair in pairs]
-
-    def share(texts: Sequence[str]) -> float:
-        return 100 * float(np.mean([grammar.is_paraphrase(source, text) for source, text in zip(sources, texts)]))
-
-    nearest = NearestPair(grammar.pairs("train"))
-    looked_up = [nearest.paraphrase(source) for source in sources]
-    rows["nearest training pair"] = measure(sources, [pair.target for pair in pairs], looked_up, bertscore)
-    frames = [
-        {parsed.frame for text in texts[:SAMPLES] if (parsed := grammar.parse(text))} for texts in outputs.samples.texts
-    ]
-    rows["model"]["valid"] = share(outputs.best)
-    rows["likeliest length"]["valid"] = share([texts[0] for texts in outputs.greedy.texts])
-    two_frames = 100 * float(np.mean([len(seen) >= 2 for seen in frames]))
-    rows["one sample"] |= {"valid": share([texts[0] for texts in outputs.samples.texts]), "two_frames": two_frames}
-    for name in rows:
-        if name.startswith("MBR"):
-            rows[name]["valid"] = share(outputs.chosen)
-    rows["copy"]["valid"] = share(sources)
-    rows["nearest training pair"]["valid"] = share(looked_up)

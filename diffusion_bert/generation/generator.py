@@ -140,7 +140,7 @@ class DiffusionTextGenerator(TextLimits):
         skills = self.model.skills
         return skills.number(self.task, style or (pair.style if pair.style in skills.styles(self.task) else None))
 
-    # ---- candidates --------------------------------------------------------------------------------------------------
+    # ---- candidates -------------------------------------------------------------------------------------------------
 
     def _candidates(
         self,
@@ -163,8 +163,7 @@ class DiffusionTextGenerator(TextLimits):
         for attempt in range(1 + RETRIES):
             if not (wanted := ranking.missing()):
                 break
-            # later rounds are for candidates that came out twice: hotter, and with other lengths, which helps even at
-            # temperature 0
+            # later rounds, for candidates that came out twice, also take other lengths: helps even at temperature 0
             tuned = dataclasses.replace(hotter(options, attempt), length_beam=options.length_beam + 2 * attempt)
             counts = [options.num_samples * options.best_of] * len(wanted)
             tracer = Tracer() if traced else None
@@ -229,15 +228,8 @@ class DiffusionTextGenerator(TextLimits):
             canvases, tracer = [item.canvas for item in masked], Tracer() if traced else None
             seed = options.seed + RETRY_STRIDE * attempt
             # the user chose the places, not the noise: no time correction
-            outputs = decode(
-                self.model,
-                canvases,
-                hotter(options, attempt),
-                self.collator,
-                seed,
-                time_correction=False,
-                tracer=tracer,
-            )
+            tuned = hotter(options, attempt)
+            outputs = decode(self.model, canvases, tuned, self.collator, seed, time_correction=False, tracer=tracer)
             for number, (index, item, output) in enumerate(zip(owner, masked, outputs)):
                 parts = splice(item, output.ids, self.tokenizer, self.cased)
                 text = "".join(part for part, _ in parts)

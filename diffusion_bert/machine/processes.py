@@ -17,9 +17,8 @@ from typing import Any
 
 from ..errors import UserError
 
-PATIENCE = timedelta(
-    hours=24
-)  # a process that dies is noticed at once, by its closed connection; one that is merely slow is waited for
+# a process that dies is noticed at once, by its closed connection; one that is merely slow is waited for
+PATIENCE = timedelta(hours=24)
 
 
 def process_rank() -> int:

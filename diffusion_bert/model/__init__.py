@@ -3,10 +3,11 @@
 It never samples and never trains: it says what the network expects at the masked places.
 """
 
-from .checkpoint import load_checkpoint, read_payload, restore, save_checkpoint
+from .checkpoint import load_checkpoint, restore, save_checkpoint
 from .denoiser import BertDenoiser, EncodedSource, TrueWords
 from .diffusion_model import DiffusionModel, build_model, fit_schedule
 from .heads import CopyHead, SelfConditioning, TimeEmbedding
+from .payload import read_payload
 
 __all__ = [
     "BertDenoiser",

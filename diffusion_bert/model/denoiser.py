@@ -17,34 +17,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import DynamicCache, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from ..data.batch import Batch
 from .encoders import family_of
 from .functions import tied_embedding, true_word_statistics
-from .heads import CopyHead, Guess, SelfConditioning, TimeEmbedding, at_least_float32, at_places, expected_embedding
-
-
-@dataclass
-class EncodedSource:
-    """What every denoising step needs of the source: computed once per source (isolated attention only)."""
-
-    keys_values: list[tuple[Tensor, Tensor]]  # per layer, [B, heads, S, D / heads]
-    states: Tensor  # [B, S, D]
-    input_ids: Tensor  # [B, S]
-    source_length: Tensor  # [B]
-    prompt_length: Tensor  # [B]
-
-    def select(self, rows: Tensor) -> EncodedSource:
-        """The sources of these rows, repeated or dropped as the index says."""
-        return EncodedSource(
-            [(key[rows], value[rows]) for key, value in self.keys_values],
-            self.states[rows],
-            self.input_ids[rows],
-            self.source_length[rows],
-            self.prompt_length[rows],
-        )
+from .heads import CopyHead, Guess, SelfConditioning, TimeEmbedding, at_least_float32, at_places
+from .passes import EncoderPasses
 
 
 @dataclass
@@ -57,7 +36,7 @@ class TrueWords:
     length_logits: Tensor  # [B, max_target_length]
 
 
-class BertDenoiser(nn.Module):
+class BertDenoiser(EncoderPasses):
     """A Hugging Face BERT (or another of encoders.py) with a length head, an optional copy head and optional time
     conditioning.
 
@@ -111,126 +90,6 @@ class BertDenoiser(nn.Module):
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=self.bert_config.initializer_range)
             nn.init.zeros_(module.bias)
-
-    # ---- passes through the encoder ---------------------------------------------------------------------------------
-
-    def hidden_states(
-        self,
-        batch: Batch,
-        x_t: Tensor,
-        tau: Tensor,
-        guess: Guess | None = None,
-        words: Tensor | None = None,
-        read: Tensor | None = None,
-    ) -> Tensor:
-        """One pass over whole sequences, [B, L, D]: training, and sampling with full attention. x_t [B, L], tau [B].
-
-        ``words`` [B, L, D] are the embeddings of x_t where they are known already; ``read`` [B, L] says which states
-        will be used (default: all): the last layer may then leave out others, which come back as zeros.
-        """
-        embeddings = self._embed(x_t, guess, words)
-        valid, draw, positions = batch.valid, batch.draw, batch.positions  # [B, L]
-        time = None
-        if self.time_embedding is not None:
-            time = self.time_embedding(tau)  # [B, layers, D]
-        if self.timestep == "prefix":
-            # attention does not mind the order of its inputs: the time token stands in the last column, at the first
-            # target position
-            embeddings = torch.cat([embeddings, time], dim=1)
-            valid = F.pad(valid, (0, 1), value=True)
-            draw = F.pad(draw, (0, 1), value=0)
-            positions = torch.cat([positions, torch.zeros_like(batch.source_length[:, None])], dim=1)
-        is_target = draw >= 0
-        allowed = valid[:, None, :].expand(-1, valid.shape[1], -1)
-        if self.attention == "isolated":
-            allowed = allowed & (~is_target[:, None, :] | (draw[:, :, None] == draw[:, None, :]))
-        if read is not None:
-            read = F.pad(read, (0, embeddings.shape[1] - read.shape[1])).flatten().nonzero().squeeze(-1)
-        states = self._run(embeddings, is_target.long(), positions, allowed, time, is_target, read=read)
-        return states[:, : x_t.shape[1]]
-
-    def encode_source(self, batch: Batch) -> EncodedSource:
-        """Encode the source segments once (isolated attention): states, keys and values that no target can change."""
-        ids = batch.source_ids()
-        seen = torch.arange(ids.shape[1], device=ids.device) < batch.source_length[:, None]  # [B, S]
-        cache = DynamicCache() if self.family.caches else None
-        states = self._run(
-            self._embed(ids),
-            torch.zeros_like(ids),
-            torch.arange(ids.shape[1], device=ids.device).expand_as(ids),
-            seen[:, None, :].expand(-1, ids.shape[1], -1),
-            cache=cache,
-        )
-        keys_values = [(layer.keys, layer.values) for layer in cache.layers] if cache is not None else []
-        return EncodedSource(keys_values, states, ids, batch.source_length, batch.prompt_length)
-
-    def target_states(
-        self, source: EncodedSource, x_t: Tensor, target_length: Tensor, tau: Tensor, guess: Guess | None = None
-    ) -> Tensor:
-        """Hidden states of target segments [B, T, D], given the encoded source. x_t [B, T] holds the words, [SEP] and
-        padding.
-        """
-        embeddings = self._embed(x_t, guess)
-        columns = torch.arange(x_t.shape[1], device=x_t.device)
-        valid = columns <= target_length[:, None]  # words and [SEP]
-        positions = columns.expand_as(x_t)
-        time = None if self.time_embedding is None else self.time_embedding(tau)
-        if self.timestep == "prefix":
-            embeddings = torch.cat([embeddings, time], dim=1)
-            valid = F.pad(valid, (0, 1), value=True)
-            positions = torch.cat([positions, torch.zeros_like(source.source_length[:, None])], dim=1)
-        seen = torch.arange(source.input_ids.shape[1], device=x_t.device) < source.source_length[:, None]  # [B, S]
-        allowed = torch.cat([seen, valid], dim=1)[:, None, :].expand(-1, valid.shape[1], -1)
-        # a fresh cache on the same tensors: appending concatenates, so the source's own keys and values stay as they
-        # are
-        cache = DynamicCache()
-        for layer, (key, value) in enumerate(source.keys_values):
-            cache.update(key, value, layer)
-        states = self._run(
-            embeddings, torch.ones_like(positions), positions, allowed, time, torch.ones_like(valid), cache
-        )
-        return states[:, : x_t.shape[1]]
-
-    @property
-    def _words(self) -> nn.Embedding:
-        return self.mlm.get_submodule(self.family.words)
-
-    @property
-    def keeps_source(self) -> bool:
-        """Whether sampling encodes a source once, for ``target_states``, or whole sequences at every step, by
-        ``forward``.
-        """
-        return self.attention == "isolated" and self.family.caches
-
-    def _embed(self, ids: Tensor, guess: Guess | None = None, words: Tensor | None = None) -> Tensor:
-        """Word embeddings [B, L, D], with the guess added at its places."""
-        embeddings = self._words(ids) if words is None else words
-        return embeddings if guess is None else self.self_conditioning(embeddings, guess)
-
-    def expected_embedding(self, log_mu: Tensor) -> Tensor:
-        """What self-conditioning keeps of log mu [N, V] for the next call: [N, D]."""
-        return expected_embedding(log_mu, self._words.weight)
-
-    def _run(
-        self, embeddings, token_types, positions, allowed, time=None, is_target=None, cache=None, read=None
-    ) -> Tensor:
-        """The only call of the encoder: explicit 4-D mask [B, 1, Q, K], True = may look. read [M]: see
-        ``hidden_states``, as flat places.
-        """
-        if self.target_embedding is not None:
-            embeddings = embeddings + token_types[..., None] * self.target_embedding
-        extra = (
-            None if self.timestep != "layerwise" or time is None else time[:, :, None] * is_target[:, None, :, None]
-        )  # [B, layers, Q, D]
-        with self.family.changed_layers(self.mlm, extra, read):
-            states = self.family.run(self.mlm, embeddings, token_types, positions, allowed, cache)
-        if read is None:
-            return states
-        return (
-            states.new_zeros(token_types.numel(), states.shape[-1])
-            .index_copy(0, read, states)
-            .view(*token_types.shape, -1)
-        )
 
     # ---- heads ------------------------------------------------------------------------------------------------------
 
@@ -315,9 +174,8 @@ class BertDenoiser(nn.Module):
             # older torch would keep the weights' bf16 copies of this pass, which have no gradient
             torch.clear_autocast_cache()
         elif self.self_conditioning is not None and guess is None and self.training:
-            guess = self.length_head.weight.new_zeros(
-                len(places[0]), self.bert_config.hidden_size
-            )  # so the projection takes part in every step
+            # so the projection takes part in every step
+            guess = self.length_head.weight.new_zeros(len(places[0]), self.bert_config.hidden_size)
         return self.hidden_states(batch, x_t, tau, None if guess is None else Guess(*places, guess), words, read)
 
     def _length_logits(self, batch: Batch, states: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..config.schema import BUILT_IN_SIZES, RunConfig
+from ..config.run_config import RunConfig
+from ..config.schema import BUILT_IN_SIZES
 from ..config.tasks import PROMPTS, TASKS, Task
 from ..data.skills import Skills
 from ..data.tokenizer import TextTokenizer
@@ -32,9 +33,8 @@ class DiffusionModel:
     tokenizer: TextTokenizer
     schedule: NoiseSchedule
     config: RunConfig
-    token_counts: Tensor = field(
-        default_factory=lambda: torch.zeros(0, dtype=torch.int64)
-    )  # [V], over the training targets
+    # [V], over the training targets
+    token_counts: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     metrics: dict = field(default_factory=dict)
     parent: str | None = None
     knows_pairs: bool = True  # False when it has only ever seen plain texts: it fills and continues, but cannot rewrite

@@ -48,9 +48,8 @@ class _TrueWordStatistics(torch.autograd.Function):
         table = table if grad_mean is not None else None  # a loss without the bound's terms does not ask for the mean
         constant = grad_log_p if table is None else grad_log_p + grad_mean * mean
         for rows in _pieces(logits):
-            p = (
-                grad[rows] if grad.dtype == log_sum.dtype else torch.empty_like(grad[rows], dtype=log_sum.dtype)
-            )  # made where it is to stay
+            # made where it is to stay
+            p = grad[rows] if grad.dtype == log_sum.dtype else torch.empty_like(grad[rows], dtype=log_sum.dtype)
             torch.add(logits[rows], bias, out=p).sub_(log_sum[rows, None]).exp_()
             slope = -constant[rows, None]
             p.mul_(slope if table is None else torch.addcmul(slope, grad_mean[rows, None], table))

@@ -42,9 +42,10 @@ class CopyHead(nn.Module):
         queries = self.query(here)
         # scores of all T columns, most of them 0 and never read: still cheaper than the keys of every place, [N, S, D]
         spread = queries.new_zeros(states.shape[0] * states.shape[1], queries.shape[-1]).index_copy(0, flat, queries)
+        # [B, T, S]
         scores = (
             spread.view(*states.shape[:2], -1) @ self.key(source_states).transpose(1, 2) / math.sqrt(queries.shape[-1])
-        )  # [B, T, S]
+        )
         scores = at_least_float32(scores.flatten(0, 1).index_select(0, flat))
         allowed = copyable[rows]
         weights = torch.softmax(scores.masked_fill(~allowed, -1e9), dim=-1) * allowed
@@ -80,9 +81,8 @@ class CopyHead(nn.Module):
         weights, log_g, log_not_g = self.attend(states, places, source_states, copyable)
         rows = places[0]
         first = first_occurrence(source_ids, copyable)[rows]  # [N, S]
-        share = torch.zeros_like(weights).scatter_add(
-            -1, first, weights
-        )  # equal words share their weight, at the first of them
+        # equal words share their weight, at the first of them
+        share = torch.zeros_like(weights).scatter_add(-1, first, weights)
         ids = source_ids[rows]
         log_vocabulary = torch.log_softmax(logits, dim=-1) + log_not_g[:, None]
         own = log_vocabulary.gather(-1, ids)

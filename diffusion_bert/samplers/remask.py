@@ -70,9 +70,8 @@ def remask_probability(schedule: NoiseSchedule, tau_s: Tensor, tau_t: Tensor, x_
         tau_s, tau_t = tau_s[..., None], tau_t[..., None]
     alpha_t = 1 - schedule.mask_probability(tau_t, x_t)
     m_s = schedule.mask_probability(tau_s, x_t)
-    return torch.where(
-        m_s > 0, (m_s / alpha_t).clamp(max=cap), 0.0
-    )  # at alpha_t = 0: infinity, hence the cap; a single step has 0 / 0
+    # at alpha_t = 0: infinity, hence the cap; a single step has 0 / 0
+    return torch.where(m_s > 0, (m_s / alpha_t).clamp(max=cap), 0.0)
 
 
 def reveal_probability(

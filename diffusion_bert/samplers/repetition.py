@@ -49,11 +49,12 @@ class Repeats:
         words = torch.stack([left, right], dim=-1)  # [N, 2]
         words = torch.where(self._bound(rows, words), words, mask_id)
         if bool(self.counted.any()):
+            # [B, T]
             full = (
                 self.counted[:, None]
                 & self.content[x_t]
                 & ((x_t[:, :, None] == x_t[:, None, :]).sum(-1) >= self._limit(x_t))
-            )  # [B, T]
+            )
             words = torch.cat([words, torch.where(full, x_t, mask_id)[rows]], dim=-1)
         mass = log_mu.gather(-1, words)  # [MASK] has none: it stands for "nothing to forbid"
         log_mu.scatter_(-1, words, float("-inf"))

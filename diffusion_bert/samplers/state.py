@@ -76,9 +76,8 @@ class SamplingState:
         self.x_t = x_t.clone()
         self.tau = tau.to(torch.float64)
         self.nfe = torch.zeros(len(x_t), dtype=torch.long, device=x_t.device)
-        self.log_prob = torch.zeros(
-            x_t.shape, dtype=torch.float64, device=x_t.device
-        )  # of the word at each place, when it was revealed
+        # of the word at each place, when it was revealed
+        self.log_prob = torch.zeros(x_t.shape, dtype=torch.float64, device=x_t.device)
         self.steps_done = 0
 
     @property

@@ -4,66 +4,16 @@ import re
 
 from .english import SMALL_WORDS, split_sentences
 
-_CAPITALISED = [
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-    "Sunday",
-    "January",
-    "February",
-    "April",
-    "June",
-    "July",
-    "September",
-    "October",
-    "November",
-    "December",
-    "Christmas",
-    "English",
-    "French",
-    "German",
-    "Spanish",
-    "Italian",
-    "Portuguese",
-    "Russian",
-    "Chinese",
-    "Japanese",
-    "Korean",
-    "Arabic",
-    "Hindi",
-    "Indian",
-    "American",
-    "British",
-    "European",
-    "African",
-    "America",
-    "Europe",
-    "Africa",
-    "India",
-    "China",
-    "Japan",
-    "Russia",
-    "Germany",
-    "France",
-    "England",
-    "Canada",
-    "Australia",
-    "Pakistan",
-    "USA",
-    "UK",
-    "U.S.",
-    "U.S.A.",
-    "U.K.",
-]
-_DATE_MONTH = re.compile(
-    r"\b(?:march|may|august)(?= \d{1,2}\b| \d{4}\b)|(?<=\d )(?:march|may|august)\b(?! [^\W\d])"
-)  # 60 may be old
-_INSIDE = re.compile(
-    r"(?:[\w)\]&%/.'\u2019-]\s*[\"\u201c\u201d\u2018(\[]?|,\s*\(?)\s*$"
-)  # what stands before a word inside a sentence
+_CAPITALISED = (
+    "Monday Tuesday Wednesday Thursday Friday Saturday Sunday January February April June July September "
+    "October November December Christmas English French German Spanish Italian Portuguese Russian Chinese "
+    "Japanese Korean Arabic Hindi Indian American British European African America Europe Africa India "
+    "China Japan Russia Germany France England Canada Australia Pakistan USA UK U.S. U.S.A. U.K."
+).split()
+# 60 may be old
+_DATE_MONTH = re.compile(r"\b(?:march|may|august)(?= \d{1,2}\b| \d{4}\b)|(?<=\d )(?:march|may|august)\b(?! [^\W\d])")
+# what stands before a word inside a sentence
+_INSIDE = re.compile(r"(?:[\w)\]&%/.'\u2019-]\s*[\"\u201c\u201d\u2018(\[]?|,\s*\(?)\s*$")
 _WORD = re.compile(r"\b(?:(?:[^\W\d_]\.)+[^\W\d_]\b\.?|(?!(?<=\w['\u2019])(?:s|t|m|d|ll|re|ve)\b)\w+)", re.IGNORECASE)
 
 

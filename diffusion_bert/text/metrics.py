@@ -18,10 +18,8 @@ from itertools import pairwise
 # ---- against a reference
 @lru_cache(maxsize=1)
 def _word_bleu() -> Callable[[list[str], list[str]], float]:
-    from nltk.translate.bleu_score import (
-        SmoothingFunction,
-        sentence_bleu,
-    )  # imported on first use: `--help` must be instant
+    # imported on first use: `--help` must be instant
+    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
     smoothing = SmoothingFunction().method4
     return lambda reference, hypothesis: (
@@ -217,9 +215,8 @@ def bootstrap_interval(
             f" {resamples=}, {level=}"
         )
     array, rng = np.asarray(values, dtype=np.float64), np.random.default_rng(seed)
-    means = [
-        array[rng.integers(0, len(array), len(array))].mean() for _ in range(resamples)
-    ]  # one at a time: little memory for long lists
+    # one at a time: little memory for long lists
+    means = [array[rng.integers(0, len(array), len(array))].mean() for _ in range(resamples)]
     low, high = np.quantile(means, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return float(low), float(high)
 

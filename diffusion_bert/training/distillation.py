@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..config.schema import RunConfig
+from ..config.run_config import RunConfig
 from ..data.batch import Batch
 from ..errors import UserError
 from ..model.checkpoint import load_checkpoint
@@ -61,9 +61,8 @@ def divergence(expected: Tensor, log_mu: Tensor) -> Tensor:
     that neither allows add 0.
     """
     allowed = (expected != float("-inf")) & (log_mu != float("-inf"))
-    expected, log_mu = (
-        torch.where(allowed, values, 0.0) for values in (expected, log_mu)
-    )  # no infinity, so no NaN in the gradient
+    # no infinity, so no NaN in the gradient
+    expected, log_mu = (torch.where(allowed, values, 0.0) for values in (expected, log_mu))
     return (expected.exp() * (expected - log_mu)).masked_fill(~allowed, 0.0).sum(-1).double()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from ..config.schema import RunConfig
+from ..config.run_config import RunConfig
 from ..errors import UserError
 
 

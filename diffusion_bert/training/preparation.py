@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config.schema import RunConfig
+from ..config.run_config import RunConfig
 from ..data.batching import Collator, batch_tasks, fixed_batches, fixed_choice, spread_choice
 from ..data.encoded import EncodedMix, EncodedPairs
 from ..data.encoding import encode_tasks, styles_of
 from ..data.pairs import Pair
 from ..data.skills import Skills
-from ..data.splits import Splits, take
+from ..data.sources import Splits, take
 from ..errors import UserError
 from ..model.checkpoint import load_checkpoint
 from ..model.diffusion_model import DiffusionModel, build_model, check_positions, fit_schedule

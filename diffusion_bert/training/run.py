@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 
-from ..config.schema import RunConfig
+from ..config.run_config import RunConfig
 from ..data.batching import EpochBatches
 from ..errors import UserError
 from ..machine.device import choose_autocast, pick_device

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from ..config.schema import RunConfig
+from ..config.run_config import RunConfig
 from ..config.tasks import task_names
 from ..errors import UserError
 from ..machine.storage import to_plain, write_atomically

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from diffusion_bert.config.schema import RunConfig
+from diffusion_bert.config.run_config import RunConfig
 from diffusion_bert.config.tasks import PROMPTS
 from diffusion_bert.data.grammar import Grammar
 from diffusion_bert.data.pairs import Pair

@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusion_bert.config.schema import RunConfig
+from diffusion_bert.config.run_config import RunConfig
 from diffusion_bert.data.grammar import Grammar
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,7 +108,7 @@ def compare_runs(ours: Path, whole: Path) -> list[str]:
     """
     import torch
 
-    from diffusion_bert.model.checkpoint import read_payload
+    from diffusion_bert.model.payload import read_payload
 
     problems = []
     for name in ("best_model.pt", "last.pt"):
