@@ -21,8 +21,8 @@ from diffusion_bert.config.paths import latest_checkpoint
 from diffusion_bert.errors import UserError
 from diffusion_bert.generation.generator import DiffusionTextGenerator
 from diffusion_bert.machine.storage import to_plain, versions, weights_digest, write_atomically
-from diffusion_bert.model.checkpoint import FORMAT_VERSION, load_checkpoint, save_checkpoint
-from diffusion_bert.model.payload import FORMAT, read_payload
+from diffusion_bert.model.checkpoint import load_checkpoint, save_checkpoint
+from diffusion_bert.model.payload import FORMAT, FORMAT_VERSION, read_payload
 from diffusion_bert.training.run_directory import RunDirectory
 from tests.helpers.models import Trap, new_model, refusal, save_bert, tiny_config, tiny_model
 

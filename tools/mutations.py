@@ -262,14 +262,14 @@ MUTANTS = [
     ),
     (
         "denoiser: source sees the target",
-        "model/denoiser.py",
+        "model/passes.py",
         "allowed = allowed & (~is_target[:, None, :] | (draw[:, :, None] == draw[:, None, :]))",
         "pass",
         "denoiser",
     ),
     (
         "denoiser: the targets of a row see each other",
-        "model/denoiser.py",
+        "model/passes.py",
         "(draw[:, :, None] == draw[:, None, :])",
         "is_target[:, :, None]",
         "draws",
@@ -297,7 +297,13 @@ MUTANTS = [
         "t[places[0], 0]",
         "draws",
     ),
-    ("draws: one length for all", "training/objective.py", "length=batch.draws * length", "length=length", "draws"),
+    (
+        "draws: one length for all",
+        "training/objective.py",
+        "length=batch.draws * F.cross_entropy",
+        "length=F.cross_entropy",
+        "draws",
+    ),
 ]
 
 

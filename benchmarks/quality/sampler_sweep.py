@@ -157,7 +157,7 @@ def measure_one(generator, pairs, options: SamplingConfig) -> dict:
     """The numbers of one sampler at one number of steps."""
     from diffusion_bert.data.skills import PAIR
     from diffusion_bert.evaluation.measures import measured, with_interval
-    from diffusion_bert.evaluation.systems import SAMPLES
+    from diffusion_bert.evaluation.outputs import SAMPLES
     from diffusion_bert.text import metrics
     from diffusion_bert.text.metrics import metric_text
 
@@ -197,8 +197,7 @@ def table(records: list[dict]) -> str:
 
 def plot(records: list[dict], path: Path) -> None:
     """ROUGE-L, BLEU, div-4 and repetition against calls, one line per sampler."""
-    from diffusion_bert.evaluation.figures import new_figure, save_figure
-    from diffusion_bert.evaluation.report import MAIN, QUIET, SECOND
+    from diffusion_bert.evaluation.figures import MAIN, QUIET, SECOND, new_figure, save_figure
 
     figure, axes = new_figure(2, 2, (10, 7))
     looks = ((MAIN, "o-"), (SECOND, "s--"), ("#4ba36b", "^-."), ("#8f6bb8", "D:"), ("#c0504d", "v-"), (QUIET, "P--"))

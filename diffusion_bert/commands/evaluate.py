@@ -15,8 +15,8 @@ from .cli import Parser, whole_number
 from .evaluation_report import progress_bars, show, write_report
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse and evaluate."""
+def evaluation_parser() -> Parser:
+    """The flags of an evaluation."""
     parser = Parser(
         "Evaluate a checkpoint: reconstruction, conditional generation beside its floors, NELBO terms, score."
     )
@@ -74,7 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         ),
     )
     parser.add_settings(SamplingConfig, leave_out=("num_samples", "best_of"))
-    given = parser.parse(sys.argv[1:] if argv is None else argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse and evaluate."""
+    given = evaluation_parser().parse(sys.argv[1:] if argv is None else argv)
     if given.get("split", "test") not in ("valid", "test"):
         raise UserError(f"split is '{given['split']}': expected valid or test")
     named = given.pop("checkpoint", None)

@@ -80,6 +80,7 @@ def _read(stream, report: ReadReport, config: DataConfig, notes: list[str], cont
 
 
 def from_files(config: DataConfig, seed: int) -> Splits:
+    """The splits of ``--train_file``, ``--valid_file`` and ``--test_file``."""
     notes: list[str] = []
     train = read_pairs(config.train_file, config, notes)
     valid = read_pairs(config.valid_file, config, notes) if config.valid_file else []
@@ -127,6 +128,7 @@ def _with_test(splits: Splits) -> Splits:
 
 
 def from_folder(config: DataConfig, seed: int) -> Splits:
+    """The splits of ``--data_dir``: train, valid and perhaps test, .jsonl of pairs or .txt of plain texts."""
     folder = Path(config.data_dir)
     text = config.task_name == "text"
     if not folder.is_dir():
@@ -159,6 +161,7 @@ def from_folder(config: DataConfig, seed: int) -> Splits:
 
 
 def from_grammar() -> Splits:
+    """The splits of the bundled task."""
     from .grammar import Grammar
 
     grammar = Grammar.load()

@@ -12,7 +12,7 @@ from ..data.grammar import Grammar, words_of
 from ..data.pairs import Pair
 from .bertscore import BertScorer
 from .measures import measured
-from .systems import SAMPLES, Outputs
+from .outputs import SAMPLES, Outputs
 
 
 def add_grammar_rows(

@@ -23,8 +23,9 @@ from ..text import metrics
 from ..text.metrics import metric_text
 from ..training.yardstick import T_EVAL, estimate_nelbo
 from .bertscore import BertScorer
+from .outputs import SAMPLES, Outputs
 from .score import Score, benchmark_score
-from .systems import SAMPLES, Outputs, Progress, generate_outputs, metric_rows
+from .systems import Progress, generate_outputs, metric_rows
 
 CORRUPTIONS = (20, 50, 80)
 MOST_SENTENCES = 200  # for the reconstruction part

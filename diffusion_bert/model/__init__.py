@@ -4,9 +4,10 @@ It never samples and never trains: it says what the network expects at the maske
 """
 
 from .checkpoint import load_checkpoint, restore, save_checkpoint
-from .denoiser import BertDenoiser, EncodedSource, TrueWords
+from .denoiser import BertDenoiser, TrueWords
 from .diffusion_model import DiffusionModel, build_model, fit_schedule
 from .heads import CopyHead, SelfConditioning, TimeEmbedding
+from .passes import EncodedSource
 from .payload import read_payload
 
 __all__ = [

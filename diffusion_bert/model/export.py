@@ -112,20 +112,12 @@ def fast_tokenizer(model):
 def model_card(model) -> str:
     """README.md of the folder: what it is, how it was trained, what is left out."""
     config, denoiser = model.config, model.denoiser
-    data = next(
-        (Path(name).name for name in (config.data.data_dir, config.data.train_file) if name),
-        config.data.dataset_name or model.task.name,
-    )
-    left_out = (
-        ["length head"]
-        + ["copy head"] * (denoiser.copy_head is not None)
-        + ["self-conditioning"] * (denoiser.self_conditioning is not None)
-    )
-    base = (
-        Path(config.model.model_name_or_path).name
-        if Path(config.model.model_name_or_path).exists()
-        else config.model.model_name_or_path
-    )
+    folders = [Path(name).name for name in (config.data.data_dir, config.data.train_file) if name]
+    data = (*folders, config.data.dataset_name or model.task.name)[0]
+    extra = {"length head": True, "copy head": denoiser.copy_head, "self-conditioning": denoiser.self_conditioning}
+    left_out = [name for name, part in extra.items() if part is not None]
+    start = Path(config.model.model_name_or_path)
+    base = start.name if start.exists() else config.model.model_name_or_path
     base += " (from scratch)" if config.model.from_scratch or base in ("tiny", "mini", "small") else ""
     settings = {
         "start": base,
@@ -139,12 +131,9 @@ def model_card(model) -> str:
         "batch_size": config.training.batch_size,
         "attention": denoiser.attention,
         "seed": config.training.seed,
-        **{
-            name: round(value, 4)
-            for name, value in model.metrics.items()
-            if name in ("step", "valid_nelbo", "valid_cross_entropy")
-        },
     }
+    measured = ("step", "valid_nelbo", "valid_cross_entropy")
+    settings |= {name: round(value, 4) for name, value in model.metrics.items() if name in measured}
     rows = "\n".join(f"| {name} | {value} |" for name, value in settings.items())
     front = {
         "library_name": "transformers",

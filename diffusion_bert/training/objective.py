@@ -109,12 +109,11 @@ def nelbo_terms(
     two_pass: bool = False,
     places: tuple[Tensor, Tensor] | None = None,
 ) -> NelboTerms:
-    """All terms for one batch noised to x_t at steps t of T = num_steps, summed over its noised targets. x_t [B, L],
-    t [B] or [B, draws].
+    """All terms for one batch noised to x_t [B, L] at steps t [B] or [B, draws] of T = num_steps, summed over its
+    noised targets and differentiable.
 
-    The sums are differentiable. ``two_pass`` is for self-conditioning: a first pass makes the guess of the second, so
-    mu is a function of x_t as ever and the bound a bound. ``places`` are ``batch.masked_places(x_t)`` where the caller
-    knows them.
+    ``two_pass`` is for self-conditioning: a first pass makes the guess of the second, so mu is a function of x_t as
+    ever and the bound a bound. ``places`` are ``batch.masked_places(x_t)`` where the caller knows them.
     """
     # 1. Times: of every noised target, then of every masked place, [N].
     places = batch.masked_places(x_t) if places is None else places
@@ -144,23 +143,26 @@ def nelbo_terms(
     if not options.is_plain:
         each = -log_mu_x
         if whole_table:
-            each = smoothed_cross_entropy(log_mu, x_0, options.label_smoothing)
-        if options.teacher is not None:
-            expected = options.teacher.log_mu(batch, x_t, tau, log_mu.shape[1], places)
-            expected = diffusion.correct_for_time(expected, tau_t) if time_correction else expected
-            each = options.teacher.mixed(each, expected, log_mu)
+            taught = options.teacher and options.teacher.log_mu(batch, x_t, tau, log_mu.shape[1], places)
+            taught = diffusion.correct_for_time(taught, tau_t) if options.teacher and time_correction else taught
+            each = shaped_cross_entropy(log_mu, x_0, options, taught)
         surrogate = (loss_weight(t_places, num_steps, options.loss_weighting) * each).sum()
     # 4. Sums over the batch.
-    length = F.cross_entropy(length_logits.float(), batch.target_length - 1, reduction="sum").double()
     return NelboTerms(
         reveal=num_steps * kl.reveal.sum(),
         stay=num_steps * kl.stay.sum(),
-        length=batch.draws * length,
+        length=batch.draws * F.cross_entropy(length_logits.float(), batch.target_length - 1, reduction="sum").double(),
         cross_entropy=-log_mu_x.sum().double(),
         masked=torch.full((), len(t_places), dtype=torch.float64, device=x_t.device),
         tokens=batch.draws * batch.target_length.sum().double(),
         surrogate=surrogate,
     )
+
+
+def shaped_cross_entropy(log_mu: Tensor, x_0: Tensor, options: LossOptions, taught: Tensor | None) -> Tensor:
+    """The cross-entropy of each place, smoothed and mixed with the teacher's log mu ``taught`` [N, V], [N] float64."""
+    each = smoothed_cross_entropy(log_mu, x_0, options.label_smoothing)
+    return each if taught is None else options.teacher.mixed(each, taught, log_mu)
 
 
 def smoothed_cross_entropy(log_mu: Tensor, x_0: Tensor, label_smoothing: float) -> Tensor:

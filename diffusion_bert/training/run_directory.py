@@ -50,10 +50,11 @@ class RunDirectory:
         name = config.model.model_name_or_path
         # a local path gives its folder's name, a hub id itself
         name = Path(name).resolve().name if Path(name).is_dir() else name
+        training, diffusion = config.training, config.diffusion
         stem = (
             f"model_name_{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}_taskname_{_joined(config.data.task_name)}"
-            f"_lr_{config.training.lr * config.training.lr_factor:g}"
-            f"_seed_{config.training.seed}_numsteps_{config.diffusion.num_steps}_wordfreqlambda_{config.diffusion.word_freq_lambda:g}"
+            f"_lr_{training.lr * training.lr_factor:g}_seed_{training.seed}"
+            f"_numsteps_{diffusion.num_steps}_wordfreqlambda_{diffusion.word_freq_lambda:g}"
         )
         parent = Path(config.training.output_dir)
         try:
