@@ -2,8 +2,8 @@
 """Talk to a checkpoint: fill, para, complete, mask.
 
     python interactive_generation.py
-    printf 'para How do I learn to cook?\nquit\n' | python interactive_generation.py --checkpoint
-    runs/NAME/best_model.pt
+    printf 'para How do I learn to cook?\nquit\n' | python interactive_generation.py
+    python interactive_generation.py --checkpoint runs/NAME/best_model.pt
 
 Without --checkpoint the newest run is taken. Type help for the commands.
 """

@@ -4,9 +4,7 @@ LONGEST = 600
 
 
 class UserError(Exception):
-    """What came, what was expected, what to do; one line of text. Where what came is very long, its middle is left
-    out.
-    """
+    """What came, what was expected, what to do; one line of text. A long value is shortened in the middle."""
 
     def __init__(self, message: str):
         text = " ".join(str(message).split())

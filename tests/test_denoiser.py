@@ -514,7 +514,7 @@ def test_places_that_no_head_reads_may_be_left_out(attention, timestep, copy_hea
     results, rows = [], []
     dense = denoiser.mlm.bert.encoder.layer[-1].intermediate
     dense.register_forward_hook(lambda _module, inputs, _output: rows.append(inputs[0].flatten(0, -2).shape[0]))
-    for denoiser.leaves_out in (True, False):
+    for denoiser.skips_unread in (True, False):
         denoiser.zero_grad(set_to_none=True)
         said = denoiser.true_words(batch, x_t, TAU, table)
         (said.log_mu.sum() + said.mean.sum() + said.length_logits.square().sum()).backward()

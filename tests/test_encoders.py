@@ -251,7 +251,7 @@ def test_one_table_has_the_whole_gradient(built, monkeypatch):
     gradients = []
     for way in (tied_embedding, lambda words, ids: (words(ids), None)):
         monkeypatch.setattr("diffusion_bert.model.denoiser.tied_embedding", way)
-        denoiser.leaves_out = way is tied_embedding
+        denoiser.skips_unread = way is tied_embedding
         denoiser.zero_grad(set_to_none=True)
         denoiser.true_words(batch, x_t, tau).log_mu.sum().backward()
         gradients.append(

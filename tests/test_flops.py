@@ -22,7 +22,7 @@ def test_count_is_that_of_the_counter(options):
     code.
     """
     denoiser = make_denoiser(**options)
-    denoiser.leaves_out = False  # as on a GPU
+    denoiser.skips_unread = False  # as on a GPU
     batch = make_batch([([5, 10, 11, 12, 13], [20, 10, 21, 22, 23]), ([5, 13, 14], [22, 23, 24, 25, 13])] * 8)
     x_t = torch.where(batch.target_mask, BERT_MASK, batch.input_ids)
     t = torch.full((len(batch),), 4)

@@ -100,7 +100,7 @@ def test_refusals_of_the_data_folder(tmp_path):
 
 def test_masked_words(tmp_path):
     """A model that always says one word is right where that word was masked, and as often as the floor if it is the
-    commonest.
+    most common.
     """
     model = new_model()
     texts = [
@@ -108,12 +108,12 @@ def test_masked_words(tmp_path):
         for pair in grammar_pairs()[:20]
         if len(model.tokenizer.encode(pair.target)) <= model.denoiser.max_target_length
     ]
-    commonest = int(model.token_counts.argmax())
+    most_common = int(model.token_counts.argmax())
     with torch.no_grad():
-        model.denoiser.mlm.cls.predictions.bias[commonest] = 1e4
+        model.denoiser.mlm.cls.predictions.bias[most_common] = 1e4
     used, places, right, floor = top_one(model, [*texts, "word " * 99], 1.0)
     written = [index for text in texts for index in model.tokenizer.encode(text)]
-    assert used == len(texts) and places == len(written) and right == floor == written.count(commonest) > 0
+    assert used == len(texts) and places == len(written) and right == floor == written.count(most_common) > 0
     save_checkpoint(tmp_path / "model.pt", model)
     (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n")
     done = run("benchmarks.quality.masked_words", tmp_path / "model.pt", tmp_path / "texts.txt", "--share", "1")

@@ -122,11 +122,13 @@ def test_first_hitting_from_the_middle(start):
 
 @each_schedule
 @pytest.mark.parametrize("lam", (0.0, 0.1, 1 / math.pi - 1e-9))
-def test_the_commonest_word_has_the_largest_rate(name, lam):
+def test_the_most_common_word_has_the_largest_rate(name, lam):
     """At all times, and over every step: the bound that the thinning of ancestral and first_hitting rests on."""
     schedule = toy_schedule(name, lam)
     u = torch.linspace(0.001, 1.0, 500, dtype=torch.float64)
-    assert bool((schedule.reveal_rate(u, schedule.commonest(u))[:, None] >= schedule.reveal_rate(u) - 1e-9).all())
+    assert bool(
+        (schedule.reveal_rate(u, schedule.most_common_word(u))[:, None] >= schedule.reveal_rate(u) - 1e-9).all()
+    )
     tau_t = torch.linspace(0.01, 1.0, 50, dtype=torch.float64)
     for share in (0.0, 0.3, 0.99):
         largest = schedule.largest_reveal_probability(tau_t * share, tau_t)

@@ -197,7 +197,7 @@ ZIPF = ZIPF / ZIPF.sum()
 @each_schedule
 def test_zipf_toy_needs_the_time_correction(name):
     """One word from Zipf's law, lambda = 0.3, 16 steps, the best time-free denoiser: uncorrected, the sampler
-    over-produces the commonest word by over 40 % and nearly halves the rarest; corrected, the law comes back within 4
+    over-produces the most common word by over 40 % and nearly halves the rarest; corrected, the law comes back within 4
     sigma.
     """
     rows, steps, mask_id = 100_000, 16, ZIPF_WORDS

@@ -93,7 +93,7 @@ def test_no_nan_next_to_the_ends(name, exponent):
 
 
 @each
-def test_commonest_word_near_zero_keeps_its_precision(name):
+def test_most_common_word_near_zero_keeps_its_precision(name):
     """At lambda = 1/pi and h = -1, m falls like u^3 pi^2 / 6: no digit may drown in the cancellation of u - sin(pi u) /
     pi.
     """

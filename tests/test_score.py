@@ -109,5 +109,5 @@ def test_a_floor_above_the_anchor():
 
 
 def test_a_floor_of_reconstruction_near_the_top():
-    """When the commonest word piece alone restores nearly everything, nothing is divided by zero."""
+    """When the most common word piece alone restores nearly everything, nothing is divided by zero."""
     assert 0 <= score(accuracy=(99.0, 99.0, 99.0), floor=99.0).reconstruction <= 100

@@ -121,14 +121,14 @@ def test_fast_terms_equal_the_terms_over_all_words(copy_head, lam):
 
 
 def test_mean_mask_probability_keeps_its_digits():
-    """E[m] from the mean excess is the mean of m, also at lambda = 1/pi near u = 0, where the commonest word's m is of
-    third order in u.
+    """E[m] from the mean excess is the mean of m, also at lambda = 1/pi near u = 0, where the most common word's m is
+    of third order in u.
     """
     schedule = make_diffusion(lam=1 / torch.pi).schedule
     mu = torch.zeros(len(schedule.excess), dtype=torch.float64)
-    commonest = int(schedule.informativeness.argmin())
+    most_common = int(schedule.informativeness.argmin())
     for share in (1.0, 1 - 1e-9, 0.5):
-        mu[commonest], mu[5] = share, 1 - share
+        mu[most_common], mu[5] = share, 1 - share
         for tau in (1e-3, 0.05, 0.3, 0.999):
             tau = torch.tensor(tau, dtype=torch.float64)
             mean = (mu * schedule.mask_probability(tau)).sum()
@@ -145,7 +145,7 @@ def test_a_step_never_asks_the_device(draws):
     which a GPU would be waited.
     """
     denoiser, diffusion, batch = make_denoiser(), make_diffusion(), make_batch(mixed_rows()).repeated(draws)
-    denoiser.leaves_out = False  # as on a GPU
+    denoiser.skips_unread = False  # as on a GPU
     t = torch.tensor([1, 4, 9, 10])[:, None].expand(-1, draws)
     x_t = torch.where(batch.target_mask, batch.mask_id, batch.input_ids)
     places = batch.masked_places(x_t)

@@ -56,7 +56,7 @@ def test_vocabulary_limit(size):
 
 
 def test_vocabulary_limit_with_many_letters():
-    """An alphabet larger than the vocabulary keeps its commonest letters."""
+    """An alphabet larger than the vocabulary keeps its most common letters."""
     texts = ["".join(map(chr, range(0x3041, 0x3097))), *["zzz yyy"] * 50]
     tokenizer = TextTokenizer.learn(texts, 120)
     assert tokenizer.vocab_size <= 120 and {"z", "##z", "y"} <= set(tokenizer.tokens)

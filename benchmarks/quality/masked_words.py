@@ -4,7 +4,7 @@
     python -m benchmarks.quality.masked_words checkpoints/MODEL.pt sentences.txt --texts 500 --share 0.15
 
 Of every sentence (a line each) this share of the word pieces is masked, at least one, and all are predicted in one call
-without a source, as ``fill`` asks. Beside the model: always saying the commonest word piece of the training targets.
+without a source, as ``fill`` asks. Beside the model: always saying the most common word piece of the training targets.
 Intervals: 95 %, as if places were independent.
 """
 
@@ -54,14 +54,14 @@ def masked_texts(model, texts: list[str], share: float, seed: int = 0) -> Iterat
 
 
 def top_one(model, texts: list[str], share: float, seed: int = 0) -> tuple[int, int, int, int]:
-    """(texts, masked places, right ones, right ones of the commonest word piece)."""
-    commonest = int(model.token_counts.argmax())
+    """(texts, masked places, right ones, right ones of the most common word piece)."""
+    most_common = int(model.token_counts.argmax())
     used = places = right = floor = 0
     for _, masked, truth in masked_texts(model, texts, share, seed):
         used += 1
         places += len(truth)
         right += int((own_choice(model, masked).argmax(-1) == truth).sum())
-        floor += int((truth == commonest).sum())
+        floor += int((truth == most_common).sum())
     return used, places, right, floor
 
 
@@ -98,7 +98,7 @@ def main(argv=None) -> int:
         f"{machine()}; {used:,} of {len(texts):,} texts, {given['share']:.0%} masked, seed {given['seed']}\n\n| |"
         " places | right, % |\n|---|---|---|"
     )
-    for name, count in (("model", right), ("commonest word", floor)):
+    for name, count in (("model", right), ("most common word", floor)):
         low, high = wilson(count, places)
         print(f"| {name} | {places:,} | {100 * count / places:.1f} ({low:.1f}-{high:.1f}) |")
     return 0

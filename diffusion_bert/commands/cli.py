@@ -19,7 +19,7 @@ from ..config.fields import check_value
 from ..config.presets import load_preset, load_settings
 from ..config.schema import DataConfig, DiffusionConfig, ModelConfig, TrainingConfig
 from ..errors import UserError, nearest
-from ..machine.processes import may_speak, process_count, process_rank
+from ..machine.processes import process_count, process_rank, should_print
 from ..version import __version__
 
 USER_ERROR = 2
@@ -123,7 +123,7 @@ def whole_number(text: str) -> int:
 def guarded(command: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
     """Run a command: its own exit code, or 2 with one line on stderr for a user's mistake, 130 for Ctrl-C.
 
-    Under torchrun only the first process writes to stdout, and of an error that several meet only one tells.
+    Under torchrun only the first process writes to stdout, and of an error that several meet only one prints.
     """
     if process_count() > 1:
         # torch comments on every connection that another process closes
@@ -146,7 +146,7 @@ def guarded(command: Callable[[Sequence[str] | None], int | None], argv: Sequenc
         code, message = USER_ERROR, f"error: {error.strerror}{where}; free some space or choose another folder"
     except KeyboardInterrupt:
         code, message = 128 + signal.SIGINT, "\ninterrupted"
-    if may_speak():
+    if should_print():
         print(message, file=sys.stderr)
     if process_count() > 1:
         sys.stderr.flush()

@@ -32,7 +32,7 @@ def evaluation_parser() -> Parser:
         "--data_dir",
         metavar="DIR",
         help=(
-            "where the checkpoint's data lies now: a folder as training took it (of several tasks: with one for each,"
+            "where the checkpoint's data is now: a folder as training took it (of several tasks: with one for each,"
             " or that of the task alone)"
         ),
     )

@@ -56,7 +56,7 @@ def write_report(result, checkpoint: Path, folder: Path, generator) -> list[Path
 
 
 def show(result, checkpoint: Path, paths: list[Path], quiet: bool, knows_data: bool) -> None:
-    """Print what matters; with ``quiet`` only the score. ``knows_data``: the checkpoint says where the data lies that
+    """Print what matters; with ``quiet`` only the score. ``knows_data``: the checkpoint says where the data is that
     it may train on.
     """
     from ..evaluation.report import CONVENTION, nelbo_lines, score_lines, table
@@ -69,7 +69,7 @@ def show(result, checkpoint: Path, paths: list[Path], quiet: bool, knows_data: b
             print("\nReconstruction (accuracy on corrupted places, no source)")
         for percent, row in result.reconstruction.items():
             print(
-                f"  {percent} % corrupted: {row['accuracy']:.1f} % restored (commonest word piece:"
+                f"  {percent} % corrupted: {row['accuracy']:.1f} % restored (most common word piece:"
                 f" {row['floor']:.1f} %)"
             )
             for example in row["examples"][:1]:

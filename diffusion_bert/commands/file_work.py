@@ -23,7 +23,7 @@ from ..machine.seeds import seed_of
 from ..machine.storage import write_atomically
 from .text_files import Row, digest_and_size, entry_line, header_line, stream_rows, whole_lines
 
-MOST_COMPLAINTS = 20  # bad rows told one by one
+MOST_COMPLAINTS = 20  # bad rows that are reported one by one
 # (texts, number of the first one) -> per text its outputs, or why there are none
 Work = Callable[[Sequence[str], int], list["list[str] | str"]]
 
@@ -82,14 +82,14 @@ def work_on_file(
         )
         bar = stack.enter_context(tqdm(total=total, desc=command, unit="text", dynamic_ncols=True, disable=None))
 
-        def told(entry: int, problem: str) -> None:
+        def on_progress(entry: int, problem: str) -> None:
             if entry:
                 bar.write(f"entry {entry}: {problem}", file=sys.stderr)
             else:
                 bar.update()
 
         rows = stream_rows(source, ".txt" if input_file == "-" else Path(input_file).suffix.lower())
-        return transform(rows, target, kind, options.num_samples, size, work, told)
+        return transform(rows, target, kind, options.num_samples, size, work, on_progress)
 
 
 def transform(
@@ -99,12 +99,12 @@ def transform(
     count: int,
     size: int,
     work: Work,
-    told: Callable[[int, str], None] = lambda entry, problem: None,
+    on_progress: Callable[[int, str], None] = lambda entry, problem: None,
 ) -> Summary:
     """Rows -> entries of ``target``, after those that are there, in chunks of ``size`` that reach the disk one after
     the other.
 
-    told: called with (0, "") for each entry, and with (number, problem) for the first bad ones.
+    on_progress: called with (0, "") for each entry, and with (number, problem) for the first bad ones.
     """
     summary = Summary()
     resumable = target.seekable() and target.readable()
@@ -124,7 +124,7 @@ def transform(
                 if isinstance(outputs[number - first], str):
                     summary.problems.append((number + 1, outputs[number - first]))
                     if len(summary.problems) <= MOST_COMPLAINTS:
-                        told(*summary.problems[-1])
+                        on_progress(*summary.problems[-1])
             lines = [
                 entry_line(
                     kind,
@@ -141,7 +141,7 @@ def transform(
                 os.fsync(target.fileno())
         first += len(chunk)
         for _ in chunk:
-            told(0, "")
+            on_progress(0, "")
     target.write(header)
     summary.entries = first
     return summary
@@ -199,7 +199,7 @@ def _alone(write, text: str, seed: int) -> list[str] | str:
 
 @contextlib.contextmanager
 def open_output(path: Path, job: dict, from_stdin: bool, overwrite: bool):
-    """The output, open at its end: new, or made by the same job. Beside it lies NAME.job.json, which says what it was
+    """The output, open at its end: new, or made by the same job. Beside it is NAME.job.json, which says what it was
     made with.
     """
     note = path.with_name(f"{path.name}.job.json")
@@ -216,7 +216,7 @@ def open_output(path: Path, job: dict, from_stdin: bool, overwrite: bool):
 
 
 def _check_same(path: Path, note: Path, job: dict, from_stdin: bool) -> None:
-    advice = "choose another --output_file, or --overwrite to begin anew"
+    advice = "choose another --output_file, or --overwrite to begin again"
     if from_stdin:
         raise UserError(f"{path} exists, and what came from stdin cannot be continued; {advice}")
     try:

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     files.add_argument("--command", metavar="|".join(FILE_COMMANDS), help="what to do with each text (default: para)")
     files.add_argument(
-        "--overwrite", action="store_true", help="begin the output anew; without it a stopped run is continued"
+        "--overwrite", action="store_true", help="begin the output again; without it a stopped run is continued"
     )
     parser.add_settings(SamplingConfig)
     parser.add_settings(DisplayConfig)

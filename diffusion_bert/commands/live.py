@@ -1,4 +1,4 @@
-"""The writing of a text shown on a terminal: one line that is drawn anew at every step, or plain lines where a terminal
+"""The writing of a text shown on a terminal: one line that is redrawn at every step, or plain lines where a terminal
 cannot do that.
 """
 

@@ -31,7 +31,7 @@ SETTABLE = tuple(OPTIONS)
 ALL_SKILLS = tuple(dict.fromkeys(task.command for task in TASKS.values()))
 HELP = """Commands
 {skills}
-  fill <text>           mask about a third of the words and write them anew (or fill the [MASK]s, if there are any)
+  fill <text>           mask about a third of the words and rewrite them (or fill the [MASK]s, if there are any)
   mask <text>           fill the [MASK]s of the text
   complete <text>       go on with the text
   set <option> <value>  change an option ({options})
@@ -215,7 +215,7 @@ class Repl:
         task = self.skills["para"]
         product = TASKS[task].product
         skills = [
-            f"  {'para <text>':<21} say it anew: {product}"
+            f"  {'para <text>':<21} say it again: {product}"
             + ("" if self.generator.model.knows_pairs else " (not learned: it saw plain texts only)")
         ]
         for command, other in self.skills.items():

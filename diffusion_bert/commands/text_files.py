@@ -1,7 +1,7 @@
 """Files of texts to work on and of answers: read and written entry by entry, in order, with an entry for every row
 however bad.
 
-Other than in ``reading`` no row is left out, so that entry n of the output always belongs to row n of the input. An
+Unlike in data/reading.py no row is left out, so that entry n of the output always belongs to row n of the input. An
 entry of an output is one line.
 """
 

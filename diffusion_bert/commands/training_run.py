@@ -20,7 +20,7 @@ from ..data.splits import load_pairs
 from ..errors import UserError
 from ..evaluation.figures import plot_curves
 from ..machine.device import pick_device
-from ..machine.processes import Processes, join, leave, own_device
+from ..machine.processes import Processes, join, own_device, shutdown
 from ..model.checkpoint import load_checkpoint, restore
 from ..model.diffusion_model import DiffusionModel, compile_encoder
 from ..model.payload import read_payload, training_part
@@ -117,7 +117,7 @@ def compile_if_asked(trainer: Trainer) -> None:
 
 def finish(trainer: Trainer, result: TrainingResult, splits: Splits, keep: bool = True) -> int:
     """After training: test the best checkpoint, write the results and, if they are kept, say what to type next."""
-    leave()
+    shutdown()
     if not trainer.processes.is_main:
         return 128 + int(result.signal) if result.reason == "interrupted" else 0
     run, state = trainer.run, result.state

@@ -45,7 +45,7 @@ def build(section: type, settings: dict[str, Any], origin: str = "settings"):
 def check_value(f: dataclasses.Field, hint: Any, value: Any, origin: str = "settings") -> Any:
     """The value in the field's type, or a UserError that names what came and what is expected.
 
-    "3" and 3.0 are no whole numbers here; 1 is a number. ``origin`` tells where the value came from; "--" makes it a
+    "3" and 3.0 are no whole numbers here; 1 is a number. ``origin`` says where the value came from; "--" makes it a
     flag.
     """
     where = f"--{f.name}" if origin == "--" else f"{origin}: {f.name}" if origin else f.name

@@ -91,16 +91,16 @@ class EpochBatches(torch.utils.data.Dataset):
     Each example gets a skill (pair / no source / continue) and occurs once, or with ``config.task_balance`` at most
     once. Within a window of ``WINDOW`` batches every skill (the pairs of all tasks together) is sorted by its own
     length and spread over the batches from short to long, so that every batch holds all skills; but examples without
-    source, which are about half as long, are drawn to the short end by the law ``DRAWN``, for there they need less
-    padding. A batch has ``batch_size`` examples, or as many as ``config.tokens_per_batch`` allows (rows x width,
-    padding included). The share ``config.style_dropout`` of the examples with a style gets the prompt without it. Each
-    target stands ``config.noise_draws`` times in its row (``Batch.repeated``).
+    source, which are about half as long, are moved to the short end by the distribution ``PLACEMENT``, for there they
+    need less padding. A batch has ``batch_size`` examples, or as many as ``config.tokens_per_batch`` allows (rows x
+    width, padding included). The share ``config.style_dropout`` of the examples with a style gets the prompt without
+    it. Each target stands ``config.noise_draws`` times in its row (``Batch.repeated``).
     """
 
     WINDOW = 64  # batches sorted by length together
     # share x of the way from short to long -> share of the examples without source below it: density 0.2 + 4 (1 - x)^4
     PLACES = np.linspace(0.0, 1.0, 1001)
-    DRAWN = 0.2 * PLACES + 0.8 * (1 - (1 - PLACES) ** 5)
+    PLACEMENT = 0.2 * PLACES + 0.8 * (1 - (1 - PLACES) ** 5)
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class EpochBatches(torch.utils.data.Dataset):
             members = np.flatnonzero(skills == skill)
             members = members[np.argsort(lengths[members], kind="stable")]
             place = (np.arange(len(members)) + 0.5) / max(1, len(members))
-            places[members] = place if skill == PAIR else np.interp(place, self.DRAWN, self.PLACES)
+            places[members] = place if skill == PAIR else np.interp(place, self.PLACEMENT, self.PLACES)
         return places
 
     def __len__(self) -> int:
@@ -186,7 +186,7 @@ def balanced_choice(sizes: Sequence[int], balance: str, seed: int, epoch: int) -
     """The examples of an epoch when tasks of these sizes n are balanced; None stands for all.
 
     ``equal`` takes min n of each, ``sqrt`` sqrt(n min n): the whole smallest task and a part of the others. Successive
-    epochs walk through a shuffled task part by part; when what is left no longer makes a part it is shuffled anew, so
+    epochs walk through a shuffled task part by part; when what is left no longer makes a part it is shuffled again, so
     that nothing occurs twice in an epoch.
     """
     if balance == "proportional" or len(sizes) < 2:

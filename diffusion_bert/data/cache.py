@@ -1,7 +1,7 @@
 """Large arrays on disk: written once under a fingerprint of what they were made from, memory-mapped ever after.
 
 An entry is a folder with one raw file per array and ``entry.json``. It appears under its name only when it is whole,
-its digests are checked whenever it is opened, and a damaged one is removed and made anew. Of several processes that
+its digests are checked whenever it is opened, and a damaged one is removed and made again. Of several processes that
 want a new entry one makes it, and the others wait. Any entry, or the whole folder, may be deleted at any time.
 """
 

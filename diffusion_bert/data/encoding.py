@@ -36,7 +36,7 @@ class Limits:
         return cls(config.max_length, config.max_target_length, config.max_length - 3 - longest)
 
     def notes(self, left_out: np.ndarray, rows: int) -> list[str]:
-        """Lines that tell the numbers of ``Block.left_out``, reason by reason."""
+        """Lines that report the numbers of ``Block.left_out``, reason by reason."""
         reasons = (
             f"targets longer than max_target_length {self.max_target_length}",
             f"pairs longer than max_length {self.max_length}",

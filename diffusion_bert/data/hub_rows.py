@@ -67,12 +67,12 @@ class HubRows:
 
     @property
     def size(self) -> int:
-        """Bytes of the columns."""
+        """The size of the columns in bytes."""
         return self.split.data.nbytes
 
     @property
     def fingerprint(self) -> str:
-        """Of columns and content; the library's own is not asked, since it may stay the same when the content
+        """A digest of columns and content; the library's own is not asked, since it may stay the same when the content
         changes.
         """
         digest = hashlib.sha256()
@@ -82,7 +82,7 @@ class HubRows:
         return fingerprint(self.source, self.target, self.style, digest.digest())
 
     def stream(self, report: ReadReport) -> Iterator[Pair]:
-        """The pairs; malformed rows are left out and told to the report."""
+        """The pairs; malformed rows are left out and reported."""
         usable, number = False, 0
         for rows in self.split.iter(batch_size=1000):
             for index, target in enumerate(rows[self.target]):

@@ -97,7 +97,7 @@ class MappedPairs(Sequence):
 
     @property
     def fingerprint(self) -> str:
-        """Of content and selection."""
+        """A digest of content and selection."""
         return fingerprint(self.entry.folder.name, self.rows)
 
     def _pairs(self, rows: np.ndarray) -> list[Pair]:

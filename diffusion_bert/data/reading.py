@@ -31,7 +31,7 @@ class ReadReport:
     bad_rows: list[str] = field(default_factory=list)
     unit: str = "line"
 
-    def complain(self, line: int, reason: str) -> None:
+    def reject(self, line: int, reason: str) -> None:
         self.bad_rows.append(f"{self.path}, {self.unit} {line}: {reason}")
         if len(self.bad_rows) > self.max_bad_rows:
             raise UserError(
@@ -48,7 +48,7 @@ def read_file(path: str | Path, max_bad_rows: int = 20) -> ReadReport:
 
 
 def stream_file(report: ReadReport) -> Iterator[Pair]:
-    """The rows of ``report.path`` one after the other; malformed ones are left out and told to the report.
+    """The rows of ``report.path`` one after the other; malformed ones are left out and reported.
 
     Raises:
         UserError: not there, unknown ending, not UTF-8, no usable row, missing columns, or more than ``max_bad_rows``
@@ -85,7 +85,7 @@ def _read_txt(lines, report: ReadReport) -> Iterator[Pair]:
         if not (text := line.strip()):
             continue
         if problem := unencodable(text):
-            report.complain(number, problem)
+            report.reject(number, problem)
         else:
             yield Pair(None, text)
 
@@ -97,13 +97,13 @@ def _read_jsonl(lines, report: ReadReport) -> Iterator[Pair]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            report.complain(number, f"not JSON ({error.msg if isinstance(error, json.JSONDecodeError) else error})")
+            report.reject(number, f"not JSON ({error.msg if isinstance(error, json.JSONDecodeError) else error})")
             continue
         except RecursionError:
-            report.complain(number, "JSON nested too deeply")
+            report.reject(number, "JSON nested too deeply")
             continue
         if not isinstance(row, dict):
-            report.complain(number, f"expected an object with src and trg, got {type(row).__name__}")
+            report.reject(number, f"expected an object with src and trg, got {type(row).__name__}")
             continue
         source, target = (
             next((row[name] for name in names if name in row), None) for names in (SOURCE_NAMES, TARGET_NAMES)
@@ -137,7 +137,7 @@ def _read_table(lines, report: ReadReport) -> Iterator[Pair]:
         try:
             row = next(rows, None)
         except csv.Error as error:
-            report.complain(
+            report.reject(
                 first,
                 f"quotes that do not match up to line {rows.line_num} ({error}); write a quote inside quotes twice",
             )
@@ -147,7 +147,7 @@ def _read_table(lines, report: ReadReport) -> Iterator[Pair]:
         if not any(cell.strip() for cell in row):
             continue
         if len(row) != len(header):
-            report.complain(first, f"{len(row)} fields where the header has {len(header)}")
+            report.reject(first, f"{len(row)} fields where the header has {len(header)}")
             continue
         if (
             pair := checked_pair(row[columns[0]], row[columns[1]], report, first, None if style is None else row[style])
@@ -163,22 +163,22 @@ def checked_pair(source, target, report: ReadReport, number: int, style=None) ->
     """
     for name, value in (("src", source), ("trg", target)):
         if not isinstance(value, str):
-            report.complain(number, f"{name} is {'missing' if value is None else type(value).__name__}: expected text")
+            report.reject(number, f"{name} is {'missing' if value is None else type(value).__name__}: expected text")
             return None
         if problem := unencodable(value):
-            report.complain(number, f"{name} {problem}")
+            report.reject(number, f"{name} {problem}")
             return None
     if not target.strip():
-        report.complain(number, "trg is empty: expected text")
+        report.reject(number, "trg is empty: expected text")
         return None
     if style is None or (isinstance(style, str) and not style.strip()):
         return Pair(source.strip(), target.strip())
     if not isinstance(style, str):
-        report.complain(number, f"style is {type(style).__name__}: expected a name")
+        report.reject(number, f"style is {type(style).__name__}: expected a name")
         return None
     name = " ".join(style.lower().split())
     if len(name) > LONGEST_STYLE or not all(letter.isalnum() or letter in " -'" for letter in name):
-        report.complain(
+        report.reject(
             number,
             f"style is '{name[:LONGEST_STYLE]}': expected a name of at most {LONGEST_STYLE} letters, digits, spaces, -"
             " and '",

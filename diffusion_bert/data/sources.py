@@ -26,7 +26,7 @@ HOLD_OUT_SEED = 42
 
 @dataclass
 class Splits:
-    """Pairs of the three splits, in memory or mapped from a file, and lines that tell what was left out or
+    """Pairs of the three splits, in memory or mapped from a file, and lines that say what was left out or
     substituted.
     """
 

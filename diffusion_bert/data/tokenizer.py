@@ -130,14 +130,14 @@ class TextTokenizer:
 
     @cached_property
     def repeatable(self) -> torch.Tensor:
-        """[V] bool: pieces that may well stand beside themselves in good English: quotes, brackets and other signs,
-        ##digits inside a number. In QQP about nine tenths of the pieces that do are such.
+        """[V] bool: pieces that may well stand beside themselves in good English: quotes, brackets and other
+        punctuation, ##digits inside a number. In QQP about nine tenths of the pieces that do are such.
         """
         return torch.tensor([self._is_repeatable(token) for token in self.tokens])
 
     def _is_repeatable(self, token: str) -> bool:
         surface = self.pieces.surface(token)
-        return _is_sign(surface) or (self.pieces.continues(token) and surface.isdigit())
+        return _is_punctuation(surface) or (self.pieces.continues(token) and surface.isdigit())
 
     @cached_property
     def is_uncased(self) -> bool:
@@ -204,7 +204,7 @@ class TextTokenizer:
         return self.pieces.surface(self.tokens[index])
 
     def words(self, ids: Iterable[int]) -> list[str]:
-        """Whole words; of WordPiece also every sign, of byte-level BPE what stands between spaces."""
+        """Whole words; of WordPiece also every punctuation mark, of byte-level BPE what stands between spaces."""
         return self.pieces.words([self.tokens[index] for index in ids])
 
     def text(self, ids: Iterable[int]) -> str:
@@ -212,7 +212,7 @@ class TextTokenizer:
         return self.pieces.text([self.tokens[index] for index in ids])
 
 
-def _is_sign(token: str) -> bool:
+def _is_punctuation(token: str) -> bool:
     """No letter or digit, and not what ends or divides a sentence."""
     return not any(character.isalnum() for character in token) and token not in tuple(".,:;?!")
 

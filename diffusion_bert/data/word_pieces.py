@@ -33,7 +33,7 @@ class WordPieces:
         return not token.startswith("[unused")
 
     def words(self, tokens: Sequence[str]) -> list[str]:
-        """Whole words, each sign one of its own."""
+        """Whole words, each punctuation mark one of its own."""
         words: list[str] = []
         for token in tokens:
             if token.startswith("##") and words:

@@ -112,7 +112,7 @@ class NoiseSchedule:
         m_s, m_t = self.mask_probability(tau_s, ids), self.mask_probability(tau_t, ids)
         return (m_t - m_s) / m_t
 
-    def commonest(self, like: Tensor) -> Tensor:
+    def most_common_word(self, like: Tensor) -> Tensor:
         """Ids shaped like ``like`` of the type with the smallest h, which is revealed fastest at all times: rate_v
         falls as h_v rises, since x cos x < sin x on (0, pi). So its r is the largest of all.
         """
@@ -121,7 +121,7 @@ class NoiseSchedule:
 
     def largest_reveal_probability(self, tau_s: Tensor, tau_t: Tensor) -> Tensor:
         """max_v r(v), shaped like the times."""
-        return self.reveal_probability(tau_s, tau_t, self.commonest(tau_t))
+        return self.reveal_probability(tau_s, tau_t, self.most_common_word(tau_t))
 
     def reveal_rate(self, u: Tensor, ids: Tensor | None = None) -> Tensor:
         """rate_v = m'(v) / m(v) per unit of u, the limit of r(v) / (u_t - u_s); u in (0, 1]. Shapes as in
@@ -146,7 +146,7 @@ class NoiseSchedule:
 def _warped(u: Tensor, warp: Tensor) -> Tensor:
     """u + warp sin(pi u), as u (1 + pi warp) - warp (pi u - sin(pi u)).
 
-    At lambda = 1/pi the commonest word (pi warp = -1) has only the second, third-order part near u = 0: the plain
+    At lambda = 1/pi the most common word (pi warp = -1) has only the second, third-order part near u = 0: the plain
     formula loses it to cancellation.
     """
     x = math.pi * u

@@ -89,7 +89,7 @@ def plot_evaluation(reconstruction: dict[str, dict], systems: dict[str, dict], p
         [reconstruction[key]["floor"] for key in keys],
         0.4,
         color=QUIET,
-        label="commonest word piece",
+        label="most common word piece",
     )
     left.set_xticks(range(len(keys)), [f"{key} %" for key in keys])
     left.set(title="Reconstruction", xlabel="corrupted", ylabel="accuracy on corrupted places, %", ylim=(0, 100))

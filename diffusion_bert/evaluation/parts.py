@@ -72,7 +72,7 @@ def evaluate(
         pairs: what to evaluate on.
         mbr: candidates per source for minimum-Bayes-risk choice; 1 = none.
         sentences: replaces the held-out targets in the reconstruction.
-        progress: told how far each part is.
+        progress: called with the name of a part, and how far it is.
         task: which task's anchor the score takes (default: the model's); ``custom`` for data of one's own.
         parts: which of EVALUATION_PARTS to do; the score needs reconstruction and generation.
         bertscore: adds a column to the metrics.
@@ -129,13 +129,13 @@ def _generate(
 
 def reconstruct(generator: DiffusionTextGenerator, texts: Sequence[str], progress: Progress) -> dict[str, dict]:
     """Accuracy (percent) on the corrupted places only, without a source, beside the floor of always saying the
-    commonest word piece.
+    most common word piece.
     """
     model, tokenizer = generator.model, generator.tokenizer
     encoded = [ids for ids in tokenizer.encode_many(list(texts)) if 0 < len(ids) <= generator.target_limit()]
     if not encoded:
         return {}
-    commonest = int(model.token_counts.argmax())
+    most_common = int(model.token_counts.argmax())
     rng = np.random.default_rng(generator.options.seed)
     results = {}
     for percent in CORRUPTIONS:
@@ -152,7 +152,7 @@ def reconstruct(generator: DiffusionTextGenerator, texts: Sequence[str], progres
         right = sum(
             output.ids[place] == ids[place] for output, ids, chosen in zip(outputs, encoded, places) for place in chosen
         )
-        common = sum(ids[place] == commonest for ids, chosen in zip(encoded, places) for place in chosen)
+        common = sum(ids[place] == most_common for ids, chosen in zip(encoded, places) for place in chosen)
         total = sum(map(len, places))
         results[str(percent)] = {
             "accuracy": 100 * right / total,

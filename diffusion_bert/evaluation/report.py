@@ -60,7 +60,7 @@ def markdown(result: Evaluation, heading: str) -> str:
     parts += [f"- {note}" for note in result.notes]
     if result.reconstruction:
         parts.append(
-            "## Reconstruction\nAccuracy on the corrupted places only, without a source; floor: always the commonest"
+            "## Reconstruction\nAccuracy on the corrupted places only, without a source; floor: always the most common"
             " word piece."
         )
         lines = ["| corruption | accuracy | floor | places |", "|---|---|---|---|"]

@@ -1,9 +1,12 @@
 """The benchmark score: 0 to 100 points from measured numbers, a verdict, a level, and what is missing for the next one.
 
-    generation     = 80 (iBLEU - floor) / (strong - floor)         floor: the better of copying the source and the
-    unigram filler reconstruction = 80 (accuracy - floor) / (60 - floor)          at 50 % corruption, in percent; floor:
-    always the commonest word piece score          = 0.7 generation + 0.3 reconstruction           each part cut off at
-    0 and 100
+    generation     = 80 (iBLEU - floor) / (strong - floor)
+    reconstruction = 80 (accuracy - floor) / (60 - floor)
+    score          = 0.7 generation + 0.3 reconstruction
+
+The floor of generation is the better of copying the source and the unigram filler. The accuracy of reconstruction is
+that at 50 % corruption, in percent, and its floor always the most common word piece. Both parts are cut off at 0 and
+100.
 
 iBLEU = 0.8 BLEU(reference, output) - 0.2 BLEU(source, output) punishes copying. ``strong`` is the iBLEU of a named
 system of the task.

@@ -76,7 +76,7 @@ class GuidedDenoiser:
             torch.zeros(len(constraints), dtype=torch.bool, device=constraints.device) if guided is None else guided
         )
         self.nfe = torch.zeros(len(constraints), dtype=torch.long, device=constraints.device)
-        # a network that is told the time, or what it said before, gives another answer at every call
+        # a network that knows the time, or what it said before, gives another answer at every call
         constant = model.denoiser.timestep == "none" and model.denoiser.self_conditioning is None
         self.memory: dict[int, tuple[Tensor, Tensor]] | None = {} if remember and constant else None
         self.unwritable = torch.tensor(model.tokenizer.unwritable_ids, device=constraints.device)

@@ -1,8 +1,8 @@
 """Text in, text out: fill masked words, write the other sentence of a pair, continue a text.
 
-What the user typed outside the masked places comes back exactly (but a sign that fill writes in the place of a word
-takes the space before it along); generated sentences get normal spacing and, with an uncased vocabulary, capitals. A
-text longer than the model can take is worked on sentence by sentence, or refused; it is never cut.
+What the user typed outside the masked places comes back exactly (but a punctuation mark that fill writes in the place
+of a word takes the space before it along); generated sentences get normal spacing and, with an uncased vocabulary,
+capitals. A text longer than the model can take is worked on sentence by sentence, or refused; it is never cut.
 """
 
 from __future__ import annotations

@@ -89,9 +89,9 @@ def splice(
     """The typed text with only the masked places replaced by the tokens ``ids``, in pieces: (text, its place, or None
     for what was typed).
 
-    A sign written in the place of a word takes the space before it along, unless the place was typed as [MASK].
-    ``cased(whole, typed)`` chooses capitals with the whole sentence in view; they are taken over for the new words
-    only.
+    A punctuation mark written in the place of a word takes the space before it along, unless the place was typed as
+    [MASK]. ``cased(whole, typed)`` chooses capitals with the whole sentence in view; they are taken over for the new
+    words only.
     """
     text, spans, words = masked.text, masked.spans, masked.canvas.words
     pieces: list[tuple[str, int | None]] = []
@@ -112,7 +112,7 @@ def splice(
         written = tokenizer.pieces.surface(token)
         if MASK not in text and CLOSING.fullmatch(
             written
-        ):  # a sign in the place of a word that nobody asked for stands at the word before
+        ):  # a punctuation mark in the place of a word that nobody asked for stands at the word before
             between = between.removesuffix(" ")
         pieces += [(between, None), (written, place)]
         position = end

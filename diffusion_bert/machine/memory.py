@@ -1,6 +1,6 @@
-"""A habit of the C library that costs time: blocks of more than 32 MiB go back to the system when they are freed, and
-every page of the next one has to be cleared again. A training step or a denoiser call makes and frees several such
-blocks (logits, gradients of the word table).
+"""glibc returns freed blocks of more than 32 MiB to the system, and every page of the next one has to be cleared
+again, which costs time. A training step or a denoiser call makes and frees several such blocks (logits, gradients of
+the word table).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One training by several processes, as ``torchrun`` starts them: who am I, sums over all, one voice for errors.
 
-torchrun tells each process its number by RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR/PORT. Without them, or with one
+torchrun gives each process its number in RANK, WORLD_SIZE, LOCAL_RANK and MASTER_ADDR/PORT. Without them, or with one
 process, everything here does nothing. Numbers that decide something (counts, signals, minutes) go over gloo from host
 to host; only gradients use NCCL on a GPU.
 """
@@ -83,7 +83,7 @@ class Processes:
                 torch.distributed.all_reduce(tensor)
         return tensor
 
-    def same_(self, tensors: Iterable) -> None:
+    def broadcast_(self, tensors: Iterable) -> None:
         """Overwrite tensors with those of process 0."""
         if self.size > 1:
             import torch
@@ -147,14 +147,14 @@ def own_device(name: str) -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if name == "cuda" or torch.cuda.is_available() else "cpu"
 
 
-def leave() -> None:
-    """Say goodbye to the other processes, after work that all of them ended."""
+def shutdown() -> None:
+    """Leave the group of processes, after work that all of them ended."""
     distributed = sys.modules.get("torch.distributed")
     if process_count() > 1 and distributed and distributed.is_initialized():
         distributed.destroy_process_group()
 
 
-def may_speak() -> bool:
+def should_print() -> bool:
     """Whether this process prints an error: of those that fail together only the first one does (before they have met,
     number 0).
     """

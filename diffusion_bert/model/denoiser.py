@@ -31,7 +31,7 @@ class TrueWords:
     """What the denoiser says of the N masked places of a noised batch whose true words x_0 are known."""
 
     log_mu: Tensor  # [N] log mu of the true word
-    mean: Tensor  # [N] mean of the table under mu
+    mean: Tensor  # [N] mean of ``per_word`` under mu
     x_0: Tensor  # [N] the true words
     length_logits: Tensor  # [B, max_target_length]
 
@@ -67,7 +67,7 @@ class BertDenoiser(EncoderPasses):
         self.target_embedding = None if self.family.token_types else nn.Parameter(torch.zeros(config.hidden_size))
         self.bert_config, self.max_target_length = config, max_target_length
         self.attention, self.timestep = attention, timestep
-        self.leaves_out = True  # whether the last layer of a training step may leave out places that no head reads
+        self.skips_unread = True  # whether the last layer of a training step may leave out places that no head reads
         width = config.hidden_size
         self.length_head = nn.Linear(width, max_target_length)
         self.copy_head = CopyHead(width) if copy_head else None
@@ -104,14 +104,14 @@ class BertDenoiser(EncoderPasses):
         source_states: Tensor,
         source_ids: Tensor,
         copyable: Tensor,
-        table: Tensor | None = None,
+        embedding_table: Tensor | None = None,
     ) -> Tensor:
         """log mu at N places, [N, V] float32 or better: the vocabulary head, mixed with the copy head if there is one.
 
         states [B, T, D], places = rows and columns [N] into them, source_states [B, S, D], source_ids and copyable [B,
-        S], table as in ``tied_embedding``.
+        S], embedding_table as in ``tied_embedding``.
         """
-        logits = self.family.logits(self.mlm, at_places(states, places), table)
+        logits = self.family.logits(self.mlm, at_places(states, places), embedding_table)
         logits = at_least_float32(logits).add_(self.forbidden_bias)  # in place: nobody else reads them
         if self.copy_head is None:
             return torch.log_softmax(logits, dim=-1)
@@ -139,21 +139,21 @@ class BertDenoiser(EncoderPasses):
         the host wait for a GPU.
         """
         places = batch.masked_places(x_t) if places is None else places
-        words, table = self._tied_embedding(x_t)
+        words, embedding_table = self._tied_embedding(x_t)
         states = self._conditioned_states(batch, x_t, tau, places, guess, two_pass, words)
-        return self._log_mu(batch, states, places, table), self._length_logits(batch, states)
+        return self._log_mu(batch, states, places, embedding_table), self._length_logits(batch, states)
 
     def _tied_embedding(self, x_t: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """``tied_embedding`` where the head shares the embeddings' table and a gradient is wanted."""
+        """``tied_embedding`` where the head shares the embedding table and a gradient is wanted."""
         shared = self._words.weight is self.mlm.get_output_embeddings().weight
         return tied_embedding(self._words, x_t) if shared and torch.is_grad_enabled() else (None, None)
 
     def _log_mu(
-        self, batch: Batch, states: Tensor, places: tuple[Tensor, Tensor], table: Tensor | None = None
+        self, batch: Batch, states: Tensor, places: tuple[Tensor, Tensor], embedding_table: Tensor | None = None
     ) -> Tensor:
         width = batch.source_width
         return self.word_log_probs(
-            states, places, states[:, :width], batch.input_ids[:, :width], batch.copyable[:, :width], table
+            states, places, states[:, :width], batch.input_ids[:, :width], batch.copyable[:, :width], embedding_table
         )
 
     def _conditioned_states(
@@ -184,9 +184,9 @@ class BertDenoiser(EncoderPasses):
     def _read(self, batch: Batch, places: tuple[Tensor, Tensor]) -> Tensor | None:
         """Which states the heads will read, [B, L] bool: masked places, [CLS], and what may be copied. None where
         leaving out others does not pay: a GPU would have to wait for their number, and a compiled encoder would be
-        compiled anew for each.
+        compiled again for each.
         """
-        if not self.leaves_out or batch.input_ids.device.type != "cpu" or self.family.place_by_place is None:
+        if not self.skips_unread or batch.input_ids.device.type != "cpu" or self.family.place_by_place is None:
             return None
         read = torch.zeros_like(batch.input_ids, dtype=torch.bool) if self.copy_head is None else batch.copyable.clone()
         read[places] = True
@@ -198,23 +198,23 @@ class BertDenoiser(EncoderPasses):
         batch: Batch,
         x_t: Tensor,
         tau: Tensor,
-        table: Tensor | None = None,
+        per_word: Tensor | None = None,
         two_pass: bool = False,
         places: tuple[Tensor, Tensor] | None = None,
     ) -> TrueWords:
         """What the loss needs to know of mu, and no more: faster than ``forward``, which writes down all N x V numbers.
 
-        table [V] holds one number per word whose mean under mu is wanted; the rest as in ``forward``.
+        per_word [V] holds one number per word whose mean under mu is wanted; the rest as in ``forward``.
         """
         places = rows, columns = batch.masked_places(x_t) if places is None else places
-        words, table_of_words = self._tied_embedding(x_t)
+        words, embedding_table = self._tied_embedding(x_t)
         states = self._conditioned_states(
             batch, x_t, tau, places, two_pass=two_pass, words=words, read=self._read(batch, places)
         )
         x_0 = batch.input_ids[rows, columns]
         # one mean fits all callers: in the type of the result, on the device of the weights
-        values = None if table is None else table.to(torch.promote_types(states.dtype, torch.float32))
-        logits = self.family.logits(self.mlm, at_places(states, places), table_of_words)
+        values = None if per_word is None else per_word.to(torch.promote_types(states.dtype, torch.float32))
+        logits = self.family.logits(self.mlm, at_places(states, places), embedding_table)
         log_mu, mean = true_word_statistics(logits, self.forbidden_bias, x_0, values)
         if self.copy_head is not None:
             width = batch.source_width

@@ -187,6 +187,6 @@ def compile_encoder(denoiser, backend: str = "inductor") -> str | None:
         return f"only BERT's encoder is compiled, not that of {denoiser.bert_config.model_type}"
     if backend == "inductor" and not any(shutil.which(name) for name in (os.environ.get("CXX"), *COMPILERS) if name):
         return f"no compiler found ({', '.join(COMPILERS)})"
-    denoiser.leaves_out = False
+    denoiser.skips_unread = False
     denoiser.mlm.bert.encoder.compile(dynamic=True, backend=backend)
     return None

@@ -1,6 +1,6 @@
 """The encoder families the denoiser can stand on: what each calls its parts, and how one pass goes through it.
 
-| family | tells source and target apart by | positions | source kept between denoising steps |
+| family | distinguishes source and target by | positions | source kept between denoising steps |
 |---|---|---|---|
 | BERT | token types | learned | yes |
 | RoBERTa | a learned vector on the target, zero at first | learned, from padding_idx + 1 on | yes |
@@ -103,8 +103,8 @@ class Family:
 
     @contextlib.contextmanager
     def changed_layers(self, mlm: nn.Module, extra: Tensor | None, read: Tensor | None) -> Iterator[None]:
-        """Let layer l add ``extra[:, l]`` [B, layers, Q, D] to what it receives, and the last one do its work on each
-        place by itself for the flat places ``read`` [M] alone: its result is then [M, D].
+        """Let layer l add ``extra[:, l]`` [B, layers, Q, D] to what it receives. With ``read``, flat places [M], the
+        last layer does its per-place part for these places only, and its result is [M, D].
         """
         layers, hooks = mlm.get_submodule(self.layers), []
         if extra is not None:

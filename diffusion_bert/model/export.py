@@ -22,7 +22,7 @@ def export(model, folder: str | Path) -> None:
     """Write a ``DiffusionModel`` to a folder, wholly or not at all.
 
     Raises:
-        UserError: the folder is not empty or cannot be written, or the network is told the time, which a masked
+        UserError: the folder is not empty or cannot be written, or the network knows the time, which a masked
             language model is not.
     """
     from .pretrained import quiet_transformers

@@ -41,10 +41,10 @@ def sample_ancestral(
         r_max = schedule.largest_reveal_probability(tau_s, tau_t)  # [B]
         candidates = state.masked & (state.uniform(*x_t.shape) < r_max[:, None])
         if bool(candidates.any()):
-            places = state.look(candidates, tau_t)
+            places = state.predict(candidates, tau_t)
             words = state.draw(places)
             rows = places.rows
             r = schedule.reveal_probability(tau_s[rows], tau_t[rows], words)
             state.reveal(places, words, state.uniform(len(places)) < r / r_max[rows], last=step == 1)
-        state.tell()
+        state.end_step()
     return state.output()

@@ -25,7 +25,7 @@ def sample_confidence(
 
     After step j of S a share u(tau_s) / u(tau) of a row's places may still be masked; u is the base schedule, since the
     order is chosen by confidence instead of by word frequency. Each step reveals at least one place, so no call is
-    wasted; where that is more than the grid asks for, the denoiser is told the time that fits what is still masked.
+    wasted; where that is more than the grid asks for, the denoiser gets the time that fits what is still masked.
     Confidence: see :func:`confidence_of`. Arguments as in ``sample_ancestral``.
     """
     state = SamplingState(denoise, x_t, mask_id, tau, options, generator, callback)
@@ -33,7 +33,7 @@ def sample_confidence(
     for step in range(options.steps, 0, -1):
         if not bool(state.masked.any()):
             break
-        places = state.look(state.masked, time_of(schedule, state.tau, state.masked.sum(-1), total))
+        places = state.predict(state.masked, time_of(schedule, state.tau, state.masked.sum(-1), total))
         words = state.draw(places)
         masked_now = state.masked.sum(-1)
         masked_then = torch.minimum(masked_share(schedule, state.tau, step - 1, options.steps, total), masked_now - 1)
@@ -42,7 +42,7 @@ def sample_confidence(
             < (masked_now - masked_then)[places.rows]
         )
         state.reveal(places, words, first, last=step == 1)
-        state.tell()
+        state.end_step()
     return state.output()
 
 

@@ -32,7 +32,7 @@ def sample_entropy(
 
     which bounds what is lost by drawing the k words independently. At least one; gamma = 0 goes one by one (certain
     places together), a large gamma takes all at once. The last of ``options.steps`` calls reveals what is left. The
-    denoiser is told the time at which the base schedule would have this many places masked. Other arguments as in
+    denoiser gets the time at which the base schedule would have this many places masked. Other arguments as in
     ``sample_ancestral``.
     """
     state = SamplingState(denoise, x_t, mask_id, tau, options, generator, callback)
@@ -40,13 +40,13 @@ def sample_entropy(
     for step in range(options.steps, 0, -1):
         if not bool(state.masked.any()):
             break
-        places = state.look(state.masked, time_of(schedule, state.tau, state.masked.sum(-1), total))
+        places = state.predict(state.masked, time_of(schedule, state.tau, state.masked.sum(-1), total))
         words = state.draw(places)
         chosen = torch.ones_like(places.rows, dtype=torch.bool)
         if step > 1:
             chosen = within_bound(entropy_of(places.log_mu), places.rows, options.gamma)
         state.reveal(places, words, chosen, last=step == 1)
-        state.tell()
+        state.end_step()
     return state.output()
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..diffusion.schedule import NoiseSchedule
 from .state import Callback, Denoise, SampleOutput, SamplerOptions, SamplingState
 
-HALVINGS = 60  # of [0, u_t] in the search for the next time
+HALVINGS = 60  # The interval [0, u_t] is halved so often in the search for the next time.
 
 
 @torch.no_grad()
@@ -26,7 +26,7 @@ def sample_first_hitting(
     the word.
 
     A masked place shows v at rate mu'_v rate_v, rate_v = m'(v) / m(v). For lambda = 0 the next of n places follows at
-    u_s = u_t U^(1/n). For lambda > 0 by thinning: the commonest word v* has the largest rate at all times, so a place
+    u_s = u_t U^(1/n). For lambda > 0 by thinning: the most common word v* has the largest rate at all times, so a place
     gets candidates at rate_v*: m_s(v*) = m_t(v*) U^(1/n), solved for s by bisection; the word v ~ mu'(s) is kept with
     probability rate_v(s) / rate_v*(s). That is the limit of ``sample_ancestral`` for infinitely many steps, also when
     mu depends on time. One call per word; ``options.steps`` does not apply. Arguments as in ``sample_ancestral``.
@@ -37,12 +37,12 @@ def sample_first_hitting(
         u = next_candidate(schedule, u, state.masked.sum(-1).clamp(min=1), state.uniform(len(u)))
         place = state.uniform(*x_t.shape).masked_fill(~state.masked, -1.0).argmax(-1)  # one of the n, all alike
         wanted = torch.zeros_like(state.masked).scatter_(-1, place[:, None], True) & state.masked
-        places = state.look(wanted, schedule.tau(u))
+        places = state.predict(wanted, schedule.tau(u))
         words = state.draw(places)
         now = u[places.rows]
-        kept = schedule.reveal_rate(now, words) / schedule.reveal_rate(now, schedule.commonest(now))
+        kept = schedule.reveal_rate(now, words) / schedule.reveal_rate(now, schedule.most_common_word(now))
         state.reveal(places, words, state.uniform(len(places)) < kept)
-        state.tell()
+        state.end_step()
     return state.output()
 
 
@@ -51,7 +51,7 @@ def next_candidate(schedule: NoiseSchedule, u: Tensor, n: Tensor, uniform: Tenso
     factor = (1 - uniform) ** (1 / n)  # in (0, 1]
     if schedule.is_plain:
         return u * factor
-    word = schedule.commonest(u)
+    word = schedule.most_common_word(u)
     target = schedule.mask_probability(schedule.tau(u), word) * factor
     low, high = torch.zeros_like(u), u
     for _ in range(HALVINGS):

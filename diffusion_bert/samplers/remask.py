@@ -1,4 +1,4 @@
-"""Second thoughts: words already written may be masked again and written anew."""
+"""Second thoughts: words already written may be masked again and rewritten."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def sample_remask(
             again &= state.uniform(*x_t.shape).masked_fill(~again, 2.0).argsort(-1).argsort(-1) < masked_then[:, None]
         if bool(state.masked.any()):
             by_law = options.remask_order == "ancestral"
-            places = state.look(
+            places = state.predict(
                 state.masked, tau_t if by_law else time_of(schedule, state.tau, state.masked.sum(-1), total)
             )
             words = state.draw(places)
@@ -60,7 +60,7 @@ def sample_remask(
                 chosen = rank_within_rows(confidence_of(places, words, options), places.rows) < count[places.rows]
             state.reveal(places, words, chosen, last=step == 1)
         state.remask(again)
-        state.tell()
+        state.end_step()
     return state.output()
 
 

@@ -89,7 +89,7 @@ class SamplingState:
         """Uniform numbers in float64."""
         return uniform_noise(size, self.generator, self.x_t.device)
 
-    def look(self, wanted: Tensor, tau_t: Tensor) -> Places:
+    def predict(self, wanted: Tensor, tau_t: Tensor) -> Places:
         """Call the denoiser for the rows with a place in ``wanted`` [B, T], at times tau_t [B]; log mu of the wanted
         places.
 
@@ -111,8 +111,8 @@ class SamplingState:
         """Write ``words`` [N] at the ``chosen`` places [N].
 
         With ``repeats``, of equal words that may not stand together only the most probable is written: the other place
-        stays masked until a later call can see its neighbour. When this is the ``last`` call, it is drawn anew at once,
-        without the word beside it.
+        stays masked until a later call can see its neighbour. When this is the ``last`` call, another one is drawn at
+        once, without the word beside it.
         """
         log_prob = places.log_prob(words)
         repeats = self.options.repeats
@@ -134,7 +134,7 @@ class SamplingState:
         self.x_t[chosen] = self.mask_id
         self.log_prob[chosen] = 0.0
 
-    def tell(self) -> None:
+    def end_step(self) -> None:
         """End of a step: the callback gets (step, x_t)."""
         if self.callback is not None:
             self.callback(self.steps_done, self.x_t)

@@ -79,7 +79,7 @@ def _draw_part(log_mu: Tensor, options: WordOptions, generator: torch.Generator 
     mass = (log_mu - log_mu.amax(-1, keepdim=True)).div_(options.temperature).exp_()
     words = draw_by_blocks(mass, generator)
     if options.top_p < 1:
-        # A word is outside the nucleus when the likelier ones have top_p between them. Those few places are drawn anew
+        # A word is outside the nucleus when the likelier ones have top_p between them. Those few places are drawn again
         # from the nucleus: mu + (1 - M) mu / M = mu / M for words of the nucleus, whose mass is M. Nobody has to sort
         # the other places.
         before = torch.where(mass > mass.gather(-1, words[:, None]), mass, 0.0).sum(-1)

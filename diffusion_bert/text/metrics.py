@@ -68,7 +68,7 @@ IBLEU_ALPHA = 0.8  # weight of the reference in iBLEU; the rest is that of the s
 
 def ibleu(reference: str, source: str, hypothesis: str, alpha: float = IBLEU_ALPHA) -> float:
     """alpha * BLEU(reference, hypothesis) - (1 - alpha) * BLEU(source, hypothesis), in percent (Sun and Zhou 2012):
-    copying the source is punished. Lies in -100 (1 - alpha) .. 100 alpha.
+    copying the source is punished. It is in -100 (1 - alpha) .. 100 alpha.
     """
     return alpha * sentence_bleu(reference, hypothesis) - (1.0 - alpha) * overlap(source, hypothesis)
 

@@ -4,8 +4,8 @@ word.
     loss of a masked place = (1 - a) cross-entropy + a KL(teacher mu || student mu)
 
 After Hinton et al. 2015 (arXiv 1503.02531), on the same x_t for both. The teacher spreads its mass over all words that
-would fit, so a place tells the student more than one word's worth. Both distributions are corrected for the time by the
-student's schedule (objective.py). Only the loss
+would fit, so a place teaches the student more than one word's worth. Both distributions are corrected for the time by
+the student's schedule (objective.py). Only the loss
 changes: every reported NELBO is the student's own.
 """
 

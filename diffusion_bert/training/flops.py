@@ -28,7 +28,7 @@ def peak_flops(device_name: str) -> float | None:
 
 
 def forward_flops(denoiser, batch_size: int, length: int, source_width: int, masked: int) -> float:
-    """Of one forward pass of a ``BertDenoiser``: a product of [m, k] and [k, n] counts 2 m k n.
+    """The operations of one forward pass of a ``BertDenoiser``: a product of [m, k] and [k, n] counts 2 m k n.
 
     batch_size x length places go through the encoder, padding included, since it is computed too; the vocabulary head
     sees the ``masked`` places only; the copy head has a key per source place and scores of all places against it. Time
@@ -56,7 +56,7 @@ def forward_flops(denoiser, batch_size: int, length: int, source_width: int, mas
 
 
 def training_flops(denoiser, batch_size: int, length: int, source_width: int, masked: int) -> float:
-    """Of a forward and a backward pass, which has two products for each of the forward's. (A first pass of
-    self-conditioning is not counted.)
+    """The operations of a forward and a backward pass, which has two products for each of the forward's. (A first pass
+    of self-conditioning is not counted.)
     """
     return 3 * forward_flops(denoiser, batch_size, length, source_width, masked)

@@ -38,7 +38,7 @@ class TrainingLog:
     Args:
         run: whose metrics.jsonl is written.
         state: holds the sums since the last line, so that a resume continues them.
-        reporter: told about every step once its numbers are read.
+        reporter: gets every step once its numbers are read.
         writes: False in a process that leaves writing to another.
         tensorboard: also write event files, into a folder of the run.
     Raises:

@@ -118,7 +118,7 @@ def nelbo_terms(
     # 1. Times: of every noised target, then of every masked place, [N].
     places = batch.masked_places(x_t) if places is None else places
     t = t.reshape(len(batch), batch.draws)
-    tau = t[:, 0].double() / num_steps  # only a network that is told the time reads it, and then there is one draw
+    tau = t[:, 0].double() / num_steps  # only a network with time conditioning reads it, and then there is one draw
     t_places = t.flatten()[batch.examples_of(places)]
     tau_s, tau_t = (t_places - 1).double() / num_steps, t_places.double() / num_steps
     # 2. What the network says of the true words, and the KL of each place.

@@ -32,7 +32,7 @@ class TrainingRun:
         model: what to train, already with its schedule.
         data: encoded training data and fixed validation batches.
         run: where checkpoints and metrics go.
-        reporter: told about steps, validations and demonstrations.
+        reporter: gets steps, validations and demonstrations.
         resume: the ``training`` part of a last.pt, or None for a fresh start.
         processes: those that train together; each holds the whole model and the whole plan of batches, and takes its
             share of every step.
@@ -64,7 +64,9 @@ class TrainingRun:
         self.autocast = choose_autocast(self.training.precision, self.device)
         self.optimizer = make_optimizer(model.denoiser, self.training.lr, self.training.weight_decay)
         self.state = TrainingState(group_size=self.training.accumulation_steps * self.processes.size)
-        self.stop_signal = self.agreed_signal = None  # the signal that this process, and that any of them, was told
+        self.stop_signal = self.agreed_signal = (
+            None  # the signal that reached this process, and that reached any of them
+        )
         self.started, self.elapsed = time.monotonic(), 0.0
         self.average = WeightAverage(model.denoiser, self.training.ema_decay) if self.training.ema_decay else None
         self.last_validation = -1
@@ -93,7 +95,7 @@ class TrainingRun:
         """All processes start from the same data and weights, with gradients that are summed in one go."""
         if self.processes.broadcast(self.data.fingerprint) != self.data.fingerprint:
             raise UserError("the processes read different training data: give every node the same files")
-        self.processes.same_(parameter.data for parameter in self.model.denoiser.parameters())
+        self.processes.broadcast_(parameter.data for parameter in self.model.denoiser.parameters())
         # a step of self-conditioning leaves some weights without a gradient: zero in every process, not none in some
         flat = self.processes.size > 1 or self.config.model.self_conditioning
         self.gradients = flat_gradients(self.model.denoiser.parameters()) if flat else None

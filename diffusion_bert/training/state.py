@@ -12,7 +12,7 @@ from ..data.encoded import EncodedMix, EncodedPairs
 
 
 class Reporter:
-    """What the loop tells: override what is of interest."""
+    """What the loop reports: override what is of interest."""
 
     def start(self, total_steps: int, done_steps: int) -> None: ...
     def step(self, step: int, progress: float, values: dict) -> None: ...
