@@ -30,279 +30,297 @@ MUTANTS = [
         "diffusion/schedule.py",
         "return u, self.word_freq_lambda * self.informativeness[ids]",
         "return u, -self.word_freq_lambda * self.informativeness[ids]",
-        "schedule diffusion",
+        "diffusion/schedule diffusion/process",
     ),
     (
         "schedule: cosine without its square",
         "diffusion/schedule.py",
         "torch.sin(tau * (math.pi / 2)) ** 2",
         "torch.sin(tau * (math.pi / 2))",
-        "schedule",
+        "diffusion/schedule",
     ),
     (
         "schedule: upper end not set by hand",
         "diffusion/schedule.py",
         "torch.where(u >= 1, 1.0, torch.where(u <= 0, 0.0, m.clamp(0.0, 1.0)))",
         "torch.where(u <= 0, 0.0, m.clamp(0.0, 1.0 - 1e-9))",
-        "schedule",
+        "diffusion/schedule",
     ),
     (
         "schedule: reveal divided by the wrong m",
         "diffusion/schedule.py",
         "return (m_t - m_s) / m_t",
         "return (m_t - m_s) / (1 - m_s)",
-        "schedule diffusion",
+        "diffusion/schedule diffusion/process",
     ),
     (
         "schedule: slope of the warp",
         "diffusion/schedule.py",
         "2 * math.pi * warp * torch.sin",
         "math.pi * warp * torch.sin",
-        "schedule",
+        "diffusion/schedule",
     ),
     (
         "schedule: mean of m forgets the warp",
         "diffusion/schedule.py",
         "torch.full_like(u, -self.word_freq_lambda)",
         "torch.full_like(u, 0.0)",
-        "softmax_statistics",
+        "model/functions",
     ),
     (
         "words: frequent is informative",
         "diffusion/word_frequency.py",
         "gap = (counts * f).sum() / total - f",
         "gap = f - (counts * f).sum() / total",
-        "word_frequency",
+        "diffusion/word_frequency",
     ),
     (
         "words: mean over types instead of running words",
         "diffusion/word_frequency.py",
         "(counts * f).sum() / total - f",
         "f[ordinary].mean() - f",
-        "word_frequency",
+        "diffusion/word_frequency",
     ),
     (
         "words: special ids take part",
         "diffusion/word_frequency.py",
         "counts[~ordinary] = 0",
         "counts[~ordinary] += 0",
-        "word_frequency",
+        "diffusion/word_frequency",
     ),
     (
         "noise: sources are noised",
         "diffusion/process.py",
         "torch.where(maskable & (uniform < m)",
         "torch.where((uniform < m)",
-        "diffusion",
+        "diffusion/process",
     ),
     (
         "noise: wrong side of the coin",
         "diffusion/process.py",
         "(uniform < m), self.mask_id",
         "(uniform > m), self.mask_id",
-        "diffusion",
+        "diffusion/process",
     ),
     (
         "posterior: mask keeps r",
         "diffusion/process.py",
         "table[..., self.mask_id] += torch.where(masked, 1 - r, 0.0)",
         "table[..., self.mask_id] += torch.where(masked, r, 0.0)",
-        "diffusion",
+        "diffusion/process",
     ),
     (
         "reverse: mask takes everything",
         "diffusion/process.py",
         "table[..., self.mask_id] = 1 - revealed.sum(-1)",
         "table[..., self.mask_id] = 1.0",
-        "diffusion",
+        "diffusion/process",
     ),
     (
         "kl: no second term",
         "diffusion/process.py",
         "return KlTerms(reveal_term, torch.where(last, 0.0, 1 - r_x) * stay)",
         "return KlTerms(reveal_term, torch.zeros_like(reveal_term))",
-        "diffusion objective",
+        "diffusion/process training/objective",
     ),
     (
         "kl: second term turned round",
         "diffusion/process.py",
         "stay = torch.log1p(-torch.where(last, 0.0, r_x)) - torch.log1p(-torch.where(last, 0.0, expected_r))",
         "stay = torch.log1p(-torch.where(last, 0.0, expected_r)) - torch.log1p(-torch.where(last, 0.0, r_x))",
-        "diffusion",
+        "diffusion/process",
     ),
     (
         "kl: corrected without its normaliser",
         "diffusion/process.py",
         "log_mu_x = log_mu_x + m_t.log() - mean_t.log()",
         "log_mu_x = log_mu_x + m_t.log()",
-        "diffusion objective",
+        "diffusion/process training/objective",
     ),
     (
         "times: never the last step",
         "training/objective.py",
         "return 1 + (num_steps * spread).long()",
         "return 0 + (num_steps * spread).long()",
-        "objective",
+        "training/objective",
     ),
     (
         "times: all examples at one",
         "training/objective.py",
         "torch.arange(batch_size, dtype=torch.float64) / batch_size",
         "torch.zeros(batch_size)",
-        "objective",
+        "training/objective",
     ),
     (
         "nelbo: not times T",
         "training/objective.py",
         "reveal=num_steps * kl.reveal.sum()",
         "reveal=kl.reveal.sum()",
-        "objective",
+        "training/objective",
     ),
     (
         "nelbo: length off by one",
         "training/objective.py",
         "batch.target_length - 1, reduction",
         "batch.target_length % 2, reduction",
-        "objective",
+        "training/objective",
     ),
     (
         "loss: hybrid forgotten",
         "training/objective.py",
         "+ hybrid_lambda * cross_entropy + length",
         "+ length",
-        "objective",
+        "training/objective",
     ),
     (
         "ancestral: one rate for all words",
         "samplers/ancestral.py",
         "tau_t[rows], words)",
         "tau_t[rows], torch.zeros_like(words))",
-        "samplers",
+        "samplers/samplers",
     ),
     (
         "ancestral: candidates taken without the second coin",
         "samplers/ancestral.py",
         "< r / r_max[rows], last",
         "< r.clamp(min=1.0), last",
-        "samplers",
+        "samplers/samplers",
     ),
-    ("ancestral: reveals too rarely", "samplers/ancestral.py", "< r / r_max[rows], last", "< r, last", "samplers"),
+    (
+        "ancestral: reveals too rarely",
+        "samplers/ancestral.py",
+        "< r / r_max[rows], last",
+        "< r, last",
+        "samplers/samplers",
+    ),
     (
         "confidence: least confident first",
         "samplers/confidence.py",
         "rank_within_rows(confidence_of(places, words, options), places.rows)",
         "rank_within_rows(-confidence_of(places, words, options), places.rows)",
-        "samplers",
+        "samplers/samplers",
     ),
     (
         "confidence: rounds away whole numbers",
         "samplers/confidence.py",
         "schedule.u(tau) + 1e-9",
         "schedule.u(tau) - 1e-9",
-        "samplers",
+        "samplers/samplers",
     ),
     (
         "first hitting: time of n places",
         "samplers/first_hitting.py",
         "(1 - uniform) ** (1 / n)",
         "(1 - uniform) ** (1.0 * n)",
-        "sampler_laws",
+        "samplers/laws",
     ),
     (
         "first hitting: all candidates kept",
         "samplers/first_hitting.py",
         "state.uniform(len(places)) < kept",
         "state.uniform(len(places)) < 1 + kept",
-        "sampler_laws",
+        "samplers/laws",
     ),
     (
         "entropy: the bound counts the word itself",
         "samplers/entropy.py",
         "before = table.cumsum(-1) - table",
         "before = table.cumsum(-1)",
-        "sampler_laws",
+        "samplers/laws",
     ),
-    ("remask: no cap", "samplers/remask.py", "clamp(max=cap)", "clamp(max=1.0)", "sampler_laws"),
-    ("remask: nothing revealed in exchange", "samplers/remask.py", "* (1 - m_t) / m_t", "* 0", "sampler_laws"),
-    ("guidance: turned round", "samplers/words.py", "log_mu + scale * push", "log_mu - scale * push", "steering"),
+    ("remask: no cap", "samplers/remask.py", "clamp(max=cap)", "clamp(max=1.0)", "samplers/laws"),
+    ("remask: nothing revealed in exchange", "samplers/remask.py", "* (1 - m_t) / m_t", "* 0", "samplers/laws"),
+    (
+        "guidance: turned round",
+        "samplers/words.py",
+        "log_mu + scale * push",
+        "log_mu - scale * push",
+        "generation/denoise",
+    ),
     (
         "words: temperature upside down",
         "samplers/words.py",
         "log_mu = log_mu.double() / options",
         "log_mu = log_mu.double() * options",
-        "samplers",
+        "samplers/samplers",
     ),
     (
         "words: temperature of the draw",
         "samplers/words.py",
         ".div_(options.temperature)",
         ".mul_(options.temperature)",
-        "samplers sampler_laws",
+        "samplers/samplers samplers/laws",
     ),
     (
         "words: half a nucleus",
         "samplers/words.py",
         "options.top_p * mass.sum(-1))",
         "options.top_p * mass.sum(-1) / 2)",
-        "samplers sampler_laws",
+        "samplers/samplers samplers/laws",
     ),
     (
         "words: the last one counted often",
         "samplers/words.py",
         ".double() * (words < mass.shape[-1])",
         ".double()",
-        "samplers sampler_laws",
+        "samplers/samplers samplers/laws",
     ),
     (
         "copy head: gate upside down",
         "model/heads.py",
         "F.logsigmoid(gate), float",
         "F.logsigmoid(-gate), float",
-        "denoiser",
+        "model/denoiser",
     ),
     (
         "denoiser: source sees the target",
         "model/passes.py",
         "allowed = allowed & (~is_target[:, None, :] | (draw[:, :, None] == draw[:, None, :]))",
         "pass",
-        "denoiser",
+        "model/denoiser",
     ),
     (
         "denoiser: the targets of a row see each other",
         "model/passes.py",
         "(draw[:, :, None] == draw[:, None, :])",
         "is_target[:, :, None]",
-        "draws",
+        "training/draws",
     ),
-    ("draws: all have the time of the first", "training/noising.py", "t.gather(1, draw)", "t[:, :1]", "draws"),
+    ("draws: all have the time of the first", "training/noising.py", "t.gather(1, draw)", "t[:, :1]", "training/draws"),
     (
         "draws: all pairs have the same noise",
         "training/noising.py",
         "* batch.draws + draw - draw % 2",
         "* batch.draws + 0 * draw",
-        "draws",
+        "training/draws",
     ),
     (
         "draws: the second hides what the first hides",
         "training/noising.py",
         "LARGEST - uniform, uniform",
         "uniform, uniform",
-        "draws",
+        "training/draws",
     ),
-    ("draws: the second has the time of the first", "training/noising.py", "[t, num_steps + 1 - t]", "[t, t]", "draws"),
+    (
+        "draws: the second has the time of the first",
+        "training/noising.py",
+        "[t, num_steps + 1 - t]",
+        "[t, t]",
+        "training/draws",
+    ),
     (
         "draws: charged at the time of the first",
         "training/objective.py",
         "t.flatten()[batch.examples_of(places)]",
         "t[places[0], 0]",
-        "draws",
+        "training/draws",
     ),
     (
         "draws: one length for all",
         "training/objective.py",
         "length=batch.draws * F.cross_entropy",
         "length=F.cross_entropy",
-        "draws",
+        "training/draws",
     ),
 ]
 
@@ -315,6 +333,12 @@ def mutate(folder: Path, file: str, text: str, replacement: str) -> str:
         return f"the text stands {content.count(text)} times in {file}: mend this mutant"
     path.write_text(content.replace(text, replacement))
     return ""
+
+
+def test_file(test: str) -> str:
+    """The path of a test from its short name, ``wing/name``."""
+    wing, name = test.split("/")
+    return f"tests/{wing}/test_{name}.py"
 
 
 def passes(folder: Path, tests: list[str]) -> tuple[bool, str]:
@@ -362,16 +386,14 @@ def main() -> int:
         for name in ("diffusion_bert", "tests", "tools", "configs"):
             shutil.copytree(ROOT / name, whole / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", whole)
-        files = sorted({f"tests/test_{test}.py" for mutant in chosen for test in mutant[4].split()})
+        files = sorted({test_file(test) for mutant in chosen for test in mutant[4].split()})
         fine, failed = passes(whole, files)
         if not fine:
             raise SystemExit(f"the tests fail on the unchanged package: {failed}")
         for name, file, text, replacement, tests in chosen:
             folder = Path(shutil.copytree(whole, Path(place) / "mutant", ignore=shutil.ignore_patterns("__pycache__")))
             problem = mutate(folder, file, text, replacement)
-            alive, by = (
-                (True, problem) if problem else passes(folder, [f"tests/test_{test}.py" for test in tests.split()])
-            )
+            alive, by = (True, problem) if problem else passes(folder, [test_file(test) for test in tests.split()])
             print(f"{'SURVIVES' if alive else 'caught  '}  {name:<50} {by}", flush=True)
             survivors += [name] if alive else []
             shutil.rmtree(folder)

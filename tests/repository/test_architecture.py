@@ -89,6 +89,12 @@ def test_no_circles():
     assert PACKAGE / "generation/generator.py" in graph[PACKAGE / "trace_image.py"]
 
 
+def test_tests_mirror_the_wings():
+    """Every wing has a folder of tests; beside them are only those of the benchmarks and of the repository."""
+    folders = {path.parent.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert folders == {*WINGS, "benchmarks", "repository"}
+
+
 def test_the_root_holds_little():
     """Beside its wings and doors the package has at most four modules; every wing has a face that says what it is for,
     what it never does, and what it offers.
@@ -270,12 +276,10 @@ def test_every_mutant_still_applies():
     """The text that each mutant of mutations.py breaks stands exactly once in its file, and its tests exist: rewrite
     both together.
     """
-    from tools.mutations import MUTANTS
+    from tools.mutations import MUTANTS, test_file
 
     lost = [name for name, file, text, _, tests in MUTANTS if (PACKAGE / file).read_text().count(text) != 1]
-    missing = [
-        test for *_, tests in MUTANTS for test in tests.split() if not (ROOT / f"tests/test_{test}.py").is_file()
-    ]
+    missing = [test for *_, tests in MUTANTS for test in tests.split() if not (ROOT / test_file(test)).is_file()]
     assert not lost and not missing and len(MUTANTS) >= 30
 
 

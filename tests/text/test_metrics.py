@@ -222,6 +222,6 @@ def test_importing_needs_no_heavy_library():
         "import sys, diffusion_bert.text.metrics, diffusion_bert.text.english;"
         " print(sorted({'nltk', 'rouge_score', 'tokenizers', 'torch'} & set(sys.modules)))"
     )
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -267,7 +267,7 @@ def test_train_has_every_frame_and_every_filler_on_both_sides(corpus):
 
 
 def test_pairs_are_the_same_in_every_run():
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     printed = [
         subprocess.run(
             [sys.executable, "-c", PRINT_DIGESTS],
