@@ -33,6 +33,12 @@ def no_network(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def float32_everywhere(monkeypatch):
+    """The processor is one without bf16, so that no test depends on the machine; a test of bf16 says otherwise."""
+    monkeypatch.setattr("diffusion_bert.machine.precision.processor_flags", lambda: frozenset())
+
+
+@pytest.fixture(autouse=True)
 def no_bundled_checkpoint(monkeypatch, tmp_path_factory):
     """Tests that name no checkpoint mean a run of theirs, or none."""
     monkeypatch.setattr("diffusion_bert.config.paths.BUNDLED", tmp_path_factory.getbasetemp() / "no checkpoints")

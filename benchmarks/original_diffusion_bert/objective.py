@@ -26,7 +26,7 @@ from diffusion_bert.diffusion.process import AbsorbingDiffusion
 from diffusion_bert.diffusion.schedule import NoiseSchedule
 from diffusion_bert.generation.decoding import repetition_rules
 from diffusion_bert.generation.denoise import vocabulary_flags
-from diffusion_bert.machine.device import choose_autocast
+from diffusion_bert.machine.precision import decide_precision
 from diffusion_bert.model.diffusion_model import DiffusionModel
 from diffusion_bert.samplers import SamplerOptions, sample_confidence
 from diffusion_bert.training.objective import sample_times
@@ -128,7 +128,7 @@ def original_step_loss(
     noised = target & (chance >= keep_probability(t + 1, num_steps, word_freq_lambda, frequencies))
     x_next = torch.where(noised, canvas.mask_id, x_0)
     keep = keep_probability(t, num_steps, word_freq_lambda, frequencies)
-    with choose_autocast("auto", x_0.device)():
+    with decide_precision("auto", x_0.device).autocast():
         logits = canvas_logits(model, canvas, x_next)
     # the source is noised as well, unseen: at t = T - 1 a clean word would be impossible
     x_next = torch.where(target, x_next, canvas.mask_id)

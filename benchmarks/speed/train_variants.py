@@ -17,7 +17,7 @@ from benchmarks.speed.train_baselines import (
 )
 from diffusion_bert.data.batching import Collator
 from diffusion_bert.errors import UserError
-from diffusion_bert.machine.device import choose_autocast
+from diffusion_bert.machine.precision import Precision
 from diffusion_bert.model.pretrained import quiet_transformers
 from diffusion_bert.training.noising import StepShare
 from diffusion_bert.training.run_directory import RunDirectory
@@ -59,6 +59,7 @@ def make_step(variant: str, options: argparse.Namespace, device: torch.device):
         epochs=1000,
         device=str(device),
         noise_draws=draws,
+        precision=options.precision,
     )
     collator = Collator(model.tokenizer, PROMPT)
     pairs = synthetic_pairs(model, shape[0], options.length, options.seed)
@@ -102,7 +103,7 @@ def baseline_step(
         )
     parameters = list(bert.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, betas=(0.9, 0.98), fused=True)
-    autocast = choose_autocast("auto", device)
+    autocast = Precision(options.precision == "bf16", device.type).autocast
     batch, frequency = batch.to(device), frequency.to(device)
     if variant == "checkout_original":
         from benchmarks.speed.peers import original_loss

@@ -28,7 +28,8 @@ def announce(trainer: Trainer, splits: Splits, train: EncodedPairs | EncodedMix,
     print(
         f"Model   {config.model.model_name_or_path}, {model.parameter_count / 1e6:.1f}M parameters,"
         f" {model.tokenizer.vocab_size:,} word pieces, {config.model.attention} attention, copy head"
-        f" {'on' if config.model.copy_head else 'off'}, lambda {config.diffusion.word_freq_lambda:g}"
+        f" {'on' if config.model.copy_head else 'off'}, lambda {config.diffusion.word_freq_lambda:g},"
+        f" {trainer.precision.describe()}"
     )
     if trainer.teacher is not None:
         size = sum(parameter.numel() for parameter in trainer.teacher.denoiser.parameters())

@@ -87,7 +87,8 @@ def resume_run(last: Path, device: str | None) -> int:
     with enough_memory(model.config, pick_device(own_device(model.config.training.device))):
         trainer = Trainer(model, data, run, reporter, resume=training, processes=processes, teacher=teacher)
         print(f"Resuming {run.path} at step {trainer.state.step:,} of {trainer.total_steps:,}")
-        print(f"Batch   {effective_batch(trainer)}")
+        remark = f"; {trainer.precision.remark}" if trainer.precision.remark else ""
+        print(f"Batch   {effective_batch(trainer)}; {trainer.precision.describe()}{remark}")
         compile_if_asked(trainer)
         result = trainer.fit()
         return finish(trainer, result, splits)

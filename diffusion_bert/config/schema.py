@@ -159,7 +159,11 @@ class TrainingConfig:
     warmup_ratio: float = option(0.05, "share of training in which the learning rate rises", low=0.0, high=1.0)
     weight_decay: float = option(0.01, "AdamW weight decay", low=0.0)
     max_grad_norm: float = option(1.0, "clip the gradient to this norm", low=0.0)
-    precision: str = option("auto", "auto: bf16 on a GPU that has it, else fp32", ("auto", "fp32", "bf16"))
+    precision: str = option(
+        "auto",
+        "auto: bf16 where the GPU or processor multiplies it clearly faster, else fp32",
+        ("auto", "fp32", "bf16"),
+    )
     seed: int = option(42, "seed of everything random", low=0, high=2**32 - 1)
     device: str = option("auto", "auto, cpu, cuda or cuda:N")
     output_dir: str = option("runs", "where run directories are made")

@@ -3,15 +3,17 @@
 It never knows a model, a batch or a setting of training; torch is loaded inside its functions only.
 """
 
-from .device import choose_autocast, pick_device
+from .device import pick_device
 from .hub import from_cache_or_hub, require_hub
 from .memory import give_back_freed_memory, keep_freed_memory
+from .precision import Precision, decide_precision
 from .processes import Processes, join, process_count, process_rank
 from .storage import to_plain, versions, write_atomically
 
 __all__ = [
+    "Precision",
     "Processes",
-    "choose_autocast",
+    "decide_precision",
     "from_cache_or_hub",
     "give_back_freed_memory",
     "join",

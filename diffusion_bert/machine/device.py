@@ -1,10 +1,8 @@
-"""Which device computes, and in which precision."""
+"""Which device computes."""
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
@@ -37,18 +35,3 @@ def pick_device(name: str) -> torch.device:
     else:
         keep_freed_memory()
     return device
-
-
-def choose_autocast(precision: str, device: torch.device) -> Callable[[], contextlib.AbstractContextManager]:
-    """bf16 autocast on a GPU that has it; never on a CPU, where emulated bf16 is a hundred times slower."""
-    import torch
-
-    able = False
-    if device.type == "cuda":
-        with torch.cuda.device(device):  # without: the question would be about the first GPU
-            able = torch.cuda.is_bf16_supported(including_emulation=False)
-    if precision == "bf16" and not able:
-        raise UserError(f"precision is bf16 but {device} has no fast bf16: use --precision auto or fp32")
-    if able and precision in ("auto", "bf16"):
-        return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
-    return contextlib.nullcontext

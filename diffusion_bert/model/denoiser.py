@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from ..data.batch import Batch
+from .attention import use_attention
 from .encoders import family_of
 from .functions import tied_embedding, true_word_statistics
 from .heads import CopyHead, Guess, SelfConditioning, TimeEmbedding, at_least_float32, at_places
@@ -64,6 +65,7 @@ class BertDenoiser(EncoderPasses):
         self.family = family_of(bert_config)
         config = self.family.private_config(bert_config)
         self.mlm = self.family.model_class(config)
+        use_attention(self.mlm.config)
         self.target_embedding = None if self.family.token_types else nn.Parameter(torch.zeros(config.hidden_size))
         self.bert_config, self.max_target_length = config, max_target_length
         self.attention, self.timestep = attention, timestep

@@ -53,9 +53,9 @@ class _TrueWordStatistics(torch.autograd.Function):
             torch.add(logits[rows], bias, out=p).sub_(log_sum[rows, None]).exp_()
             slope = -constant[rows, None]
             p.mul_(slope if table is None else torch.addcmul(slope, grad_mean[rows, None], table))
+            p.scatter_add_(-1, index[rows, None], grad_log_p[rows, None])
             if p.dtype != grad.dtype:
-                grad[rows] = p.to(grad.dtype)
-        grad.scatter_add_(-1, index[:, None], grad_log_p[:, None].to(grad.dtype))
+                grad[rows].copy_(p)
         return grad, None, None, None
 
 

@@ -60,3 +60,11 @@ def training_flops(denoiser, batch_size: int, length: int, source_width: int, ma
     of self-conditioning is not counted.)
     """
     return 3 * forward_flops(denoiser, batch_size, length, source_width, masked)
+
+
+def product_shapes(denoiser, rows: int = 512) -> tuple[tuple[int, int, int], ...]:
+    """The products that most of a step of this denoiser consists of, [m, k] x [k, n] as (m, k, n), for so many rows."""
+    config = denoiser.bert_config
+    width, inner = config.hidden_size, getattr(config, denoiser.family.inner_size)
+    vocabulary = min(config.vocab_size, 4096)  # a part of the head's columns runs as fast as all
+    return (rows, width, inner), (rows, inner, width), (rows, width, width), (rows // 4, width, vocabulary)

@@ -9,12 +9,14 @@ import time
 from ..config.run_config import RunConfig
 from ..data.batching import EpochBatches
 from ..errors import UserError
-from ..machine.device import choose_autocast, pick_device
+from ..machine.device import pick_device
+from ..machine.precision import decide_precision
 from ..machine.processes import Processes, flat_gradients, own_device
 from ..machine.storage import remove_leftovers
 from ..model.checkpoint import save_checkpoint
 from ..model.diffusion_model import DiffusionModel
 from .distillation import Teacher
+from .flops import product_shapes
 from .interruption import random_state, restore_random_state
 from .log import TrainingLog
 from .noising import on_host
@@ -61,7 +63,11 @@ class TrainingRun:
         self.diffusion = model.diffusion
         self.host_diffusion = on_host(self.diffusion)
         self.reporter = reporter or Reporter()
-        self.autocast = choose_autocast(self.training.precision, self.device)
+        decided = None if resume is None else resume.get("precision", "fp32" if self.device.type == "cpu" else None)
+        self.precision = self.processes.on_main(
+            lambda: decide_precision(self.training.precision, self.device, product_shapes(model.denoiser), decided)
+        )
+        self.autocast = self.precision.autocast
         self.optimizer = make_optimizer(model.denoiser, self.training.lr, self.training.weight_decay)
         self.state = TrainingState(group_size=self.training.accumulation_steps * self.processes.size)
         self.stop_signal = self.agreed_signal = (
@@ -87,7 +93,7 @@ class TrainingRun:
         """Refuse what cannot be trained on this machine, before anything is written: device, precision, TensorBoard."""
         training = model.config.training
         device = pick_device(own_device(training.device))
-        choose_autocast(training.precision, device)
+        decide_precision(training.precision, device, product_shapes(model.denoiser))
         TrainingLog.check_tensorboard(training.tensorboard)
         model.to(device)
 
@@ -142,6 +148,7 @@ class TrainingRun:
             "optimizer": self.optimizer.state_dict(),
             "rng": random_state(self.device),
             "data_fingerprint": self.data.fingerprint,
+            "precision": self.precision.name,
         }
         if self.average is not None:
             training["average"] = self.average.state()

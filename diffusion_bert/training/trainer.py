@@ -105,15 +105,16 @@ class Trainer(TrainingRun):
         self.elapsed = everyone[0][3]
         denoiser.train()
         measured = torch.zeros(len(fields(NelboTerms)) + 1, dtype=torch.float64, device=self.device)  # terms, loss
-        for part in prepared:
-            with self.autocast():
+        with self.autocast():  # once around all micro-batches: their weights are taken to bf16 once
+            for part in prepared:
                 noisy = (part.batch, part.x_t, part.t, num_steps)
                 terms = nelbo_terms(
                     denoiser, self.diffusion, *noisy, correction, self.loss_options, two_pass, part.places
                 )
-            loss = training_loss(terms, training.loss, training.hybrid_lambda, masked, tokens)
-            loss.backward()
-            measured += torch.cat([terms.stacked(), loss.detach().double()[None]])
+                loss = training_loss(terms, training.loss, training.hybrid_lambda, masked, tokens)
+                with torch.autocast(self.device.type, enabled=False):
+                    loss.backward()
+                measured += torch.cat([terms.stacked(), loss.detach().double()[None]])
         if self.gradients is not None:
             self.processes.sum_(self.gradients)
         self.processes.sum_(measured)
