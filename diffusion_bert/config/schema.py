@@ -1,7 +1,7 @@
 """All settings: one dataclass per section, whose fields are the command-line flags and the keys of the presets alike.
 
 Every field carries its help line and, where they exist, its choices and bounds (fields.py checks them); what settings
-refuse together is in run_config.py.
+refuse together is in run_config.py. Longer than 250 lines because all settings stand in one place.
 """
 
 from __future__ import annotations
@@ -223,6 +223,9 @@ class SamplingConfig:
     length_beam: int = option(5, "how many of the likeliest lengths the candidates share", low=1)
     best_of: int = option(
         3, "write this many times as many candidates and keep those the model finds likeliest", low=1, high=100
+    )
+    allow_punctuation: bool = option(
+        False, "fill and mask: let a punctuation mark stand at a [MASK], and read no final mark into the text"
     )
     batch_size: int = option(128, "candidates denoised together", low=1)
     seed: int = option(0, "seed of the draws", low=0, high=2**32 - 1)

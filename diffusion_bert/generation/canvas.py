@@ -14,14 +14,16 @@ from ..data.tokenizer import TextTokenizer
 from ..errors import UserError
 from ..model.diffusion_model import DiffusionModel
 
-FREE, NEW_WORD, CONTINUATION = 0, 1, 2  # what may stand at a place: anything, no ##piece, only a ##piece
+# what may stand at a place: anything, no ##piece, only a ##piece; with NO_SIGN added no punctuation mark either
+FREE, NEW_WORD, CONTINUATION, NO_SIGN = 0, 1, 2, 4
+WORD = NEW_WORD + NO_SIGN
 RELATIVE_LENGTHS = {"short": 2 / 3, "same": 1.0, "long": 4 / 3}  # of the source
 
 
 @dataclass
 class Canvas:
     """One target to finish. ``tau`` is the time it starts at, ``constraints`` one of FREE / NEW_WORD / CONTINUATION per
-    place, ``log_length`` log p(length | source) where the length was the model's choice.
+    place (plus NO_SIGN), ``log_length`` log p(length | source) where the length was the model's choice.
     """
 
     skill: int

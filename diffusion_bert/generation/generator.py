@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from ..errors import UserError
 from ..machine.device import pick_device
 from ..model.checkpoint import load_checkpoint
 from ..model.diffusion_model import DiffusionModel
+from ..text.english import continued
 from .canvas import blank_canvas, drawn_lengths, length_log_probs, requested_length, spread_lengths
 from .decoding import Decoded, decode
 from .infilling import mask_text, splice
@@ -100,8 +100,7 @@ class DiffusionTextGenerator(TextLimits):
         given = [item.rstrip() for item in texts]
 
         def finish(index: int, ids: list[int]) -> str:
-            added = self.tokenizer.text(ids)
-            joined = given[index] + ("" if re.match(r"[.,;:?!)\]%]", added) else " ") + added
+            joined = continued(given[index], self.tokenizer.text(ids))
             cased = self.cased(joined, given[index])
             return given[index] + (cased if len(cased) == len(joined) else joined)[len(given[index]) :]
 
@@ -214,6 +213,7 @@ class DiffusionTextGenerator(TextLimits):
     def _filled(self, pieces: list[str], options: SamplingConfig, traced: bool) -> list[Answer]:
         """``num_samples`` versions of each sentence, distinct and different from what was typed where possible."""
         ranking = Ranking(len(pieces), options.num_samples)
+        rules = {"allow_punctuation": options.allow_punctuation, "limit": self.target_limit()}
         for attempt in range(1 + RETRIES):
             if not (wanted := ranking.missing()):
                 break
@@ -221,7 +221,7 @@ class DiffusionTextGenerator(TextLimits):
             for index in wanted:
                 rng = random.Random(f"{options.seed} {attempt} {pieces[index]}")
                 masked += [
-                    mask_text(pieces[index], self.tokenizer, self.model.schedule, rng)
+                    mask_text(pieces[index], self.tokenizer, self.model.schedule, rng, **rules)
                     for _ in range(options.num_samples * options.best_of)
                 ]
                 owner += [index] * (len(masked) - len(owner))
