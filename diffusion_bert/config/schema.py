@@ -224,6 +224,15 @@ class SamplingConfig:
     best_of: int = option(
         3, "write this many times as many candidates and keep those the model finds likeliest", low=1, high=100
     )
+    rank_by: str = option(
+        "revealed",
+        "score of a candidate: its words as they were revealed, or leave_one_out: each word beside all the others",
+        ("revealed", "leave_one_out"),
+    )
+    revise: int = option(
+        0, "rewrite up to this many of the worst words of a finished candidate where that is likelier", low=0, high=100
+    )
+    shorten: bool = option(False, "leave out a word of a finished candidate where the rest is clearly likelier without")
     allow_punctuation: bool = option(
         False, "fill and mask: let a punctuation mark stand at a [MASK], and read no final mark into the text"
     )

@@ -34,6 +34,17 @@ class Canvas:
     log_length: float = 0.0
 
 
+@dataclass
+class Decoded:
+    """A finished target, the denoiser calls it took part in, and its score for ranking: the mean log-probability of its
+    words as they were revealed, or by ``leave_one_out``, and of its length.
+    """
+
+    ids: list[int]
+    nfe: int
+    score: float
+
+
 def blank_canvas(skill: int, source: Sequence[int], length: int, mask_id: int, log_length: float = 0.0) -> Canvas:
     """A target of [MASK]s; its first piece begins a word."""
     return Canvas(skill, source, [mask_id] * length, 1.0, [NEW_WORD] + [FREE] * (length - 1), log_length)

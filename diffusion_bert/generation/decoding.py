@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -21,23 +21,13 @@ from ..machine.memory import give_back_freed_memory
 from ..machine.seeds import seed_of
 from ..model.diffusion_model import DiffusionModel
 from ..samplers import SAMPLERS, Repeats, SamplerOptions
-from .canvas import Canvas
+from .canvas import Canvas, Decoded
 from .denoise import guided_denoiser, vocabulary_flags
+from .revising import refined
 from .tracing import Tracer
 
 # Samplers that reveal something in every row at every call: there is no answer to remember.
 FORGETFUL = ("confidence", "entropy")
-
-
-@dataclass
-class Decoded:
-    """A finished target, the denoiser calls it took part in, and its score for ranking: the mean log-probability of its
-    words as they were revealed and of its length.
-    """
-
-    ids: list[int]
-    nfe: int
-    score: float
 
 
 @torch.no_grad()
@@ -54,7 +44,8 @@ def decode(
     """Finish all canvases, in batches of similar length; results in the given order.
 
     ``progress`` is called with the number of canvases finished by each batch; ``tracer`` follows every step, which
-    changes nothing. The same seed, canvases and batch size give the same words.
+    changes nothing. The same seed, canvases and batch size give the same words. What the options ask for beyond the
+    sampler (rank_by, revise, shorten) is done to the finished targets.
     """
     guided = options.guidance_scale > 0 and any(is_pair(canvas.skill) for canvas in canvases)
     if guided and model.config.data.source_dropout == 0:
@@ -91,6 +82,18 @@ def decode(
             )
         if progress is not None:
             progress(len(chosen))
+    if options.rank_by == "leave_one_out" or options.revise or options.shorten:
+        rewriting = dataclasses.replace(
+            options,
+            rank_by="revealed",
+            revise=0,
+            shorten=False,
+            temperature=0.0,
+            no_repeat="content",
+            guidance_scale=0.0,
+        )
+        write = partial(decode, model, options=rewriting, collator=collator, seed=seed, time_correction=False)
+        return refined(model, canvases, results, options, collator, write, tracer)
     return results
 
 

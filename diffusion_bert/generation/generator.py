@@ -24,8 +24,8 @@ from ..machine.device import pick_device
 from ..model.checkpoint import load_checkpoint
 from ..model.diffusion_model import DiffusionModel
 from ..text.english import continued
-from .canvas import blank_canvas, drawn_lengths, length_log_probs, requested_length, spread_lengths
-from .decoding import Decoded, decode
+from .canvas import Decoded, blank_canvas, drawn_lengths, length_log_probs, requested_length, spread_lengths
+from .decoding import decode
 from .infilling import mask_text, splice
 from .limits import TextLimits
 from .options import checked_options, hotter
