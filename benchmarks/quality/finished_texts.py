@@ -2,7 +2,7 @@
 
     python -m benchmarks.quality.finished_texts --checkpoint runs/NAME/best_model.pt --test_file valid.jsonl \\
         --texts 150 --rows defaults "rank_by=leave_one_out" "rank_by=leave_one_out revise=2" --output_dir finished
-    python -m benchmarks.quality.finished_texts --skill fill --test_file prompts.txt --rows defaults allow_punctuation=true
+    python -m benchmarks.quality.finished_texts --skill fill --test_file p.txt --rows defaults allow_punctuation=true
 
 Every row is a set of options on top of the defaults. The first candidate of each text is kept: one file ROW.jsonl per
 row, lines with source, output and, of a pair, reference. Prints a Markdown table: ROUGE-L, the share of the source's
@@ -113,9 +113,8 @@ def table(records: list[dict]) -> str:
     lines = ["| options | ROUGE-L | overlap | s/text | s alone |", "|---|---|---|---|---|"]
     for record in records:
         rouge = f"{record['rouge_l']:.2f}" if "rouge_l" in record else ""
-        lines.append(
-            f"| {record['row']} | {rouge} | {record['overlap']:.2f} | {record['together']:.3f} | {record['alone']:.2f} |"
-        )
+        seconds = f"{record['together']:.3f} | {record['alone']:.2f}"
+        lines.append(f"| {record['row']} | {rouge} | {record['overlap']:.2f} | {seconds} |")
     return "\n".join(lines)
 
 

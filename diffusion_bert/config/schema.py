@@ -224,6 +224,12 @@ class SamplingConfig:
     best_of: int = option(
         3, "write this many times as many candidates and keep those the model finds likeliest", low=1, high=100
     )
+    known_words: bool = option(
+        True, "write a word of several pieces only where the source or the training data has it; off: the bare sampler"
+    )
+    min_added_words: int = option(
+        2, "complete: add at least so many words where no length is asked for; 0 = any number", low=0, high=20
+    )
     rank_by: str = option(
         "revealed",
         "score of a candidate: its words as they were revealed, or leave_one_out: each word beside all the others",

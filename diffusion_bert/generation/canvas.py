@@ -45,9 +45,13 @@ class Decoded:
     score: float
 
 
-def blank_canvas(skill: int, source: Sequence[int], length: int, mask_id: int, log_length: float = 0.0) -> Canvas:
-    """A target of [MASK]s; its first piece begins a word."""
-    return Canvas(skill, source, [mask_id] * length, 1.0, [NEW_WORD] + [FREE] * (length - 1), log_length)
+def blank_canvas(
+    skill: int, source: Sequence[int], length: int, mask_id: int, log_length: float = 0.0, no_sign: int = 0
+) -> Canvas:
+    """A target of [MASK]s; its first piece begins a word, its first ``no_sign`` places take no punctuation mark."""
+    kinds = [NO_SIGN * (place < no_sign) for place in range(length)]
+    kinds[0] += NEW_WORD
+    return Canvas(skill, source, [mask_id] * length, 1.0, kinds, log_length)
 
 
 def stacked(group: Sequence[Canvas], tokenizer: TextTokenizer, device) -> tuple[Tensor, Tensor]:
@@ -100,6 +104,13 @@ def drawn_lengths(log_probs: Tensor, count: int, beam: int, temperature: float, 
         return [int(best.indices[0]) + 1] * count
     shares = torch.softmax(best.values / temperature, dim=-1)
     return rng.choices((best.indices + 1).tolist(), shares.tolist(), k=count)
+
+
+def at_least(log_probs: Tensor, length: int) -> Tensor:
+    """log p of lengths without those below ``length``, as long as others are left. log_probs [max_target_length]."""
+    rest = log_probs.clone()
+    rest[: max(0, length - 1)] = float("-inf")
+    return rest if bool(rest.isfinite().any()) else log_probs
 
 
 def requested_length(length: str, source_length: int, limit: int) -> int:

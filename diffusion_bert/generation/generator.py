@@ -24,12 +24,12 @@ from ..machine.device import pick_device
 from ..model.checkpoint import load_checkpoint
 from ..model.diffusion_model import DiffusionModel
 from ..text.english import continued
-from .canvas import Decoded, blank_canvas, drawn_lengths, length_log_probs, requested_length, spread_lengths
+from .canvas import Decoded, at_least, blank_canvas, drawn_lengths, length_log_probs, requested_length, spread_lengths
 from .decoding import decode
 from .infilling import mask_text, splice
 from .limits import TextLimits
 from .options import checked_options, hotter
-from .ranking import Answer, Ranking, join_answers, ranking_score
+from .ranking import Answer, Ranking, completion_score, join_answers, ranking_score
 from .tracing import Trace, Tracer, align, trace_of
 
 OnTrace = Callable[[Trace], None]
@@ -173,7 +173,11 @@ class DiffusionTextGenerator(TextLimits):
                 text = finish(index, output.ids)
                 start = len(given[index]) if given else 0
                 trace = tracer and self._trace(tracer, number, text, output.ids, start)
-                score = output.score if avoid is None else ranking_score(text, output.score, avoid[index], reversible)
+                if avoid is not None:
+                    score = ranking_score(text, output.score, avoid[index], reversible)
+                else:
+                    least = options.min_added_words if options.length is None else 0
+                    score = completion_score(self.tokenizer.words(output.ids), output.score, least)
                 ranking.add(index, text, score, trace)
         return ranking.answers()
 
@@ -199,12 +203,14 @@ class DiffusionTextGenerator(TextLimits):
         log_probs = length_log_probs(self.model, examples, self.collator)
         canvases = []
         for (skill, source), row, count in zip(examples, log_probs, counts):
+            least = options.min_added_words if skill == CONTINUE and options.length is None else 0
+            row = at_least(row, least + 1) if least else row
             if options.length is None:
                 lengths = (draw if independent else spread_lengths)(row, count, options.length_beam)
             else:
                 lengths = [requested_length(options.length, len(source), int(row.isfinite().sum()))] * count
             canvases += [
-                blank_canvas(skill, source, length, self.tokenizer.mask_id, float(row[length - 1]))
+                blank_canvas(skill, source, length, self.tokenizer.mask_id, float(row[length - 1]), least)
                 for length in lengths
             ]
         outputs = iter(decode(self.model, canvases, options, self.collator, seed, progress=progress, tracer=tracer))
