@@ -8,6 +8,7 @@ from ..errors import UserError
 from ..model.diffusion_model import DiffusionModel
 from ..text.casing import sentence_case
 from ..text.english import MASK, split_sentences, unencodable
+from ..text.masks import with_masks
 from .infilling import tokenize_masked
 
 
@@ -50,8 +51,9 @@ class TextLimits:
 
     def fill_parts(self, text: str) -> list[tuple[str, bool]]:
         """(sentence, is there something to write in it) for a text to be filled; refused where a sentence is too
-        long.
+        long. A [MASK] may be typed in other ways (``with_masks``).
         """
+        text = with_masks(text)
         parts = [text] if self._fits_as_target(text) else split_sentences(text)
         for part in parts:
             if not self._fits_as_target(part):
@@ -66,7 +68,7 @@ class TextLimits:
 
     def masked_parts(self, text: str) -> list[tuple[str, bool]]:
         """``fill_parts`` of a text that must hold a [MASK]."""
-        if MASK not in text:
+        if MASK not in with_masks(text):
             raise UserError(f"no {MASK} in the text: write {MASK} where a word is wanted, or use fill")
         return self.fill_parts(text)
 
