@@ -94,6 +94,10 @@ class DataConfig:
     text_continue_share: float = option(
         0.5, "of plain texts, the share trained as prefix -> rest; the others without source", low=0.0, high=1.0
     )
+    continue_words_left: int = option(1, "of a text that is continued at least so many words are left to write", low=1)
+    low_noise_share: float = option(
+        0.0, "share of the examples without source that hide only 5 to 50 % of their words", low=0.0, high=0.9
+    )
     tokens_per_batch: int | None = option(
         None, "fill batches up to this many places (rows x width), with batch_size as the most rows", low=8
     )

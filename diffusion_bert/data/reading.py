@@ -106,7 +106,11 @@ def _read_jsonl(lines, report: ReadReport) -> Iterator[Pair]:
             report.reject(number, f"expected an object with src and trg, got {type(row).__name__}")
             continue
         source, target, style = (named_as(row, names) for names in (SOURCE_NAMES, TARGET_NAMES, STYLE_NAMES))
-        if (pair := checked_pair(source, target, report, number, style)) is not None:
+        text = named_as(row, ("text",)) if source is None and target is None else None
+        pair = checked_pair(source if text is None else "", target if text is None else text, report, number, style)
+        if pair is not None and text is not None:
+            pair = StyledPair(None, pair.target, pair.style) if pair.style else Pair(None, pair.target)
+        if pair is not None:
             yield pair
 
 

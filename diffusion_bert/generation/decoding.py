@@ -17,7 +17,7 @@ import torch
 from ..config.schema import SamplingConfig
 from ..data.batching import Collator
 from ..data.lexicon import Lexicon, words_of
-from ..data.skills import CONTINUE, NO_SOURCE, is_pair
+from ..data.skills import NO_SOURCE, is_continuing, is_pair
 from ..errors import UserError
 from ..machine.memory import give_back_freed_memory
 from ..machine.seeds import seed_of
@@ -157,7 +157,7 @@ def spelling_of_group(model: DiffusionModel, group: Sequence[Canvas]) -> Spellin
 def rules_of_group(model: DiffusionModel, group: Sequence[Canvas], mode: str) -> Repeats | None:
     """The rules on repetition for a group of canvases. Between words that a user typed only neighbours count."""
     written = [canvas.skill != NO_SOURCE for canvas in group]
-    before = [canvas.source[-1] if canvas.skill == CONTINUE and len(canvas.source) else -1 for canvas in group]
+    before = [canvas.source[-1] if is_continuing(canvas.skill) and len(canvas.source) else -1 for canvas in group]
     return repetition_rules(model, mode, [canvas.source for canvas in group], written, before)
 
 

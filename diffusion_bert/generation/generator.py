@@ -18,7 +18,7 @@ from ..config.paths import checkpoint_file
 from ..config.schema import SamplingConfig
 from ..config.tasks import TASKS
 from ..data.pairs import Pair
-from ..data.skills import CONTINUE
+from ..data.skills import is_continuing
 from ..errors import UserError
 from ..machine.device import pick_device
 from ..model.checkpoint import load_checkpoint
@@ -104,7 +104,7 @@ class DiffusionTextGenerator(TextLimits):
             cased = self.cased(joined, given[index])
             return given[index] + (cased if len(cased) == len(joined) else joined)[len(given[index]) :]
 
-        examples = [(CONTINUE, self.complete_source(item)) for item in texts]
+        examples = [(self.model.skills.continuing(options.style), self.complete_source(item)) for item in texts]
         return unwrapped(text, self._candidates(examples, options, finish, on_trace is not None, given=given), on_trace)
 
     def fill_masks(self, text: str | Sequence[str], on_trace: OnTrace | None = None, **options):
@@ -203,7 +203,7 @@ class DiffusionTextGenerator(TextLimits):
         log_probs = length_log_probs(self.model, examples, self.collator)
         canvases = []
         for (skill, source), row, count in zip(examples, log_probs, counts):
-            least = options.min_added_words if skill == CONTINUE and options.length is None else 0
+            least = options.min_added_words if is_continuing(skill) and options.length is None else 0
             row = at_least(row, least + 1) if least else row
             if options.length is None:
                 lengths = (draw if independent else spread_lengths)(row, count, options.length_beam)
@@ -232,9 +232,8 @@ class DiffusionTextGenerator(TextLimits):
                 ]
                 owner += [index] * (len(masked) - len(owner))
             canvases, tracer = [item.canvas for item in masked], Tracer() if traced else None
-            seed = options.seed + RETRY_STRIDE * attempt
+            seed, tuned = options.seed + RETRY_STRIDE * attempt, hotter(options, attempt)
             # the user chose the places, not the noise: no time correction
-            tuned = hotter(options, attempt)
             outputs = decode(self.model, canvases, tuned, self.collator, seed, time_correction=False, tracer=tracer)
             for number, (index, item, output) in enumerate(zip(owner, masked, outputs)):
                 parts = splice(item, output.ids, self.tokenizer, self.cased)

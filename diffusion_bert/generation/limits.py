@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..data.batching import Collator
-from ..data.skills import CONTINUE, is_pair
+from ..data.skills import is_continuing, is_pair
 from ..errors import UserError
 from ..model.diffusion_model import DiffusionModel
 from ..text.casing import sentence_case
@@ -17,7 +17,7 @@ class TextLimits:
 
     def __init__(self, model: DiffusionModel):
         self.model, self.tokenizer = model, model.tokenizer
-        self.collator = Collator(model.tokenizer, model.skills.prompts)
+        self.collator = Collator(model.tokenizer, model.skills.prompts, model.skills.continuing_prompts)
 
     def check_text(self, text: str) -> None:
         """Refuse what no skill can work on: no string, no characters, no words."""
@@ -42,7 +42,11 @@ class TextLimits:
     def complete_source(self, text: str) -> list[int]:
         """The ids of a text to be continued; refused where it is too long."""
         source = self.tokenizer.encode(text)
-        limit = self.model.config.data.max_length - 4 - len(self.collator.prompts[CONTINUE])
+        limit = (
+            self.model.config.data.max_length
+            - 4
+            - max(len(ids) for skill, ids in self.collator.prompts.items() if is_continuing(skill))
+        )
         if len(source) > limit:
             raise UserError(
                 f"the text has {len(source)} word pieces: this model can continue at most {limit}; shorten it"

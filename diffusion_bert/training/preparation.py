@@ -73,7 +73,7 @@ def encode_training_data(
         extend_lexicon(model, train.target_blocks())
     chosen = np.concatenate(fixed_choice(valid, VALIDATION_EXAMPLES))
     words = sum(len(splits.valid[valid.kept[index]].target.split()) for index in chosen)
-    collator = Collator(tokenizer, skills.prompts)
+    collator = Collator(tokenizer, skills.prompts, skills.continuing_prompts, config.data.continue_words_left)
     digest = hashlib.sha256()
     arrays = [array for part in train.parts for array in (part.ids, part.offsets, part.has_source)]
     arrays += [array for part in valid.parts for array in (part.ids, part.offsets)]
