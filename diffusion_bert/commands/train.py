@@ -11,7 +11,13 @@ from ..errors import UserError
 from .cli import ask_settings, choose, settings_of, training_parser
 
 PRESETS = ("quick_demo", "fast_training", "deep_training", "qqp_bert_base", "general_english")
-FOR_CONTINUING = ("quality_boost", "deep_training_continue", "fine_tuning", "general_english_continue")
+FOR_CONTINUING = (
+    "quality_boost",
+    "deep_training_continue",
+    "fine_tuning",
+    "general_english_continue",
+    "everyday_english",
+)
 MENU = (
     ("Quick Demo", "the bundled sample, from scratch, a few minutes on two cores"),
     ("Fast Training", "Quora questions, a small model from scratch, 45 minutes on a CPU"),

@@ -212,7 +212,7 @@ def test_all_presets_are_there():
         "deep_training_continue",
         "fine_tuning",
     }
-    expected |= {"qqp_bert_base", "general_english", "general_english_continue"}
+    expected |= {"qqp_bert_base", "general_english", "general_english_continue", "everyday_english"}
     assert {path.stem for path in PRESETS} >= expected
 
 
