@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
-TOOLS := "pytest>=8" "pytest-cov>=5" "hypothesis>=6"
+TOOLS := "pytest>=8" "pytest-cov>=5" "hypothesis>=6" "setuptools>=68"
 
 .PHONY: demo test soak mutations coverage test-oldest style check-style clean
 

@@ -311,8 +311,8 @@ MUTANTS = [
     (
         "draws: charged at the time of the first",
         "training/objective.py",
-        "t.flatten()[batch.examples_of(places)]",
-        "t[places[0], 0]",
+        "t_places = t.flatten()[batch.examples_of(places)]",
+        "t_places = t[places[0], 0]",
         "training/draws",
     ),
     (

@@ -91,7 +91,9 @@ def demonstrate(model: DiffusionModel, pair: Pair, task: str | None = None) -> l
         everywhere = torch.ones_like(ids, dtype=torch.bool)
         x_t = model.diffusion.q_sample(ids, tau.to(model.device), everywhere, noise)[0].tolist()
         canvas = Canvas(NO_SOURCE if pair.source is None else generator.skill_of(pair), source, x_t, float(tau))
-        output = decode(model, [canvas], SamplingConfig(temperature=0.0, num_steps=8), generator.collator)[0]
+        output = decode(
+            model, [canvas], SamplingConfig(temperature=0.0, num_steps=8, known_words=False), generator.collator
+        )[0]
         lines += [
             f"  {level:.0%} noise {tokenizer.with_blanks(x_t)}",
             f"         -> {generator.sentence(output.ids, pair.source or '')}",

@@ -25,7 +25,9 @@ def write_report(result, checkpoint: Path, folder: Path, generator) -> list[Path
     paths = [folder / name for name in OUTPUT_FILES]
     plain = {**result.to_dict(), "checkpoint": str(checkpoint)}
     write_atomically(paths[0], lambda file: file.write((json.dumps(to_plain(plain), indent=2) + "\n").encode()))
-    write_atomically(paths[1], lambda file: file.write(markdown(result, f"Evaluation of {checkpoint}").encode()))
+    write_atomically(
+        paths[1], lambda file: file.write(markdown(result, f"Evaluation of {checkpoint}", str(checkpoint)).encode())
+    )
     plot_evaluation(result.reconstruction, result.rows, paths[2])
     if not result.generations:
         return paths[:3]
@@ -42,7 +44,7 @@ def show(result, checkpoint: Path, paths: list[Path], quiet: bool, knows_data: b
     """Print what matters; with ``quiet`` only the score. ``knows_data``: the checkpoint says where the data is that
     it may train on.
     """
-    from ..evaluation.report import CONVENTION, nelbo_lines, score_lines, table
+    from ..evaluation.report import LEGEND, nelbo_sentence, plain_table, score_lines
 
     if not quiet:
         print(f"\nCheckpoint {checkpoint}, task {result.task}, {result.pairs:,} examples of {result.split}")
@@ -58,10 +60,7 @@ def show(result, checkpoint: Path, paths: list[Path], quiet: bool, knows_data: b
             for example in row["examples"][:1]:
                 print(f"      {example['corrupted']}\n   -> {example['restored']}")
         if result.rows:
-            print(
-                "\nConditional"
-                f" generation\n{table(result.rows, ('bleu', 'rouge_l', 'bertscore', 'ibleu'))}\n{CONVENTION}"
-            )
+            print(f"\nConditional generation\n{plain_table(result.rows)}\n{LEGEND}")
             if "two_frames" in result.rows["one sample"]:
                 print(
                     f"valid %: paraphrases by the grammar; {result.rows['one sample']['two_frames']:.1f} % of the"
@@ -72,7 +71,7 @@ def show(result, checkpoint: Path, paths: list[Path], quiet: bool, knows_data: b
                 print("\n".join(f"  sample     {sample}" for sample in example["samples"]))
                 print(f"  reference  {example['reference']}\n")
         if result.nelbo:
-            print(f"NELBO\n{nelbo_lines(result.nelbo)}")
+            print(nelbo_sentence(result.nelbo))
     if result.score:
         print(f"\nScore: {score_lines(result)}")
     print(f"\nReport: {', '.join(map(str, paths))}")

@@ -74,34 +74,33 @@ def digest_and_size(path: Path) -> tuple[str, int]:
 
 
 def stream_rows(file: BinaryIO, kind: str) -> Iterator[Row]:
-    """Every row of an open .txt, .jsonl, .csv or .tsv file. A text that is empty or no UTF-8 has its problem with it.
+    """Every row of an open .txt, .jsonl, .csv or .tsv file; blank lines are none. A text that is empty or no UTF-8 has
+    its problem with it.
 
     Raises:
         UserError: a table without one of COLUMNS.
     """
     table = kind in (".csv", ".tsv")
-    lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="" if table else None)
-    rows = (
-        _table_rows(lines, "\t" if kind == ".tsv" else ",")
-        if table
-        else map(_json_row if kind == ".jsonl" else _text_row, lines)
-    )
+    newline = "" if table else None
+    lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+    if table:
+        rows = _table_rows(lines, kind)
+    else:
+        rows = (_json_row(line) if kind == ".jsonl" else Row(line.rstrip("\n")) for line in lines if line.strip())
     for row in rows:
         problem = row.problem or unencodable(row.text) or ("" if row.text.strip() else "is empty: expected some words")
         yield Row(row.text, problem)
 
 
-def _text_row(line: str) -> Row:
-    return Row(line.rstrip("\n"))
-
-
 def _json_row(line: str) -> Row:
+    from ..data.reading import named_as
+
     try:
-        value = json.loads(line) if line.strip() else ""
+        value = json.loads(line)
     except (ValueError, RecursionError):
         return Row(line.rstrip("\n"), "is not JSON")
     if isinstance(value, dict):
-        value = next((value[name] for name in COLUMNS if name in value), None)
+        value = named_as(value, COLUMNS)
     return (
         Row(value)
         if isinstance(value, str)
@@ -109,30 +108,25 @@ def _json_row(line: str) -> Row:
     )
 
 
-def _table_rows(lines: Iterable[str], delimiter: str) -> Iterator[Row]:
-    rows = csv.reader(lines, delimiter=delimiter, strict=True)
-    try:
-        header = [name.strip().lower() for name in next(rows, [])]
-    except csv.Error as error:
-        raise UserError(f"the first line is not a readable header ({error}); save the table as UTF-8") from None
+def _table_rows(lines: Iterable[str], kind: str) -> Iterator[Row]:
+    from ..data.tables import TableRow, table_rows
+
+    rows = table_rows(lines, kind)
+    first = next(rows, TableRow(1, []))
+    if first.problem:
+        raise UserError(f"the first line is not a readable header ({first.problem}); save the table as UTF-8")
+    header = [name.strip().lower() for name in first.cells]
     column = next((header.index(name) for name in COLUMNS if name in header), None)
     if column is None:
         raise UserError(f"the columns are {', '.join(header)[:80] or 'missing'}: expected one of {', '.join(COLUMNS)}")
-    while True:
-        try:
-            row = next(rows, None)
-        except csv.Error as error:
-            yield Row("", f"is no readable row ({error})")
+    for _, cells, problem in rows:
+        if problem:
+            yield Row("", f"is no readable row ({problem})")
             continue
-        if row is None:
-            return
         # more cells than columns: a comma without quotation marks has cut a text
-        fits = column < len(row) <= len(header)
-        yield (
-            Row(row[column])
-            if fits
-            else Row("", f"has {len(row)} columns: expected {len(header)}; put texts with commas in quotation marks")
-        )
+        fits = column < len(cells) <= len(header)
+        advice = "" if kind == ".tsv" else "; put texts with commas in quotation marks"
+        yield Row(cells[column]) if fits else Row("", f"has {len(cells)} columns: expected {len(header)}{advice}")
 
 
 def header_line(kind: str, count: int) -> bytes:

@@ -6,7 +6,14 @@ from pathlib import Path
 
 from ..errors import UserError
 
-BUNDLED = Path(__file__).resolve().parent.parent.parent / "checkpoints"
+
+def beside_or_inside(name: str) -> Path:
+    """A folder that came with the program: inside the package where it is installed, in a checkout beside it."""
+    package = Path(__file__).resolve().parent.parent
+    return package / name if (package / name).is_dir() else package.parent / name
+
+
+BUNDLED = beside_or_inside("checkpoints")
 
 
 def checkpoint_file(run_or_file: str | Path | None, output_dir: str | Path = "runs") -> Path:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, nearest
+from .paths import beside_or_inside
 
-CONFIG_DIR = Path(__file__).resolve().parent.parent.parent / "configs"
+CONFIG_DIR = beside_or_inside("configs")
 
 
 def load_preset(name_or_path: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """All settings: one dataclass per section, whose fields are the command-line flags and the keys of the presets alike.
 
 Every field carries its help line and, where they exist, its choices and bounds (fields.py checks them); what settings
-refuse together is in run_config.py.
+refuse together is in run_config.py. Longer than 250 lines because all settings stand in one place.
 """
 
 from __future__ import annotations
@@ -93,6 +93,10 @@ class DataConfig:
     )
     text_continue_share: float = option(
         0.5, "of plain texts, the share trained as prefix -> rest; the others without source", low=0.0, high=1.0
+    )
+    continue_words_left: int = option(1, "of a text that is continued at least so many words are left to write", low=1)
+    low_noise_share: float = option(
+        0.0, "share of the examples without source that hide only 5 to 50 % of their words", low=0.0, high=0.9
     )
     tokens_per_batch: int | None = option(
         None, "fill batches up to this many places (rows x width), with batch_size as the most rows", low=8
@@ -227,6 +231,24 @@ class SamplingConfig:
     length_beam: int = option(5, "how many of the likeliest lengths the candidates share", low=1)
     best_of: int = option(
         3, "write this many times as many candidates and keep those the model finds likeliest", low=1, high=100
+    )
+    known_words: bool = option(
+        True, "write a word of several pieces only where the source or the training data has it; off: the bare sampler"
+    )
+    min_added_words: int = option(
+        2, "complete: add at least so many words where no length is asked for; 0 = any number", low=0, high=20
+    )
+    rank_by: str = option(
+        "revealed",
+        "score of a candidate: its words as they were revealed, or leave_one_out: each word beside all the others",
+        ("revealed", "leave_one_out"),
+    )
+    revise: int = option(
+        0, "rewrite up to this many of the worst words of a finished candidate where that is likelier", low=0, high=100
+    )
+    shorten: bool = option(False, "leave out a word of a finished candidate where the rest is clearly likelier without")
+    allow_punctuation: bool = option(
+        False, "fill and mask: let a punctuation mark stand at a [MASK], and read no final mark into the text"
     )
     batch_size: int = option(128, "candidates denoised together", low=1)
     seed: int = option(0, "seed of the draws", low=0, high=2**32 - 1)

@@ -69,6 +69,11 @@ class Batch:
         return replace(self, input_ids=torch.where(columns < length, ids, self.pad_id), draws=draws)
 
     @property
+    def without_source(self) -> Tensor:
+        """[B] rows that consist of a target alone, beside [CLS] and [SEP]."""
+        return self.source_length == 2
+
+    @property
     def columns(self) -> Tensor:
         return torch.arange(self.input_ids.shape[1], device=self.input_ids.device)  # [L]
 

@@ -11,7 +11,7 @@ from ..config.schema import DataConfig
 from ..config.tasks import CONTINUE_PROMPT
 from .batch import Batch
 from .encoded import EncodedMix, EncodedPairs
-from .skills import CONTINUE, NO_SOURCE, PAIR, is_pair
+from .skills import CONTINUE, NO_SOURCE, PAIR, is_continuing, is_pair
 from .tokenizer import TextTokenizer
 
 
@@ -19,15 +19,22 @@ class Collator:
     """Sequences -> :class:`Batch`. ``skill`` says whether a prompt and source, an empty source, or a prefix of the
     target comes first.
 
-    ``prompt`` is that of PAIR, or several: those of the skills of a model in their order (skills.py).
+    ``prompt`` is that of PAIR, or several: those of the skills of a model in their order; ``continuing`` are those for
+    continuing a text in a style, from -1 down (skills.py). A text that is continued leaves ``words_left`` words to
+    write, of which the last may be its punctuation mark.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, prompt: str | Sequence[str]):
-        self.tokenizer = tokenizer
+    def __init__(
+        self, tokenizer: TextTokenizer, prompt: str | Sequence[str], continuing: Sequence[str] = (), words_left: int = 1
+    ):
+        self.tokenizer, self.words_left = tokenizer, words_left
         first, *more = [prompt] if isinstance(prompt, str) else prompt
         self.prompts = {PAIR: tokenizer.encode(first), NO_SOURCE: [], CONTINUE: tokenizer.encode(CONTINUE_PROMPT)}
         self.prompts |= {CONTINUE + number: tokenizer.encode(text) for number, text in enumerate(more, 1)}
-        self.prompt_lengths = np.array([len(self.prompts[skill]) for skill in range(len(self.prompts))])
+        self.prompts |= {-number: tokenizer.encode(text) for number, text in enumerate(continuing, 1)}
+        # by skill: a negative one counts from the end, as everywhere in numpy
+        order = [*range(len(self.prompts) - len(continuing)), *range(-len(continuing), 0)]
+        self.prompt_lengths = np.array([len(self.prompts[skill]) for skill in order])
         # [CLS] prompt, by skill
         self.heads = np.full((len(self.prompts), 1 + self.prompt_lengths.max()), tokenizer.pad_id)
         self.heads[:, 0] = tokenizer.cls_id
@@ -47,20 +54,21 @@ class Collator:
     ) -> Batch:
         """The examples ``indices`` [B] of the data, each with its skill [B].
 
-        ``cuts`` [B] in [0, 1) place the end of a CONTINUE prefix at one of the word boundaries of the target; where
-        there is none, the example is written without a source.
+        ``cuts`` [B] in [0, 1) place the end of the prefix of a text to continue at one of the word boundaries of the
+        target that leave enough to write; where there is none, the example is written without a source.
         """
         ids, begin, middle, end = data.rows(indices)
         begin, skills = np.where(is_pair(skills), begin, middle), skills.copy()
-        rows = np.flatnonzero(skills == CONTINUE)
+        rows = np.flatnonzero(is_continuing(skills))
         if len(rows):
             place = np.arange((end - middle)[rows].max())
             is_start = self.begins_word[ids.take(middle[rows, None] + place, mode="clip")]
             is_start &= (place > 0) & (place < (end - middle)[rows, None])
             nth = is_start.cumsum(axis=1)
-            chosen = (cuts[rows] * nth[:, -1]).astype(np.int64) + 1
-            skills[rows[nth[:, -1] == 0]] = NO_SOURCE
-            middle[rows] += np.where(nth[:, -1] > 0, (nth == chosen[:, None]).argmax(axis=1), 0)
+            boundaries = np.maximum(nth[:, -1] + 1 - self.words_left, 0)
+            chosen = (cuts[rows] * boundaries).astype(np.int64) + 1
+            skills[rows[boundaries == 0]] = NO_SOURCE
+            middle[rows] += np.where(boundaries > 0, (nth == chosen[:, None]).argmax(axis=1), 0)
         return self._lay_out(ids, begin, middle, end, skills)
 
     def _lay_out(
@@ -123,7 +131,8 @@ class EpochBatches(torch.utils.data.Dataset):
                 np.random.default_rng([seed, epoch, 1]).random(len(data), dtype=np.float32) < config.style_dropout
             )
             pair = np.where(styleless, data.plain_skills, pair)
-        self.skills = np.where(draw < no_source, NO_SOURCE, np.where(draw < continued, CONTINUE, pair)).astype(np.int16)
+        going_on = CONTINUE if data.continue_skills is None else data.continue_skills
+        self.skills = np.where(draw < no_source, NO_SOURCE, np.where(draw < continued, going_on, pair)).astype(np.int16)
         self.draws = config.noise_draws
         lengths = self.draws * (data.target_lengths + 1) + np.where(is_pair(self.skills), data.source_lengths, 0) + 2
         lengths += collator.prompt_lengths[self.skills]
@@ -146,7 +155,7 @@ class EpochBatches(torch.utils.data.Dataset):
         """Where on the way from short (0) to long (1) each example of a window stands."""
         places = np.empty(len(skills))
         # the pairs of all tasks together: like lengths, whatever the task
-        skills = np.where(is_pair(skills), PAIR, skills)
+        skills = np.where(is_pair(skills), PAIR, np.where(is_continuing(skills), CONTINUE, skills))
         for skill in (PAIR, NO_SOURCE, CONTINUE):
             members = np.flatnonzero(skills == skill)
             members = members[np.argsort(lengths[members], kind="stable")]

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .skills import CONTINUE
+
 BLOCK = 10_000  # pairs that are worked on together
 
 
@@ -24,6 +26,7 @@ class EncodedPairs:
     kept: np.ndarray | None = None  # indices of the pairs that fitted
     pair_skills: np.ndarray | None = None  # int16 [n], the skill of each as a pair; None: PAIR (skills.py)
     plain_skills: np.ndarray | None = None  # int16 [n], the same without styles; None: there are none
+    continue_skills: np.ndarray | None = None  # int16 [n], the skill of each as a text to continue; None: CONTINUE
 
     def __len__(self) -> int:
         return len(self.has_source)
@@ -75,6 +78,12 @@ class EncodedMix:
         self.pair_skills = np.concatenate([part.pair_skills for part in self.parts])
         plain = [part.pair_skills if part.plain_skills is None else part.plain_skills for part in self.parts]
         self.plain_skills = np.concatenate(plain) if any(part.plain_skills is not None for part in self.parts) else None
+        of_text = [
+            np.full(len(part), CONTINUE, dtype=np.int16) if part.continue_skills is None else part.continue_skills
+            for part in self.parts
+        ]
+        styled = any(part.continue_skills is not None for part in self.parts)
+        self.continue_skills = np.concatenate(of_text) if styled else None
         self.notes = [f"{name}: {note}" for name, part in parts.items() for note in part.notes]
         first = [0, *itertools.accumulate(sizes)]
         self.kept = np.concatenate([start + part.kept for start, part in zip(first, self.parts)])

@@ -12,7 +12,7 @@ from itertools import chain
 import numpy as np
 
 from ..config.schema import DataConfig
-from ..config.tasks import CONTINUE_PROMPT
+from ..config.tasks import CONTINUE_PROMPT, TASKS
 from .cache import Cache, CacheUnwritable, EntryWriter, fingerprint
 from .encoded import BLOCK, EncodedMix, EncodedPairs
 from .mapped_pairs import MappedPairs
@@ -171,9 +171,10 @@ def _encode_task(
     data = encode_pairs(pairs, tokenizer, config, longest)
     if len(skills.table) == 1 and len(skills.tasks) == 1:
         return data
-    if task not in {skill.task for skill in skills.table}:  # plain texts
-        return dataclasses.replace(data, pair_skills=np.zeros(len(data), dtype=np.int16))
     names, styles = row_styles(pairs)
+    if not TASKS[task].prompt:  # plain texts
+        origins = skills.row_skills(task, names, styles[data.kept]) if skills.styles(task) else None
+        return dataclasses.replace(data, pair_skills=np.zeros(len(data), dtype=np.int16), continue_skills=origins)
     known = skills.styles(task)
     for name in names:
         if name not in known:

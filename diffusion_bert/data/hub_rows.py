@@ -56,8 +56,8 @@ class HubRows:
         self.style = next(
             (
                 column
-                for column in STYLE_NAMES
-                if column in split.column_names and column not in (self.source, self.target)
+                for column in split.column_names
+                if column.lower() in STYLE_NAMES and column not in (self.source, self.target)
             ),
             None,
         )
@@ -101,7 +101,9 @@ class HubRows:
 def _find(
     columns: list[str], wanted: str | None, usual: tuple[str, ...], name: str, option: str, may_lack: bool = False
 ) -> str | None:
-    found = wanted if wanted is not None else next((column for column in usual if column in columns), None)
+    folded = {column.lower(): column for column in reversed(columns)} | {column: column for column in columns}
+    names = usual if wanted is None else (wanted, wanted.lower())
+    found = next((folded[column] for column in names if column in folded), wanted)
     if found is None and may_lack:
         return None
     if found not in columns:

@@ -6,7 +6,6 @@ row stops a whole file.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..text.english import unencodable
 from .pairs import Pair, StyledPair
+from .tables import TableRow, is_table, table_rows
 
 SOURCE_NAMES, TARGET_NAMES, STYLE_NAMES = ("src", "source"), ("trg", "target"), ("style", "tone")
 LONGEST_STYLE = 40  # characters
@@ -62,8 +62,8 @@ def stream_file(report: ReadReport) -> Iterator[Pair]:
     reader = {".jsonl": _read_jsonl, ".txt": _read_txt}.get(path.suffix.lower(), _read_table)
     usable = False
     try:
-        # utf-8-sig drops a byte-order mark; newline="" leaves line ends to the csv module
-        with open(path, encoding="utf-8-sig", newline="" if reader is _read_table else None) as lines:
+        # utf-8-sig drops a byte-order mark; newline="" leaves the line ends inside quotes as they are
+        with open(path, encoding="utf-8-sig", newline="" if is_table(path.suffix.lower()) else None) as lines:
             for pair in reader(lines, report):
                 usable = True
                 yield pair
@@ -105,54 +105,50 @@ def _read_jsonl(lines, report: ReadReport) -> Iterator[Pair]:
         if not isinstance(row, dict):
             report.reject(number, f"expected an object with src and trg, got {type(row).__name__}")
             continue
-        source, target = (
-            next((row[name] for name in names if name in row), None) for names in (SOURCE_NAMES, TARGET_NAMES)
-        )
-        style = next((row[name] for name in STYLE_NAMES if name in row), None)
-        if (pair := checked_pair(source, target, report, number, style)) is not None:
+        source, target, style = (named_as(row, names) for names in (SOURCE_NAMES, TARGET_NAMES, STYLE_NAMES))
+        text = named_as(row, ("text",)) if source is None and target is None else None
+        pair = checked_pair(source if text is None else "", target if text is None else text, report, number, style)
+        if pair is not None and text is not None:
+            pair = StyledPair(None, pair.target, pair.style) if pair.style else Pair(None, pair.target)
+        if pair is not None:
             yield pair
 
 
 def _read_table(lines, report: ReadReport) -> Iterator[Pair]:
-    csv.field_size_limit(2**31 - 1)
-    # strict, or a quote that is never closed swallows the rows below it without a word
-    rows = csv.reader(lines, delimiter="\t" if report.path.suffix.lower() == ".tsv" else ",", strict=True)
-    try:
-        header = [name.strip().lower() for name in next(rows, [])]
-    except csv.Error as error:
+    rows = table_rows(lines, report.path.suffix.lower())
+    first = next(rows, TableRow(1, []))
+    if first.problem:
         raise UserError(
-            f"{report.path}, line 1: not a readable table ({error}); save it as UTF-8 with a header line src,trg"
-        ) from None
+            f"{report.path}, line {first.line}: not a readable table ({first.problem}); save it as UTF-8 with a header"
+            " line src,trg"
+        )
+    header = [name.strip().lower() for name in first.cells]
     columns = [
         next((header.index(name) for name in names if name in header), None) for names in (SOURCE_NAMES, TARGET_NAMES)
     ]
     if None in columns:
         raise UserError(
-            f"{report.path}, line 1: columns are {', '.join(header)[:80] or 'missing'}: expected src and trg (or source"
-            " and target)"
+            f"{report.path}, line {first.line}: columns are {', '.join(header)[:80] or 'missing'}: expected src and trg"
+            " (or source and target)"
         )
     style = next((header.index(name) for name in STYLE_NAMES if name in header), None)
-    while True:
-        first = rows.line_num + 1
-        try:
-            row = next(rows, None)
-        except csv.Error as error:
-            report.reject(
-                first,
-                f"quotes that do not match up to line {rows.line_num} ({error}); write a quote inside quotes twice",
-            )
+    for number, row, problem in rows:
+        if problem:
+            report.reject(number, problem)
+        elif not any(cell.strip() for cell in row):
             continue
-        if row is None:
-            return
-        if not any(cell.strip() for cell in row):
-            continue
-        if len(row) != len(header):
-            report.reject(first, f"{len(row)} fields where the header has {len(header)}")
-            continue
-        if (
-            pair := checked_pair(row[columns[0]], row[columns[1]], report, first, None if style is None else row[style])
-        ) is not None:
-            yield pair
+        elif len(row) != len(header):
+            report.reject(number, f"{len(row)} fields where the header has {len(header)}")
+        else:
+            tone = None if style is None else row[style]
+            if (pair := checked_pair(row[columns[0]], row[columns[1]], report, number, tone)) is not None:
+                yield pair
+
+
+def named_as(row: dict, names: tuple[str, ...]):
+    """The value of the first of these names that a row has, in whatever case it is written; None if it has none."""
+    folded = {name.strip().lower(): value for name, value in reversed(row.items()) if isinstance(name, str)} | row
+    return next((folded[name] for name in names if name in folded), None)
 
 
 def checked_pair(source, target, report: ReadReport, number: int, style=None) -> Pair | None:

@@ -1,7 +1,8 @@
 """What a model can be asked to write: the tasks with their prompts, and the styles of a prompt.
 
 A skill is a number that every example carries: NO_SOURCE and CONTINUE belong to every model, PAIR and all after
-CONTINUE are prompts of its own.
+CONTINUE are prompts of its own. Plain texts may have styles too, such as their origin: continuing in one of them counts
+down from -1.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..config.tasks import TASKS, task_names
+from ..config.tasks import CONTINUE_PROMPT, TASKS, task_names
 from ..errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 PAIR, NO_SOURCE, CONTINUE = 0, 1, 2  # skills of an example; further prompts count on from 3
 MOST_STYLES = 100
+
+
+def is_continuing(skill):
+    """Whether a skill, or each of an array, continues a text."""
+    return (skill == CONTINUE) | (skill < 0)
 
 
 def is_pair(skill):
@@ -37,6 +43,11 @@ class Skill:
     task: str
     style: str | None
     prompt: str
+
+    @property
+    def continues(self) -> bool:
+        """Whether it continues plain texts of a style."""
+        return self.style is not None and not TASKS[self.task].prompt
 
 
 @dataclass(frozen=True)
@@ -58,14 +69,16 @@ class Skills:
         tasks = tuple(task_names(task_name))
         with_pairs = [name for name in tasks if TASKS[name].prompt] or list(tasks[:1])
         table = [Skill(name, None, TASKS[name].prompt) for name in with_pairs]
-        for name in with_pairs:
+        for name in tasks:
             known = list((styles or {}).get(name, ()))
             if len(known) > MOST_STYLES:
                 raise UserError(
                     f"column style of task {name} has {len(known):,} different values: expected at most {MOST_STYLES}"
                     " names of styles"
                 )
-            table += [Skill(name, style, styled_prompt(TASKS[name].prompt, style)) for style in known]
+            table += [
+                Skill(name, style, styled_prompt(TASKS[name].prompt or CONTINUE_PROMPT, style)) for style in known
+            ]
         return cls(tasks, tuple(table))
 
     @classmethod
@@ -92,7 +105,13 @@ class Skills:
 
     @property
     def prompts(self) -> list[str]:
-        return [skill.prompt for skill in self.table]
+        """The prompts of pairs, in the order of their numbers."""
+        return [skill.prompt for skill in self.table if not skill.continues]
+
+    @property
+    def continuing_prompts(self) -> list[str]:
+        """The prompts for continuing a text in a style, from -1 down."""
+        return [skill.prompt for skill in self.table if skill.continues]
 
     @property
     def first(self) -> str:
@@ -114,11 +133,12 @@ class Skills:
             UserError: a task or a style that the model does not know.
         """
         task = self.first if task is None else task
-        known = list(dict.fromkeys(skill.task for skill in self.table))
+        known = list(dict.fromkeys(skill.task for skill in self.table if not skill.continues))
         if task not in known:
             raise UserError(f"task is '{task}': this checkpoint knows {', '.join(known)}{nearest(task, known)}")
         style = " ".join(style.lower().split()) if style is not None else None
-        for index, skill in enumerate(self.table):
+        pairs = [skill for skill in self.table if not skill.continues]
+        for index, skill in enumerate(pairs):
             if (skill.task, skill.style) == (task, style):
                 return index if index == 0 else CONTINUE + index
         styles = self.styles(task)
@@ -131,6 +151,12 @@ class Skills:
             f"style is '{style}': for {task} this checkpoint knows {', '.join(styles)}{nearest(style, styles)}"
         )
 
+    def continuing(self, style: str | None = None) -> int:
+        """The skill that continues a text, in ``style`` if plain texts have one of that name, else CONTINUE."""
+        style = None if style is None else " ".join(style.lower().split())
+        styles = [skill.style for skill in self.table if skill.continues]
+        return -1 - styles.index(style) if style in styles else CONTINUE
+
     def prompts_of(self, task: str) -> list[str]:
         """The prompts of a task and its styles; the empty one for plain texts."""
         return [skill.prompt for skill in self.table if skill.task == task] or [""]
@@ -142,8 +168,9 @@ class Skills:
         import numpy as np  # --help lists the tasks, and must be instant
 
         known = self.styles(task)
-        plain = self.number(task)
-        numbers = [self.number(task, name) if name in known else plain for name in names]
+        number = self.number if TASKS[task].prompt else lambda task, style=None: self.continuing(style)
+        plain = number(task)
+        numbers = [number(task, name) if name in known else plain for name in names]
         return np.array([*numbers, plain], dtype=np.int16)[styles]
 
 

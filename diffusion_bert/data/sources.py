@@ -128,26 +128,26 @@ def _with_test(splits: Splits) -> Splits:
 
 
 def from_folder(config: DataConfig, seed: int) -> Splits:
-    """The splits of ``--data_dir``: train, valid and perhaps test, .jsonl of pairs or .txt of plain texts."""
+    """The splits of ``--data_dir``: train, valid and perhaps test, .jsonl of pairs; of plain texts .txt, or .jsonl
+    with text and perhaps style.
+    """
     folder = Path(config.data_dir)
     text = config.task_name == "text"
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such folder; --data_dir expects one with"
-            f" {'train.txt' if text else 'train.jsonl and valid.jsonl'}"
+            f" {'train.txt (or train.jsonl with text and style)' if text else 'train.jsonl and valid.jsonl'}"
         )
     if text:
-        found = {
-            split: config_file or path
-            for split, config_file in (("valid", config.valid_file), ("test", config.test_file))
-            if (path := folder / f"{split}.txt").is_file() or config_file
+        endings = [ending for ending in (".txt", ".jsonl") if (folder / f"train{ending}").is_file()]
+        ending = (*endings, ".txt")[0]
+        given = {"train": None, "valid": config.valid_file, "test": config.test_file}
+        found = {split: file or folder / f"{split}{ending}" for split, file in given.items()}
+        files = {
+            f"{split}_file": str(path) if split == "train" or given[split] or path.is_file() else None
+            for split, path in found.items()
         }
-        return from_files(
-            replace(
-                config, train_file=str(folder / "train.txt"), valid_file=found.get("valid"), test_file=found.get("test")
-            ),
-            seed,
-        )
+        return from_files(replace(config, **files), seed)
     notes: list[str] = []
     paths = {
         "train": folder / "train.jsonl",

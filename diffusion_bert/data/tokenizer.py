@@ -129,6 +129,11 @@ class TextTokenizer:
         return torch.tensor([self.pieces.continues(token) for token in self.tokens])
 
     @cached_property
+    def signs(self) -> torch.Tensor:
+        """[V] bool: pieces without a letter or digit: punctuation and symbols."""
+        return torch.tensor([not any(map(str.isalnum, self.surface(index))) for index in range(len(self.tokens))])
+
+    @cached_property
     def repeatable(self) -> torch.Tensor:
         """[V] bool: pieces that may well stand beside themselves in good English: quotes, brackets and other
         punctuation, ##digits inside a number. In QQP about nine tenths of the pieces that do are such.

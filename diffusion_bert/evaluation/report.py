@@ -1,7 +1,8 @@
-"""Results as text, Markdown and pictures."""
+"""Results as text for a terminal and as Markdown: the answer first, then what it rests on."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from .parts import Evaluation
@@ -21,6 +22,12 @@ COLUMNS = (
     ("seconds", "s/text"),
     ("valid", "valid %"),
 )
+SMALL = ("bleu", "bleu_interval", "rouge_l", "rouge_l_interval", "overlap", "ibleu", "valid")
+LEGEND = """\
+  model            temperature 0 at each length of the beam, the likeliest kept
+  likeliest length temperature 0, one length;  one sample: drawn at temperature
+  copy, unigram    floors: the source itself, words drawn at random
+  overlap          BLEU of the output against its source; iBLEU punishes it"""
 CONVENTION = (
     "DiffuSeq protocol: lower-cased BERT text with full clean-up, mean NLTK sentence BLEU (method 4), ROUGE-L F, in"
     " percent, with 95 % bootstrap intervals; overlap: BLEU of the output against the source; iBLEU: 0.8 BLEU - 0.2"
@@ -53,15 +60,90 @@ def _cell(key: str, row: dict, intervals: Sequence[str] | None) -> str:
     return text
 
 
-def markdown(result: Evaluation, heading: str) -> str:
-    """The whole evaluation as Markdown."""
-    parts = [f"# {heading}", f"Task {result.task}, {result.pairs:,} examples."]
-    parts += ["Settings: " + settings_line(result)]
-    parts += [f"- {note}" for note in result.notes]
+def plain_table(rows: dict[str, dict]) -> str:
+    """The five columns that matter most, aligned for a terminal of 80 columns, without Markdown."""
+    last = ("valid", "valid %") if any("valid" in row for row in rows.values()) else ("nfe", "calls")
+    used = [("bleu", "BLEU"), ("rouge_l", "ROUGE-L (95 %)"), ("overlap", "overlap"), ("ibleu", "iBLEU"), last]
+    lines = [["", *(title for _, title in used)]]
+    lines += [[name, *(_cell(key, row, ("rouge_l",)) for key, _ in used)] for name, row in rows.items()]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(used) + 1)]
+    texts = [
+        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))])
+        for line in lines
+    ]
+    return "\n".join(f"  {text.rstrip()}" for text in texts)
+
+
+def markdown(result: Evaluation, heading: str, checkpoint: str = "") -> str:
+    """The whole evaluation as Markdown: the answer, three examples, a small table, the pictures, then all else.
+
+    ``checkpoint``: its path, as it is to be typed in the next command.
+    """
+    parts = [f"# {heading}", f"Task {result.task}, {result.pairs:,} examples of {result.split or 'a list'}."]
+    parts += _answer(result, checkpoint)
+    if result.examples:
+        parts.append(f"## Three examples\n\n{_examples(result.examples[:3])}")
+    parts += _in_short(result)
+    if result.rows or result.reconstruction:
+        parts.append("## Pictures\n\n![reconstruction and metrics beside their floors](evaluation.png)")
+    if result.examples:
+        parts.append(
+            "How one text was written: a row is a step, orange words are written in it.\n\n"
+            "![the steps of one text](confidence_map.png)"
+        )
+    return "\n\n".join(parts + _details(result)) + "\n"
+
+
+def _answer(result: Evaluation, checkpoint: str) -> list[str]:
+    """Score, verdict, level with what is missing, and the next command; without a score the reason for that."""
+    score = result.score
+    if score is None:
+        return [f"- {note}" for note in result.notes]
+    lines = [f"**Score {score.points:.1f} of 100: {score.verdict}, level {score.level}.**"]
+    lines.append("\n".join(f"- missing for {text}" for text in score.missing) or "- nothing is missing")
+    name = shlex.quote(checkpoint) if checkpoint else "FILE"
+    if score.verdict == "Good":
+        lines.append(f"Next: put it to work, `python interactive_generation.py --checkpoint {name}`")
+    else:
+        lines.append(
+            f"Next: train on, `python continue_training.py --checkpoint {name} --auto` (with `--data_dir DIR` where"
+            " the training data is no longer at its place)"
+        )
+    return lines
+
+
+def _examples(examples: Sequence[dict]) -> str:
+    """A table of sources, what the model wrote, and the references."""
+    lines = ["| source | model | reference |", "|---|---|---|"]
+    for example in examples:
+        cells = (example[name].replace("|", "\\|") for name in ("source", "output", "reference"))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _in_short(result: Evaluation) -> list[str]:
+    """The few numbers that say most: one line each for the masked words and the bound, four columns of the texts."""
+    parts = []
+    if result.rows:
+        small = {name: {key: row[key] for key in SMALL if key in row} for name, row in result.rows.items()}
+        parts.append(table(small))
+    if result.reconstruction:
+        restored = ", ".join(f"{row['accuracy']:.1f} % at {key} %" for key, row in result.reconstruction.items())
+        parts.append(f"Masked words restored (without a source): {restored} corruption.")
+    if result.nelbo:
+        parts.append(nelbo_sentence(result.nelbo))
+    return ["## The numbers in short", *parts] if parts else []
+
+
+def _details(result: Evaluation) -> list[str]:
+    """All that was measured, and what it takes to repeat it."""
+    parts = []
+    if result.rows:
+        parts.append(f"## All metrics\n\n{CONVENTION}\n\n{table(result.rows)}")
     if result.reconstruction:
         parts.append(
-            "## Reconstruction\nAccuracy on the corrupted places only, without a source; floor: always the most common"
-            " word piece."
+            "## Reconstruction\n\nAccuracy on the corrupted places only, without a source; floor: always the most"
+            " common word piece."
         )
         lines = ["| corruption | accuracy | floor | places |", "|---|---|---|---|"]
         lines += [
@@ -69,29 +151,39 @@ def markdown(result: Evaluation, heading: str) -> str:
             for key, row in result.reconstruction.items()
         ]
         parts.append("\n".join(lines))
-        for key, row in result.reconstruction.items():
-            for example in row["examples"]:
-                parts.append(f"{key} %: {example['corrupted']}\n\n-> {example['restored']}\n\n= {example['original']}")
-    if result.rows:
-        parts.append(f"## Conditional generation\n{CONVENTION}\n\n{table(result.rows)}")
-        for example in result.examples[:10]:
-            lines = [
-                f"- source: {example['source']}",
-                f"  - reference: {example['reference']}",
-                f"  - model: {example['output']}",
-            ]
-            parts.append("\n".join(lines + [f"  - sample: {sample}" for sample in example["samples"]]))
+        lines = [
+            f"- {key} %: {example['corrupted']}\n  - model: {example['restored']}\n  - true: {example['original']}"
+            for key, row in result.reconstruction.items()
+            for example in row["examples"]
+        ]
+        parts.append("\n".join(lines))
     if result.nelbo:
-        parts.append(f"## NELBO\n{nelbo_lines(result.nelbo)}")
+        parts.append(f"## NELBO\n\n{nelbo_lines(result.nelbo)}")
     if result.score:
-        parts.append(f"## Score\n{score_lines(result)}")
-    return "\n\n".join(parts) + "\n"
+        formula = "\n".join(f"    {line}" for line in result.score.formula().splitlines())
+        parts.append(f"## How the score comes about\n\n{formula}")
+    if result.examples:
+        lines = [
+            f"- source: {example['source']}\n  - reference: {example['reference']}\n  - model: {example['output']}"
+            + "".join(f"\n  - sample: {sample}" for sample in example["samples"])
+            for example in result.examples[:10]
+        ]
+        parts.append("## More examples\n\n" + "\n".join(lines))
+    if result.notes and result.score:
+        parts.append("## Notes\n\n" + "\n".join(f"- {note}" for note in result.notes))
+    if values := {**({"split": result.split} if result.split else {}), **result.settings, **result.versions}:
+        rows = "\n".join(f"| {name} | {value} |" for name, value in values.items())
+        parts.append(f"## Settings and versions\n\n| | |\n|---|---|\n{rows}")
+    return parts
 
 
-def settings_line(result: Evaluation) -> str:
-    """Split, sampling settings and versions: what it takes to repeat the numbers."""
-    values = {"split": result.split, **result.settings, **result.versions}
-    return ", ".join(f"{name} {value}" for name, value in values.items())
+def nelbo_sentence(nelbo: dict[str, float]) -> str:
+    """The bound and its terms in words of a terminal."""
+    return (
+        f"NELBO {nelbo['nelbo_per_token']:.3f} nats per word piece, {nelbo['nelbo_per_word']:.3f} per word\n"
+        f"  per word: reveal {nelbo['reveal_per_word']:.3f}, stay {nelbo['stay_per_word']:.3f}, length"
+        f" {nelbo['length_per_word']:.3f}; perplexity at most {nelbo['perplexity_bound_per_word']:,.1f}"
+    )
 
 
 def nelbo_lines(nelbo: dict[str, float]) -> str:
@@ -109,6 +201,3 @@ def score_lines(result: Evaluation) -> str:
     lines = [f"{score.points:.1f} of 100: {score.verdict}, level {score.level}", f"  {score.formula()}"]
     lines += [f"  missing for {text}" for text in score.missing]
     return "\n".join(lines)
-
-
-# ---- pictures ------------------------------------------------------------------------------------------------------

@@ -3,10 +3,11 @@
 It never prints and never reads files of texts: it gives answers to whoever asks.
 """
 
-from .canvas import Canvas, blank_canvas
-from .decoding import Decoded, decode
+from .canvas import Canvas, Decoded, blank_canvas
+from .decoding import decode
 from .denoise import GuidedDenoiser
 from .generator import DiffusionTextGenerator
+from .leave_one_out import leave_one_out
 from .ranking import Answer
 from .tracing import Trace, Tracer
 
@@ -20,4 +21,5 @@ __all__ = [
     "Tracer",
     "blank_canvas",
     "decode",
+    "leave_one_out",
 ]

@@ -14,14 +14,16 @@ from ..data.tokenizer import TextTokenizer
 from ..errors import UserError
 from ..model.diffusion_model import DiffusionModel
 
-FREE, NEW_WORD, CONTINUATION = 0, 1, 2  # what may stand at a place: anything, no ##piece, only a ##piece
+# what may stand at a place: anything, no ##piece, only a ##piece; with NO_SIGN added no punctuation mark either
+FREE, NEW_WORD, CONTINUATION, NO_SIGN = 0, 1, 2, 4
+WORD = NEW_WORD + NO_SIGN
 RELATIVE_LENGTHS = {"short": 2 / 3, "same": 1.0, "long": 4 / 3}  # of the source
 
 
 @dataclass
 class Canvas:
     """One target to finish. ``tau`` is the time it starts at, ``constraints`` one of FREE / NEW_WORD / CONTINUATION per
-    place, ``log_length`` log p(length | source) where the length was the model's choice.
+    place (plus NO_SIGN), ``log_length`` log p(length | source) where the length was the model's choice.
     """
 
     skill: int
@@ -32,9 +34,24 @@ class Canvas:
     log_length: float = 0.0
 
 
-def blank_canvas(skill: int, source: Sequence[int], length: int, mask_id: int, log_length: float = 0.0) -> Canvas:
-    """A target of [MASK]s; its first piece begins a word."""
-    return Canvas(skill, source, [mask_id] * length, 1.0, [NEW_WORD] + [FREE] * (length - 1), log_length)
+@dataclass
+class Decoded:
+    """A finished target, the denoiser calls it took part in, and its score for ranking: the mean log-probability of its
+    words as they were revealed, or by ``leave_one_out``, and of its length.
+    """
+
+    ids: list[int]
+    nfe: int
+    score: float
+
+
+def blank_canvas(
+    skill: int, source: Sequence[int], length: int, mask_id: int, log_length: float = 0.0, no_sign: int = 0
+) -> Canvas:
+    """A target of [MASK]s; its first piece begins a word, its first ``no_sign`` places take no punctuation mark."""
+    kinds = [NO_SIGN * (place < no_sign) for place in range(length)]
+    kinds[0] += NEW_WORD
+    return Canvas(skill, source, [mask_id] * length, 1.0, kinds, log_length)
 
 
 def stacked(group: Sequence[Canvas], tokenizer: TextTokenizer, device) -> tuple[Tensor, Tensor]:
@@ -87,6 +104,13 @@ def drawn_lengths(log_probs: Tensor, count: int, beam: int, temperature: float, 
         return [int(best.indices[0]) + 1] * count
     shares = torch.softmax(best.values / temperature, dim=-1)
     return rng.choices((best.indices + 1).tolist(), shares.tolist(), k=count)
+
+
+def at_least(log_probs: Tensor, length: int) -> Tensor:
+    """log p of lengths without those below ``length``, as long as others are left. log_probs [max_target_length]."""
+    rest = log_probs.clone()
+    rest[: max(0, length - 1)] = float("-inf")
+    return rest if bool(rest.isfinite().any()) else log_probs
 
 
 def requested_length(length: str, source_length: int, limit: int) -> int:

@@ -10,34 +10,26 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from ..config.schema import SamplingConfig
 from ..data.batching import Collator
-from ..data.skills import CONTINUE, NO_SOURCE, is_pair
+from ..data.lexicon import Lexicon, words_of
+from ..data.skills import NO_SOURCE, is_continuing, is_pair
 from ..errors import UserError
 from ..machine.memory import give_back_freed_memory
 from ..machine.seeds import seed_of
 from ..model.diffusion_model import DiffusionModel
-from ..samplers import SAMPLERS, Repeats, SamplerOptions
-from .canvas import Canvas
+from ..samplers import SAMPLERS, Repeats, SamplerOptions, Spelling
+from .canvas import CONTINUATION, FREE, NEW_WORD, Canvas, Decoded
 from .denoise import guided_denoiser, vocabulary_flags
+from .revising import refined
 from .tracing import Tracer
 
 # Samplers that reveal something in every row at every call: there is no answer to remember.
 FORGETFUL = ("confidence", "entropy")
-
-
-@dataclass
-class Decoded:
-    """A finished target, the denoiser calls it took part in, and its score for ranking: the mean log-probability of its
-    words as they were revealed and of its length.
-    """
-
-    ids: list[int]
-    nfe: int
-    score: float
 
 
 @torch.no_grad()
@@ -54,7 +46,8 @@ def decode(
     """Finish all canvases, in batches of similar length; results in the given order.
 
     ``progress`` is called with the number of canvases finished by each batch; ``tracer`` follows every step, which
-    changes nothing. The same seed, canvases and batch size give the same words.
+    changes nothing. The same seed, canvases and batch size give the same words. What the options ask for beyond the
+    sampler (rank_by, revise, shorten) is done to the finished targets.
     """
     guided = options.guidance_scale > 0 and any(is_pair(canvas.skill) for canvas in canvases)
     if guided and model.config.data.source_dropout == 0:
@@ -66,38 +59,105 @@ def decode(
         range(len(canvases)), key=lambda index: (len(canvases[index].words) + len(canvases[index].source), index)
     )
     results: list[Decoded | None] = [None] * len(canvases)
-    shared = {f.name: getattr(options, f.name) for f in dataclasses.fields(SamplerOptions) if hasattr(options, f.name)}
     for number, start in enumerate(range(0, len(order), options.batch_size)):
         if number:
             give_back_freed_memory()  # every batch has its own widths
         chosen = order[start : start + options.batch_size]
-        group = [canvases[index] for index in chosen]
-        generator = torch.Generator().manual_seed(seed_of(number, seed))
-        x_t, denoise = guided_denoiser(
-            model, group, collator, time_correction, options.guidance_scale, options.sampler not in FORGETFUL
-        )
-        tau = torch.tensor([canvas.tau for canvas in group], dtype=torch.float64, device=x_t.device)
-        settings = SamplerOptions(
-            **shared, steps=options.num_steps, repeats=rules_of_group(model, group, options.no_repeat)
-        )
-        mask_id = model.tokenizer.mask_id
-        ask, callback = (denoise, None) if tracer is None else tracer.listen(chosen, x_t, mask_id, denoise)
-        output = SAMPLERS[options.sampler](ask, x_t, model.schedule, mask_id, tau, settings, generator, callback)
-        ids, nfe, log_prob = output.x_0.tolist(), denoise.nfe.tolist(), output.log_prob.tolist()
-        for row, index in enumerate(chosen):
-            length = len(canvases[index].words)
-            results[index] = Decoded(
-                ids[row][:length], nfe[row], (log_prob[row] + canvases[index].log_length) / (length + 1)
-            )
+        run = Run(model, options, collator, seed_of(number, seed), time_correction)
+        for index, output in zip(chosen, run.finish([canvases[index] for index in chosen], chosen, tracer)):
+            results[index] = output
         if progress is not None:
             progress(len(chosen))
+    if options.rank_by == "leave_one_out" or options.revise or options.shorten:
+        rewriting = dataclasses.replace(
+            options,
+            rank_by="revealed",
+            revise=0,
+            shorten=False,
+            temperature=0.0,
+            no_repeat="content",
+            guidance_scale=0.0,
+        )
+        write = partial(decode, model, options=rewriting, collator=collator, seed=seed, time_correction=False)
+        return refined(model, canvases, results, options, collator, write, tracer)
     return results
+
+
+@dataclass
+class Run:
+    """How the canvases of one batch are finished."""
+
+    model: DiffusionModel
+    options: SamplingConfig
+    collator: Collator
+    seed: int
+    time_correction: bool
+
+    def finish(
+        self, group: Sequence[Canvas], numbers: Sequence[int] = (), tracer: Tracer | None = None, again: bool = False
+    ) -> list[Decoded]:
+        """The finished targets of a group; ``tracer`` knows them by ``numbers``. An unknown word that is left
+        (samplers/spelling.py) is written ``again``, in whole pieces.
+        """
+        model, options, mask_id = self.model, self.options, self.model.tokenizer.mask_id
+        x_t, denoise = guided_denoiser(
+            model, group, self.collator, self.time_correction, options.guidance_scale, options.sampler not in FORGETFUL
+        )
+        tau = torch.tensor([canvas.tau for canvas in group], dtype=torch.float64, device=x_t.device)
+        names = [f.name for f in dataclasses.fields(SamplerOptions) if hasattr(options, f.name)]
+        settings = SamplerOptions(
+            **{name: getattr(options, name) for name in names},
+            steps=options.num_steps,
+            repeats=rules_of_group(model, group, options.no_repeat),
+            spelling=spelling_of_group(model, group) if options.known_words else None,
+        )
+        generator = torch.Generator().manual_seed(self.seed)
+        ask, callback = (denoise, None) if tracer is None else tracer.listen(numbers, x_t, mask_id, denoise)
+        output = SAMPLERS[options.sampler](ask, x_t, model.schedule, mask_id, tau, settings, generator, callback)
+        ids, nfe, log_prob = output.x_0.tolist(), denoise.nfe.tolist(), output.log_prob.tolist()
+        results = []
+        for row, canvas in enumerate(group):
+            size = len(canvas.words)
+            results.append(Decoded(ids[row][:size], nfe[row], (log_prob[row] + canvas.log_length) / (size + 1)))
+        if settings.spelling is not None and not again:
+            unknown = settings.spelling.unknown_places(output.x_0, x_t == mask_id, mask_id).tolist()
+            self._spell(group, results, unknown, numbers, tracer)
+        return results
+
+    def _spell(self, group, results: list[Decoded], unknown: list[list[bool]], numbers, tracer: Tracer | None) -> None:
+        """Write the ``unknown`` places [B, T] of results again, each by a whole piece; their scores stay."""
+        rows, canvases = [], []
+        for row, (canvas, output) in enumerate(zip(group, results)):
+            words, kinds = list(output.ids), list(canvas.constraints or [FREE] * len(output.ids))
+            places = [place for place, kind in enumerate(kinds) if unknown[row][place] and not kind & CONTINUATION]
+            for place in places:
+                words[place], kinds[place] = self.model.tokenizer.mask_id, kinds[place] | NEW_WORD
+            if places:
+                tau = float(self.model.schedule.tau(torch.tensor(len(places) / len(words), dtype=torch.float64)))
+                rows.append((row, places))
+                canvases.append(dataclasses.replace(canvas, words=words, constraints=kinds, tau=tau))
+        for (row, places), output in zip(rows, self.finish(canvases, again=True) if canvases else ()):
+            results[row] = Decoded(output.ids, results[row].nfe + output.nfe, results[row].score)
+            if tracer is not None:
+                written = [output.ids[place] for place in places]
+                tracer.rewritten(numbers[row], places, written, self.model.tokenizer.mask_id)
+
+
+def spelling_of_group(model: DiffusionModel, group: Sequence[Canvas]) -> Spelling:
+    """The rules on words for a group of canvases: known are those of the training targets, and for each canvas those of
+    its source and of its given words.
+    """
+    continuation = vocabulary_flags(model, model.tokenizer.continuation)
+    flags = continuation.tolist()
+    texts = [(tuple(canvas.source), tuple(canvas.words)) for canvas in group]
+    own = {text: Lexicon({*words_of(text[0], flags), *words_of(text[1], flags)}) for text in set(texts)}
+    return Spelling(model.known_words, [own[text] for text in texts], continuation)
 
 
 def rules_of_group(model: DiffusionModel, group: Sequence[Canvas], mode: str) -> Repeats | None:
     """The rules on repetition for a group of canvases. Between words that a user typed only neighbours count."""
     written = [canvas.skill != NO_SOURCE for canvas in group]
-    before = [canvas.source[-1] if canvas.skill == CONTINUE and len(canvas.source) else -1 for canvas in group]
+    before = [canvas.source[-1] if is_continuing(canvas.skill) and len(canvas.source) else -1 for canvas in group]
     return repetition_rules(model, mode, [canvas.source for canvas in group], written, before)
 
 

@@ -17,7 +17,7 @@ from ..data.skills import NO_SOURCE, is_pair
 from ..model.diffusion_model import DiffusionModel
 from ..model.heads import Guess
 from ..samplers import guide
-from .canvas import CONTINUATION, NEW_WORD, Canvas, stacked
+from .canvas import CONTINUATION, NEW_WORD, NO_SIGN, Canvas, stacked
 
 
 @torch.no_grad()
@@ -51,7 +51,7 @@ class GuidedDenoiser:
         model: for its diffusion, tokenizer and settings.
         network: log mu of the network alone. With guidance it knows 2 B rows, the second half being the first without
             source.
-        constraints: [B, T] of FREE / NEW_WORD / CONTINUATION.
+        constraints: [B, T] of FREE / NEW_WORD / CONTINUATION, plus NO_SIGN.
         time_correction: whether mu is corrected for the time (diffusion/process.py).
         guidance_scale: w of ``samplers.guide``, used for the rows ``guided`` [B].
         remember: keep the network's answer for each row; while nothing is revealed there, it is only corrected for the
@@ -81,6 +81,7 @@ class GuidedDenoiser:
         self.memory: dict[int, tuple[Tensor, Tensor]] | None = {} if remember and constant else None
         self.unwritable = torch.tensor(model.tokenizer.unwritable_ids, device=constraints.device)
         self.continuation = vocabulary_flags(model, model.tokenizer.continuation)
+        self.signs = vocabulary_flags(model, model.tokenizer.signs)
 
     def __call__(self, canvas: Tensor, tau: Tensor, active: Tensor) -> Tensor:
         """log mu [N, V] at the masked places of ``canvas`` [A, T], in row-major order, at times tau [A]; ``active`` [A]
@@ -93,8 +94,9 @@ class GuidedDenoiser:
             log_mu = self.model.diffusion.correct_for_time(log_mu, tau[rows])
         log_mu[:, self.unwritable] = float("-inf")
         kind = self.constraints[active[rows], columns]
-        for only, forbidden in ((NEW_WORD, self.continuation), (CONTINUATION, ~self.continuation)):
-            places = (kind == only).nonzero().squeeze(-1)
+        kinds = ((NEW_WORD, self.continuation), (CONTINUATION, ~self.continuation), (NO_SIGN, self.signs))
+        for only, forbidden in kinds:
+            places = (kind & only).nonzero().squeeze(-1)
             if len(places):
                 log_mu[places] = log_mu[places].masked_fill(forbidden, float("-inf"))
         return log_mu

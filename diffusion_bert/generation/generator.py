@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,17 +18,18 @@ from ..config.paths import checkpoint_file
 from ..config.schema import SamplingConfig
 from ..config.tasks import TASKS
 from ..data.pairs import Pair
-from ..data.skills import CONTINUE
+from ..data.skills import is_continuing
 from ..errors import UserError
 from ..machine.device import pick_device
 from ..model.checkpoint import load_checkpoint
 from ..model.diffusion_model import DiffusionModel
-from .canvas import blank_canvas, drawn_lengths, length_log_probs, requested_length, spread_lengths
-from .decoding import Decoded, decode
+from ..text.english import continued
+from .canvas import Decoded, at_least, blank_canvas, drawn_lengths, length_log_probs, requested_length, spread_lengths
+from .decoding import decode
 from .infilling import mask_text, splice
 from .limits import TextLimits
 from .options import checked_options, hotter
-from .ranking import Answer, Ranking, join_answers, ranking_score
+from .ranking import Answer, Ranking, completion_score, join_answers, ranking_score
 from .tracing import Trace, Tracer, align, trace_of
 
 OnTrace = Callable[[Trace], None]
@@ -100,12 +100,11 @@ class DiffusionTextGenerator(TextLimits):
         given = [item.rstrip() for item in texts]
 
         def finish(index: int, ids: list[int]) -> str:
-            added = self.tokenizer.text(ids)
-            joined = given[index] + ("" if re.match(r"[.,;:?!)\]%]", added) else " ") + added
+            joined = continued(given[index], self.tokenizer.text(ids))
             cased = self.cased(joined, given[index])
             return given[index] + (cased if len(cased) == len(joined) else joined)[len(given[index]) :]
 
-        examples = [(CONTINUE, self.complete_source(item)) for item in texts]
+        examples = [(self.model.skills.continuing(options.style), self.complete_source(item)) for item in texts]
         return unwrapped(text, self._candidates(examples, options, finish, on_trace is not None, given=given), on_trace)
 
     def fill_masks(self, text: str | Sequence[str], on_trace: OnTrace | None = None, **options):
@@ -174,7 +173,11 @@ class DiffusionTextGenerator(TextLimits):
                 text = finish(index, output.ids)
                 start = len(given[index]) if given else 0
                 trace = tracer and self._trace(tracer, number, text, output.ids, start)
-                score = output.score if avoid is None else ranking_score(text, output.score, avoid[index], reversible)
+                if avoid is not None:
+                    score = ranking_score(text, output.score, avoid[index], reversible)
+                else:
+                    least = options.min_added_words if options.length is None else 0
+                    score = completion_score(self.tokenizer.words(output.ids), output.score, least)
                 ranking.add(index, text, score, trace)
         return ranking.answers()
 
@@ -200,12 +203,14 @@ class DiffusionTextGenerator(TextLimits):
         log_probs = length_log_probs(self.model, examples, self.collator)
         canvases = []
         for (skill, source), row, count in zip(examples, log_probs, counts):
+            least = options.min_added_words if is_continuing(skill) and options.length is None else 0
+            row = at_least(row, least + 1) if least else row
             if options.length is None:
                 lengths = (draw if independent else spread_lengths)(row, count, options.length_beam)
             else:
                 lengths = [requested_length(options.length, len(source), int(row.isfinite().sum()))] * count
             canvases += [
-                blank_canvas(skill, source, length, self.tokenizer.mask_id, float(row[length - 1]))
+                blank_canvas(skill, source, length, self.tokenizer.mask_id, float(row[length - 1]), least)
                 for length in lengths
             ]
         outputs = iter(decode(self.model, canvases, options, self.collator, seed, progress=progress, tracer=tracer))
@@ -214,6 +219,7 @@ class DiffusionTextGenerator(TextLimits):
     def _filled(self, pieces: list[str], options: SamplingConfig, traced: bool) -> list[Answer]:
         """``num_samples`` versions of each sentence, distinct and different from what was typed where possible."""
         ranking = Ranking(len(pieces), options.num_samples)
+        rules = {"allow_punctuation": options.allow_punctuation, "limit": self.target_limit()}
         for attempt in range(1 + RETRIES):
             if not (wanted := ranking.missing()):
                 break
@@ -221,14 +227,13 @@ class DiffusionTextGenerator(TextLimits):
             for index in wanted:
                 rng = random.Random(f"{options.seed} {attempt} {pieces[index]}")
                 masked += [
-                    mask_text(pieces[index], self.tokenizer, self.model.schedule, rng)
+                    mask_text(pieces[index], self.tokenizer, self.model.schedule, rng, **rules)
                     for _ in range(options.num_samples * options.best_of)
                 ]
                 owner += [index] * (len(masked) - len(owner))
             canvases, tracer = [item.canvas for item in masked], Tracer() if traced else None
-            seed = options.seed + RETRY_STRIDE * attempt
+            seed, tuned = options.seed + RETRY_STRIDE * attempt, hotter(options, attempt)
             # the user chose the places, not the noise: no time correction
-            tuned = hotter(options, attempt)
             outputs = decode(self.model, canvases, tuned, self.collator, seed, time_correction=False, tracer=tracer)
             for number, (index, item, output) in enumerate(zip(owner, masked, outputs)):
                 parts = splice(item, output.ids, self.tokenizer, self.cased)

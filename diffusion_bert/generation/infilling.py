@@ -15,9 +15,12 @@ from ..data.skills import NO_SOURCE
 from ..data.tokenizer import TextTokenizer
 from ..diffusion.schedule import NoiseSchedule
 from ..text.english import MASK
-from .canvas import CONTINUATION, FREE, NEW_WORD, Canvas
+from ..text.masks import missing_mark
+from .canvas import CONTINUATION, FREE, NEW_WORD, NO_SIGN, Canvas
+from .tracing import align
 
 CLOSING = re.compile(r"[.,;:?!)\]%]")
+GLUED = re.compile(r"[^\W_]['\u2019]")  # a letter and an apostrophe, read towards the word
 FILL_SHARE = 1 / 3  # of the words, when fill chooses them itself
 
 
@@ -47,10 +50,19 @@ def tokenize_masked(text: str, tokenizer: TextTokenizer) -> tuple[list[int], lis
     return ids, spans
 
 
-def mask_text(text: str, tokenizer: TextTokenizer, schedule: NoiseSchedule, rng: random.Random) -> MaskedText:
+def mask_text(
+    text: str,
+    tokenizer: TextTokenizer,
+    schedule: NoiseSchedule,
+    rng: random.Random,
+    allow_punctuation: bool = False,
+    limit: int | None = None,
+) -> MaskedText:
     """The [MASK]s of a text as places to be written; in a text without one a third of its words, chosen by ``rng``.
 
-    Denoising starts at the time when the average masked share u equals the masked share of this text.
+    A [MASK] means a word: unless ``allow_punctuation``, no punctuation mark may stand there, and a text without a final
+    mark is read with one, which is no part of the answer (where it fits into ``limit`` word pieces). Denoising starts
+    at the time when the average masked share u equals the masked share of this text.
     """
     ids, spans = tokenize_masked(text, tokenizer)
     constraints = [FREE] * len(ids)
@@ -58,20 +70,47 @@ def mask_text(text: str, tokenizer: TextTokenizer, schedule: NoiseSchedule, rng:
         for place, (start, _) in enumerate(spans):
             if ids[place] == tokenizer.mask_id:
                 glued = start > 0 and (text[start - 1].isalnum() or text[:start].endswith(MASK))
-                constraints[place] = CONTINUATION if glued else NEW_WORD
+                kind = CONTINUATION if glued else NEW_WORD
+                constraints[place] = kind if allow_punctuation else kind + NO_SIGN
     else:
         words = _words(text, ids, spans, tokenizer)
         for word in rng.sample(words, max(1, round(len(words) * FILL_SHARE))):
             for number, place in enumerate(word):
                 ids[place] = tokenizer.mask_id
                 constraints[place] = FREE if number else NEW_WORD
+    final = [] if allow_punctuation else _final_mark(text, tokenizer)
+    if limit is None or len(ids) + len(final) <= limit:
+        ids, constraints = ids + final, constraints + [FREE] * len(final)
     share = ids.count(tokenizer.mask_id) / len(ids)
     tau = float(schedule.tau(torch.tensor(share)))
     return MaskedText(text, Canvas(NO_SOURCE, [], ids, tau, constraints), spans)
 
 
+def _final_mark(text: str, tokenizer: TextTokenizer) -> list[int]:
+    """The id of the mark that the text lacks at its end, if it lacks one that the vocabulary has."""
+    mark = missing_mark(text)
+    ids = tokenizer.encode_with_offsets(mark, goes_on=True)[0] if mark else []
+    return ids if len(ids) == 1 and ids[0] not in tokenizer.unwritable_ids else []
+
+
 def _words(text: str, ids: list[int], spans: list[tuple[int, int]], tokenizer: TextTokenizer) -> list[list[int]]:
-    """The places of each whole word; punctuation is no word, unless there is nothing else."""
+    """The places of each whole word; punctuation is no word, unless there is nothing else. A word with an apostrophe
+    in it stays as it was typed, unless all are such.
+    """
+    whole = [word for word in _pieces_of_words(text, ids, spans, tokenizer) if word]
+    plain = [word for word in whole if not _has_apostrophe(text, spans[word[0]][0], spans[word[-1]][1])]
+    return plain or whole or [list(range(len(ids)))]
+
+
+def _has_apostrophe(text: str, start: int, end: int) -> bool:
+    """Whether the stretch from ``start`` to ``end`` is glued to an apostrophe with letters on its other side."""
+    return any(map(GLUED.fullmatch, (text[max(0, start - 2) : start], text[end : end + 2][::-1])))
+
+
+def _pieces_of_words(
+    text: str, ids: list[int], spans: list[tuple[int, int]], tokenizer: TextTokenizer
+) -> list[list[int]]:
+    """The places of each word, none for a punctuation mark."""
     words: list[list[int]] = []
     for place, index in enumerate(ids):
         if tokenizer.continuation[index] and words:
@@ -80,7 +119,34 @@ def _words(text: str, ids: list[int], spans: list[tuple[int, int]], tokenizer: T
             words.append([place])
         else:
             words.append([])
-    return [word for word in words if word] or [list(range(len(ids)))]
+    return words
+
+
+def _runs(masked: MaskedText, mask_id: int) -> list[list[int]]:
+    """The masked places, those together that stand directly beside each other in the text."""
+    runs: list[list[int]] = []
+    for place, (start, _) in enumerate(masked.spans):
+        if masked.canvas.words[place] == mask_id:
+            if runs and runs[-1][-1] == place - 1 and masked.spans[place - 1][1] == start:
+                runs[-1].append(place)
+            else:
+                runs.append([place])
+    return runs
+
+
+def _written(run: list[int], ids: list[int], tokenizer: TextTokenizer) -> list[tuple[str, int | None]]:
+    """What was written in a run of places, (text, place), with a reader's spacing between its words."""
+    if len(run) > 1 and not tokenizer.continuation[ids[run[0]]]:
+        run_ids = [ids[place] for place in run]
+        parts = align(tokenizer.text(run_ids), run_ids, tokenizer)
+        if all(text.isspace() if place is None else True for text, place in parts):
+            return [(text, None if place is None else run[place]) for text, place in parts]
+    pieces: list[tuple[str, int | None]] = []
+    for place in run:
+        token = tokenizer.tokens[ids[place]]
+        pieces += [(" ", None)] if pieces and tokenizer.pieces.has_space(token) else []
+        pieces.append((tokenizer.pieces.surface(token), place))
+    return pieces
 
 
 def splice(
@@ -93,29 +159,18 @@ def splice(
     [MASK]. ``cased(whole, typed)`` chooses capitals with the whole sentence in view; they are taken over for the new
     words only.
     """
-    text, spans, words = masked.text, masked.spans, masked.canvas.words
+    text, spans = masked.text, masked.spans
     pieces: list[tuple[str, int | None]] = []
     position = 0
-    for place, (start, end) in enumerate(spans):
-        if words[place] != tokenizer.mask_id:
-            continue
-        token = tokenizer.tokens[ids[place]]
+    for run in _runs(masked, tokenizer.mask_id):
+        start = spans[run[0]][0]
         between = text[position:start]
-        # a further piece of the same masked word: a new word needs a space of its own
-        if (
-            place
-            and start == spans[place - 1][1]
-            and words[place - 1] == tokenizer.mask_id
-            and tokenizer.pieces.has_space(token)
-        ):
-            between += " "
-        written = tokenizer.pieces.surface(token)
-        if MASK not in text and CLOSING.fullmatch(
-            written
-        ):  # a punctuation mark in the place of a word that nobody asked for stands at the word before
+        written = _written(run, ids, tokenizer)
+        # a punctuation mark in the place of a word that nobody asked for stands at the word before
+        if MASK not in text and CLOSING.fullmatch(written[0][0]):
             between = between.removesuffix(" ")
-        pieces += [(between, None), (written, place)]
-        position = end
+        pieces += [(between, None), *written]
+        position = spans[run[-1]][1]
     pieces.append((text[position:], None))
     whole = "".join(piece for piece, _ in pieces)
     capitals = cased(whole, text)

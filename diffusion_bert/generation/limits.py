@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ..data.batching import Collator
-from ..data.skills import CONTINUE, is_pair
+from ..data.skills import is_continuing, is_pair
 from ..errors import UserError
 from ..model.diffusion_model import DiffusionModel
 from ..text.casing import sentence_case
 from ..text.english import MASK, split_sentences, unencodable
+from ..text.masks import with_masks
 from .infilling import tokenize_masked
 
 
@@ -16,7 +17,7 @@ class TextLimits:
 
     def __init__(self, model: DiffusionModel):
         self.model, self.tokenizer = model, model.tokenizer
-        self.collator = Collator(model.tokenizer, model.skills.prompts)
+        self.collator = Collator(model.tokenizer, model.skills.prompts, model.skills.continuing_prompts)
 
     def check_text(self, text: str) -> None:
         """Refuse what no skill can work on: no string, no characters, no words."""
@@ -41,7 +42,11 @@ class TextLimits:
     def complete_source(self, text: str) -> list[int]:
         """The ids of a text to be continued; refused where it is too long."""
         source = self.tokenizer.encode(text)
-        limit = self.model.config.data.max_length - 4 - len(self.collator.prompts[CONTINUE])
+        limit = (
+            self.model.config.data.max_length
+            - 4
+            - max(len(ids) for skill, ids in self.collator.prompts.items() if is_continuing(skill))
+        )
         if len(source) > limit:
             raise UserError(
                 f"the text has {len(source)} word pieces: this model can continue at most {limit}; shorten it"
@@ -50,8 +55,9 @@ class TextLimits:
 
     def fill_parts(self, text: str) -> list[tuple[str, bool]]:
         """(sentence, is there something to write in it) for a text to be filled; refused where a sentence is too
-        long.
+        long. A [MASK] may be typed in other ways (``with_masks``).
         """
+        text = with_masks(text)
         parts = [text] if self._fits_as_target(text) else split_sentences(text)
         for part in parts:
             if not self._fits_as_target(part):
@@ -66,7 +72,7 @@ class TextLimits:
 
     def masked_parts(self, text: str) -> list[tuple[str, bool]]:
         """``fill_parts`` of a text that must hold a [MASK]."""
-        if MASK not in text:
+        if MASK not in with_masks(text):
             raise UserError(f"no {MASK} in the text: write {MASK} where a word is wanted, or use fill")
         return self.fill_parts(text)
 

@@ -63,6 +63,11 @@ def ranking_score(text: str, score: float, source: str, reversible: bool) -> flo
     return score - LESS * (reversible and leaves_out_words(text, source))
 
 
+def completion_score(added: Sequence[str], score: float, least: int) -> float:
+    """The score by which continuations are ranked: those of fewer than ``least`` words (no marks) come last."""
+    return score - LESS * (sum(any(map(str.isalnum, word)) for word in added) < least)
+
+
 def leaves_out_words(text: str, source: str) -> bool:
     """Whether all words of the text stand in the source in this order; case and punctuation do not count."""
     rest = iter(re.findall(r"\w+", source.casefold()))

@@ -67,6 +67,20 @@ class Tracer:
 
         return listening if self.confidence else denoise, callback
 
+    def rewritten(self, number: int, places: Sequence[int], ids: Sequence[int], mask_id: int) -> None:
+        """A finished canvas was changed: two more steps, one that hides the places and one that writes them."""
+        changes = self.histories[number].changes
+        last = changes[-1][0] if changes else 0
+        changes += [(last + 1, place, mask_id) for place in places]
+        changes += [(last + 2, place, index) for place, index in zip(places, ids)]
+
+    def left_out(self, number: int, places: Sequence[int]) -> None:
+        """Places of a finished canvas are no part of its text any more: its history is told without them."""
+        history = self.histories[number]
+        moved = {old: old - sum(place < old for place in places) for _, old, _ in history.changes if old not in places}
+        history.changes = [(step, moved[old], index) for step, old, index in history.changes if old in moved]
+        history.confidence = [[c for place, c in enumerate(row) if place not in places] for row in history.confidence]
+
 
 class Cell(NamedTuple):
     """A stretch of a frame; ``step`` in which it was revealed, or GIVEN, or HIDDEN (then the text is blanks)."""

@@ -38,6 +38,7 @@ def save_checkpoint(path: Path, model: DiffusionModel, training: dict | None = N
         "tokenizer": model.tokenizer.json,
         "informativeness": None if model.schedule.informativeness is None else model.schedule.informativeness.cpu(),
         "token_counts": model.token_counts,
+        "lexicon": model.lexicon,
         "config": model.config.to_flat(),
         "metrics": model.metrics,
         "parent": model.parent,
@@ -68,6 +69,9 @@ def restore(payload: dict, origin: str = "checkpoint") -> DiffusionModel:
         raise UserError(
             f"{origin} is damaged: its informativeness table does not fit the vocabulary; use another checkpoint"
         )
+    lexicon = payload.get("lexicon", torch.zeros(0, dtype=torch.int32))  # older files have none
+    if not is_lexicon(lexicon, tokenizer):
+        raise UserError(f"{origin} is damaged: its words cannot be read; use another checkpoint")
     schedule = NoiseSchedule(config.diffusion.schedule, config.diffusion.word_freq_lambda, table)
     try:
         skills = Skills.from_plain(config.data.task_name, payload.get("skills"))
@@ -83,8 +87,16 @@ def restore(payload: dict, origin: str = "checkpoint") -> DiffusionModel:
         payload.get("parent"),
         payload.get("knows_pairs", True),
         skills,
+        lexicon,
         payload["weights_sha256"],
     )
+
+
+def is_lexicon(lexicon, tokenizer: TextTokenizer) -> bool:
+    """Whether this is a flat array of ids of the vocabulary (data/lexicon.py)."""
+    if not isinstance(lexicon, torch.Tensor) or lexicon.dtype != torch.int32 or lexicon.ndim != 1:
+        return False
+    return not len(lexicon) or (int(lexicon.min()) >= 0 and int(lexicon.max()) < tokenizer.vocab_size)
 
 
 def load_checkpoint(path: str | Path) -> DiffusionModel:

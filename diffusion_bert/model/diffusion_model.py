@@ -14,6 +14,7 @@ from torch import Tensor
 from ..config.run_config import RunConfig
 from ..config.schema import BUILT_IN_SIZES
 from ..config.tasks import PROMPTS, TASKS, Task
+from ..data.lexicon import Lexicon, WordCounts, words_of
 from ..data.skills import Skills
 from ..data.tokenizer import TextTokenizer
 from ..diffusion.process import AbsorbingDiffusion
@@ -39,10 +40,21 @@ class DiffusionModel:
     parent: str | None = None
     knows_pairs: bool = True  # False when it has only ever seen plain texts: it fills and continues, but cannot rewrite
     skills: Skills | None = None  # its prompts; None: those of the tasks in its config
+    # words of several pieces in its training targets, flat (data/lexicon.py)
+    lexicon: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int32))
     weights_sha256: str = ""  # digest of the weights in the file it was read from
 
     def __post_init__(self):
         self.skills = self.skills or Skills.of(self.config.data.task_name)
+        self._known: tuple[Tensor, Lexicon] | None = None
+
+    @property
+    def known_words(self) -> Lexicon:
+        """The words of ``lexicon``, ready to be asked."""
+        if self._known is None or self._known[0] is not self.lexicon:
+            words = words_of(self.lexicon.tolist(), self.tokenizer.continuation.tolist())
+            self._known = self.lexicon, Lexicon(words)
+        return self._known[1]
 
     @property
     def task(self) -> Task:
@@ -163,12 +175,25 @@ def check_positions(config: RunConfig, bert_config) -> None:
 
 
 def fit_schedule(model: DiffusionModel, targets: Iterable) -> None:
-    """Give the model its word-frequency schedule, counted over the training targets (sequences of ids)."""
+    """Give the model its word-frequency schedule, counted over the training targets (sequences of ids), and their words
+    of several pieces.
+    """
+    words = WordCounts(model.tokenizer.continuation)
     vocab_size = model.denoiser.bert_config.vocab_size
-    model.token_counts = count_tokens(targets, vocab_size)
+    model.token_counts = count_tokens(words.watched(targets), vocab_size)
     table = informativeness(model.token_counts, model.tokenizer.special_ids)
     diffusion = model.config.diffusion
     model.schedule = NoiseSchedule(diffusion.schedule, diffusion.word_freq_lambda, table)
+    model.lexicon = words.flat()
+
+
+def extend_lexicon(model: DiffusionModel, targets: Iterable) -> None:
+    """Add the words of further training targets to those that the model knows."""
+    continuation = model.tokenizer.continuation
+    words = WordCounts(continuation)
+    for ids in targets:
+        words.add(ids)
+    model.lexicon = words.flat(words_of(model.lexicon.tolist(), continuation.tolist()))
 
 
 COMPILERS = ("g++", "clang++", "gcc", "clang")

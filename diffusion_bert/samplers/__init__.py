@@ -11,6 +11,7 @@ from .entropy import sample_entropy
 from .first_hitting import sample_first_hitting
 from .remask import sample_remask
 from .repetition import Repeats
+from .spelling import Spelling
 from .state import Denoise, SampleOutput, SamplerOptions
 from .words import guide
 
@@ -28,6 +29,7 @@ __all__ = [
     "Repeats",
     "SampleOutput",
     "SamplerOptions",
+    "Spelling",
     "guide",
     "sample_ancestral",
     "sample_confidence",

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .places import Places
 from .repetition import Repeats
+from .spelling import Spelling
 from .words import WordOptions, draw_words, uniform_noise
 
 # (x_t [B, T], tau [B], rows [B]) -> log mu [N, V] at the masked places of x_t, in row-major order; the sampler may
@@ -27,7 +28,7 @@ Callback = Callable[[int, Tensor], None]
 class SamplerOptions(WordOptions):
     """steps: most denoiser calls per row. The others belong to one sampler each; see there.
 
-    repeats: what may not be written next to itself; None leaves the samplers exact.
+    repeats: what may not be written next to itself; spelling: which words there are. None leaves the samplers exact.
     """
 
     steps: int = 16
@@ -36,6 +37,7 @@ class SamplerOptions(WordOptions):
     remask_cap: float = 0.04
     remask_order: str = "confidence"
     repeats: Repeats | None = None
+    spelling: Spelling | None = None
 
 
 @dataclass
@@ -93,7 +95,7 @@ class SamplingState:
         """Call the denoiser for the rows with a place in ``wanted`` [B, T], at times tau_t [B]; log mu of the wanted
         places.
 
-        With ``repeats`` the words that may not stand there lose their mass.
+        With ``repeats`` and ``spelling`` the words that may not stand there lose their mass.
         """
         rows = wanted.any(-1).nonzero().squeeze(-1)
         canvas = self.x_t[rows]
@@ -110,17 +112,21 @@ class SamplingState:
     def reveal(self, places: Places, words: Tensor, chosen: Tensor, last: bool = False) -> None:
         """Write ``words`` [N] at the ``chosen`` places [N].
 
-        With ``repeats``, of equal words that may not stand together only the most probable is written: the other place
-        stays masked until a later call can see its neighbour. When this is the ``last`` call, another one is drawn at
+        With ``repeats``, of equal words that may not stand together only the most probable is written, with
+        ``spelling`` only the most probable piece of an unknown word: the other place stays masked until a later call
+        can see its neighbour. When this is the ``last`` call, another one is drawn at
         once, without the word beside it.
         """
         log_prob = places.log_prob(words)
-        repeats = self.options.repeats
-        allowed = (
-            chosen
-            if repeats is None
-            else chosen & ~repeats.clash(self.x_t, places.rows, places.columns, words, chosen, log_prob)
-        )
+        allowed = chosen
+        if self.options.repeats is not None:
+            allowed = chosen & ~self.options.repeats.clash(
+                self.x_t, places.rows, places.columns, words, chosen, log_prob
+            )
+        if self.options.spelling is not None:
+            allowed = allowed & ~self.options.spelling.clash(
+                self.x_t, places.rows, places.columns, words, allowed, log_prob, self.mask_id
+            )
         rows, columns = places.rows[allowed], places.columns[allowed]
         self.x_t[rows, columns] = words[allowed]
         self.log_prob[rows, columns] = log_prob[allowed].double()
@@ -144,6 +150,7 @@ class SamplingState:
         return SampleOutput(self.x_t, self.nfe, self.log_prob.sum(-1))
 
     def _forbid(self, places: Places) -> Places:
-        if self.options.repeats is not None and len(places):
-            self.options.repeats.forbid(self.x_t, places.rows, places.columns, places.log_mu, self.mask_id)
+        for rule in (self.options.repeats, self.options.spelling) if len(places) else ():
+            if rule is not None:
+                rule.forbid(self.x_t, places.rows, places.columns, places.log_mu, self.mask_id)
         return places

@@ -138,6 +138,19 @@ def _lone_apostrophe(words: list[str], lone: list[int], is_open: bool) -> tuple[
     return False, "both" if left.isalnum() and right.isalnum() and not dropped_g else "left"
 
 
+_GLUED_START = re.compile(rf"[.,;:?!)\]%]|['\u2019](?:{'|'.join(sorted(_CONTRACTED))})\b", re.IGNORECASE)
+_GLUED_END = re.compile(r"\w['\u2019]")
+
+
+def continued(given: str, added: str) -> str:
+    """A typed text and its continuation with a space between them, unless a mark or the rest of a contraction follows:
+    "It" + "'s", "It'" + "s".
+    """
+    rest = re.match(r"\w+", added)
+    contracted = _GLUED_END.fullmatch(given[-2:]) and rest is not None and rest[0].lower() in _CONTRACTED
+    return given + ("" if contracted or _GLUED_START.match(added) else " ") + added
+
+
 SMALL_WORDS, _TITLES, _MAYBE_END, _BEFORE_NUMBER = (
     words.split()
     for words in (

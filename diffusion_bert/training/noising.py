@@ -29,6 +29,7 @@ def _signed(value: int) -> int:
 
 
 _FIRST, _SECOND, _STEP = _signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB), _signed(0x9E3779B97F4A7C15)
+LOW_NOISE = (0.05, 0.5)  # the masked shares of examples with little noise
 LARGEST = 1 - 2.0**-53  # The largest number that is drawn; LARGEST - u is distributed like u.
 
 
@@ -85,6 +86,7 @@ class NoisedBatch:
     t: Tensor  # [B, draws]
     places: tuple[Tensor, Tensor]  # of the masked words, [N] rows and columns
     tokens: int
+    time_weight: Tensor | None = None  # [B, draws] of the KL, where times were not drawn uniformly
 
     @property
     def masked(self) -> int:
@@ -130,6 +132,32 @@ def draw_times(examples: int, draws: int, num_steps: int, generator: torch.Gener
     return torch.cat([t, num_steps + 1 - t], dim=1).flatten(0, 1)[:draws].T
 
 
+def low_noise_steps(schedule: NoiseSchedule, num_steps: int) -> tuple[int, int]:
+    """The first and the last of the steps t of T = num_steps at which a share u of ``LOW_NOISE`` is masked."""
+    u = schedule.u(torch.arange(1, num_steps + 1, dtype=torch.float64) / num_steps)
+    inside = ((u >= LOW_NOISE[0]) & (u <= LOW_NOISE[1])).nonzero().squeeze(-1)
+    if len(inside):
+        return int(inside[0]) + 1, int(inside[-1]) + 1
+    nearest = int((u - sum(LOW_NOISE) / 2).abs().argmin()) + 1
+    return nearest, nearest
+
+
+def low_noise_times(
+    t: Tensor, chosen: Tensor, eligible: Tensor, share: float, steps: tuple[int, int], num_steps: int
+) -> tuple[Tensor, Tensor]:
+    """Times [B, draws] in which the ``chosen`` [B] of the ``eligible`` examples [B] have little noise, and the weights
+    [B, draws] by which a sum over uniform times is estimated all the same.
+
+    A chosen example has its uniform t in 1..T mapped evenly to the ``steps`` first..last, k(t) of the T to step t. So
+    an eligible one has time t with probability q(t) = (1 - share) / T + share k(t) / T; its weight is 1 / (T q(t)).
+    """
+    first, last = steps
+    low = first + torch.div(torch.arange(num_steps) * (last - first + 1), num_steps, rounding_mode="floor")  # [T]
+    q = (1 - share + share * torch.bincount(low, minlength=num_steps + 1)[1:].double()) / num_steps
+    t = torch.where((chosen & eligible)[:, None], low[t - 1], t)
+    return t, torch.where(eligible[:, None], 1 / (num_steps * q[t - 1]), 1.0)
+
+
 def on_host(diffusion: AbsorbingDiffusion) -> AbsorbingDiffusion:
     """The same process with its schedule's table on the CPU."""
     schedule = diffusion.schedule
@@ -138,7 +166,14 @@ def on_host(diffusion: AbsorbingDiffusion) -> AbsorbingDiffusion:
 
 
 def noised(
-    batch: Batch, t: Tensor, num_steps: int, diffusion: AbsorbingDiffusion, key: int, start: int, device: torch.device
+    batch: Batch,
+    t: Tensor,
+    num_steps: int,
+    diffusion: AbsorbingDiffusion,
+    key: int,
+    start: int,
+    device: torch.device,
+    time_weight: Tensor | None = None,
 ) -> NoisedBatch:
     """x_t at steps t [B, draws] of T = num_steps: made on the host, where places and counts are known without waiting
     for a GPU, then sent to the device.
@@ -160,4 +195,5 @@ def noised(
     if device.type == "cuda":
         tensors = [tensor.contiguous().pin_memory() for tensor in tensors]
     x_t, t, rows, columns = (tensor.to(device, non_blocking=True) for tensor in tensors)
-    return NoisedBatch(batch.to(device), x_t, t, (rows, columns), batch.draws * int(batch.target_length.sum()))
+    weight = None if time_weight is None else time_weight.to(device, non_blocking=True)
+    return NoisedBatch(batch.to(device), x_t, t, (rows, columns), batch.draws * int(batch.target_length.sum()), weight)

@@ -108,12 +108,12 @@ def nelbo_terms(
     options: LossOptions = LossOptions(),  # noqa: B008 (frozen)
     two_pass: bool = False,
     places: tuple[Tensor, Tensor] | None = None,
+    time_weight: Tensor | None = None,
 ) -> NelboTerms:
     """All terms for one batch noised to x_t [B, L] at steps t [B] or [B, draws] of T = num_steps, summed over its
-    noised targets and differentiable.
-
-    ``two_pass`` is for self-conditioning: a first pass makes the guess of the second, so mu is a function of x_t as
-    ever and the bound a bound. ``places`` are ``batch.masked_places(x_t)`` where the caller knows them.
+    noised targets and differentiable. ``two_pass`` is for self-conditioning: a first pass makes the guess of the
+    second, so the bound stays a bound. ``places`` are ``batch.masked_places(x_t)`` where the caller knows them, and
+    ``time_weight`` [B, draws] the weights of the KL where times were not drawn uniformly (``low_noise_times``).
     """
     # 1. Times: of every noised target, then of every masked place, [N].
     places = batch.masked_places(x_t) if places is None else places
@@ -136,8 +136,8 @@ def nelbo_terms(
         words = denoiser.true_words(batch, x_t, tau, excess, two_pass, places)
         length_logits = words.length_logits
         kl, log_mu_x = diffusion.corrected_kl(words.log_mu, words.mean, words.x_0, tau_s, tau_t)
-    if not options.kl_gradient:
-        kl = KlTerms(*(term.detach() for term in kl))
+    weight = 1.0 if time_weight is None else time_weight.flatten()[batch.examples_of(places)]
+    kl = KlTerms(*(weight * (term if options.kl_gradient else term.detach()) for term in kl))
     # 3. The loss of each place where it is not plain cross-entropy: smoothed, taught, weighted.
     surrogate = None
     if not options.is_plain:

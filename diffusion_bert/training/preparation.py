@@ -17,7 +17,7 @@ from ..data.skills import Skills
 from ..data.sources import Splits, take
 from ..errors import UserError
 from ..model.checkpoint import load_checkpoint
-from ..model.diffusion_model import DiffusionModel, build_model, check_positions, fit_schedule
+from ..model.diffusion_model import DiffusionModel, build_model, check_positions, extend_lexicon, fit_schedule
 from .state import TrainingData
 
 VALIDATION_EXAMPLES = 1024  # the yardstick uses at most this many, evenly spread over the validation data
@@ -69,9 +69,11 @@ def encode_training_data(
     model.knows_pairs = bool(train.has_source.any()) or (model.knows_pairs and not fit)
     if fit:
         fit_schedule(model, train.target_blocks())
+    else:
+        extend_lexicon(model, train.target_blocks())
     chosen = np.concatenate(fixed_choice(valid, VALIDATION_EXAMPLES))
     words = sum(len(splits.valid[valid.kept[index]].target.split()) for index in chosen)
-    collator = Collator(tokenizer, skills.prompts)
+    collator = Collator(tokenizer, skills.prompts, skills.continuing_prompts, config.data.continue_words_left)
     digest = hashlib.sha256()
     arrays = [array for part in train.parts for array in (part.ids, part.offsets, part.has_source)]
     arrays += [array for part in valid.parts for array in (part.ids, part.offsets)]

@@ -19,7 +19,7 @@ from .distillation import Teacher
 from .flops import product_shapes
 from .interruption import random_state, restore_random_state
 from .log import TrainingLog
-from .noising import on_host
+from .noising import low_noise_steps, on_host
 from .objective import LossOptions
 from .optimizer import WeightAverage, make_optimizer
 from .run_directory import RunDirectory
@@ -62,6 +62,7 @@ class TrainingRun:
         self._synchronise()
         self.diffusion = model.diffusion
         self.host_diffusion = on_host(self.diffusion)
+        self.low_noise_steps = low_noise_steps(self.host_diffusion.schedule, self.config.diffusion.num_steps)
         self.reporter = reporter or Reporter()
         decided = None if resume is None else resume.get("precision", "fp32" if self.device.type == "cpu" else None)
         self.precision = self.processes.on_main(

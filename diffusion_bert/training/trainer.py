@@ -14,7 +14,7 @@ from ..model.heads import FIRST_PASS_SHARE
 from .flops import training_flops
 from .interruption import enough_memory, signals_caught
 from .log import PendingStep
-from .noising import NoisedBatch, StepShare, draw_times, noised, step_shares
+from .noising import NoisedBatch, StepShare, draw_times, low_noise_times, noised, step_shares
 from .objective import NelboTerms, nelbo_terms, training_loss
 from .optimizer import warmup_then_decay
 from .run import TrainingRun
@@ -109,7 +109,14 @@ class Trainer(TrainingRun):
             for part in prepared:
                 noisy = (part.batch, part.x_t, part.t, num_steps)
                 terms = nelbo_terms(
-                    denoiser, self.diffusion, *noisy, correction, self.loss_options, two_pass, part.places
+                    denoiser,
+                    self.diffusion,
+                    *noisy,
+                    correction,
+                    self.loss_options,
+                    two_pass,
+                    part.places,
+                    part.time_weight,
                 )
                 loss = training_loss(terms, training.loss, training.hybrid_lambda, masked, tokens)
                 with torch.autocast(self.device.type, enabled=False):
@@ -142,10 +149,15 @@ class Trainer(TrainingRun):
         times = draw_times(share.examples, self.config.data.noise_draws, num_steps, generator)
         two_pass = self.config.model.self_conditioning and bool(torch.rand((), generator=generator) < FIRST_PASS_SHARE)
         torch.manual_seed((4096 * key + self.processes.rank) % 2**63)  # dropout
-        prepared = [
-            noised(batch, times[start : start + len(batch)], num_steps, self.host_diffusion, key, start, self.device)
-            for batch, start in zip(share.batches, share.starts)
-        ]
+        low_share = self.config.data.low_noise_share
+        chosen = torch.rand(share.examples, generator=generator) < low_share if low_share else None
+        prepared = []
+        for batch, start in zip(share.batches, share.starts):
+            own, weight = times[start : start + len(batch)], None
+            if chosen is not None:
+                low = (chosen[start : start + len(batch)], batch.without_source, low_share, self.low_noise_steps)
+                own, weight = low_noise_times(own, *low, num_steps)
+            prepared.append(noised(batch, own, num_steps, self.host_diffusion, key, start, self.device, weight))
         return prepared, two_pass
 
     def _update_weights(self, lr: float, norm: torch.Tensor) -> None:

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from diffusion_bert.commands.file_work import open_output, transform, work_on_file
 from diffusion_bert.commands.text_files import Row, entry_line, stream_rows, whole_lines
 from diffusion_bert.config.schema import SamplingConfig
+from diffusion_bert.data.reading import read_file
 from diffusion_bert.generation.generator import DiffusionTextGenerator
 from tests.helpers.models import new_model, refusal, tiny_model
 from tests.helpers.scripts import run, start
 
 TEXTS = [
     "How can I learn to cook?",
-    "",
+    "\u200b",
     "Where is the museum?",
     "museum " * 200,
     "How are you?",
@@ -232,7 +233,7 @@ def test_an_option_that_no_text_allows(texts, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "content", "expected"),
     [
-        (".txt", b"\xef\xbb\xbfa b\r\n\n \nlast", [("a b", ""), ("", "empty"), (" ", "empty"), ("last", "")]),
+        (".txt", b"\xef\xbb\xbfa b\r\n\n \nlast", [("a b", ""), ("last", "")]),
         (".txt", b"caf\xe9\nok\n", [("caf\udce9", "half of a character"), ("ok", "")]),
         (
             ".jsonl",
@@ -243,7 +244,6 @@ def test_an_option_that_no_text_allows(texts, tmp_path):
                 ("c", ""),
                 ('{"trg": "d"}', "no text"),
                 ("not", "not JSON"),
-                ("", "empty"),
                 ("[1]", "no text"),
                 ('{"text": 5}', "no text"),
             ],
@@ -259,6 +259,41 @@ def test_rows_of_every_kind(kind, content, expected):
     assert [row.text for row in rows] == [text for text, _ in expected]
     for row, (_, words) in zip(rows, expected):
         assert words in row.problem and bool(words) == bool(row.problem)
+
+
+GOOD = [f"text {number}" for number in range(40)]
+LONG = "x" * 200_000
+FILES = [  # name, content, the texts that are its rows; None for a row that is bad
+    (".tsv", 'src\ttrg\n"Who is he?\tWho is that man?\n' + "\n".join(f"{t}\ty" for t in GOOD), ['"Who is he?', *GOOD]),
+    (".tsv", 'src\n"a\n\nb"\n', ['"a', 'b"']),
+    (".tsv", f"SRC\r\n{LONG}\r\n \r\nb", [LONG, "b"]),
+    (".csv", 'src,trg\n"Who is he?,Who is that man?\n' + "\n".join(f"{t},y" for t in GOOD), [None, *GOOD]),
+    (".csv", 'src,trg\n"Who is he?,Who?\na,b\nc,d\n5",x\nlast,z\n', [None, "a", "c", '5"', "last"]),
+    (".csv", "src,trg\n" + 'a,"open\n' * 3 + "b,c\n", [None, None, None, "b"]),
+    (".csv", '\ufeffText\r\n"a, ""b"""\r\n\r\n"two\r\nlines"\r\nc\r\n', ['a, "b"', "two\r\nlines", "c"]),
+    (".csv", f'src , trg\n "{LONG}, y" , b\n"c", "d"\n', [f"{LONG}, y", "c"]),
+    (".csv", 'id,src\n1,"Hello, dear\nfriend"\n2,"x" y\n3,z\n', ["Hello, dear\nfriend", None, "z"]),
+    (".jsonl", '\ufeff{"SRC": "a"}\r\n\r\n{"Source": "\\"b"}\r\nno\r\n{"TEXT": "c"}', ["a", '"b', None, "c"]),
+    (".txt", '\ufeff"a\r\n\r\n   \r\nb" c\r\n' + LONG, ['"a', 'b" c', LONG]),
+]
+
+
+@pytest.mark.parametrize(("kind", "content", "expected"), FILES, ids=range(len(FILES)))
+def test_as_many_entries_as_rows(tmp_path, kind, content, expected):
+    """Quotes, blank lines, CRLF, byte-order marks and long fields: an entry for every row, in order; training reads the
+    same rows.
+    """
+    rows = list(stream_rows(io.BytesIO(content.encode()), kind))
+    assert [None if row.problem else row.text for row in rows] == expected
+    with open(tmp_path / "out.jsonl", "ab+") as target:
+        transform(iter(rows), target, ".jsonl", 1, 3, lambda texts, first: [["done"] for _ in texts])
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [line["source"] if line["outputs"] else None for line in written] == expected
+    if "trg" in content:
+        (tmp_path / f"in{kind}").write_bytes(content.encode())
+        report = read_file(tmp_path / f"in{kind}")
+        assert [pair.source for pair in report.pairs] == [text for text in expected if text is not None]
+        assert len(report.bad_rows) == expected.count(None)
 
 
 @settings(max_examples=100, deadline=None)
@@ -301,7 +336,7 @@ def test_the_command(trained, texts, tmp_path):
     result = run("interactive_generation", *flags, "--input_file", texts, "--output_file", tmp_path / "out.txt")
     assert result.code == 0 and result.out == "", result.err
     assert (
-        "entry 2: is empty" in result.err
+        "entry 2: the text is empty" in result.err
         and "entry 4: a sentence of" in result.err
         and "7 entries, 2 without an answer" in result.err
     )

@@ -33,7 +33,9 @@ def jsonl(pairs, names=("src", "trg")) -> str:
 
 
 def table(pairs, names=("src", "trg"), delimiter=",") -> str:
-    return "".join(delimiter.join(quoted(cell, delimiter) for cell in row) + "\n" for row in (names, *pairs))
+    """In a .tsv a quotation mark is a letter."""
+    write = quoted if delimiter == "," else lambda cell, _: cell
+    return "".join(delimiter.join(write(cell, delimiter) for cell in row) + "\n" for row in (names, *pairs))
 
 
 def refusal(path, **options) -> str:
@@ -125,15 +127,49 @@ def test_bad_table_rows_are_named(tmp_path, row, reason, line):
     )
 
 
-@pytest.mark.parametrize("rest", ["c,d\ne,f\n", 'c,d\ne,"f" g\n'])
-def test_an_open_quote_does_not_swallow_rows_in_silence(tmp_path, rest):
-    """A quote that is never closed takes the rows below into its cell: that is on record, not a row of training
-    data.
-    """
-    path = write(tmp_path, "a.csv", f'src,trg\nx,y\na,"b\n{rest}')
+@pytest.mark.parametrize(
+    ("row", "rest", "pairs"),
+    [
+        ('a,"b', "c,d\ne,f\n", [("c", "d"), ("e", "f")]),
+        ('a,"b', 'c,d\ne,"f"\n', [("c", "d"), ("e", "f")]),
+        ('"a,b', 'c,d\n"e ""f""",g\n', [("c", "d"), ('e "f"', "g")]),
+        ('"Who is he?,Who is that man?', "c,d\n" * 20 + 'e",f\n', [("c", "d")] * 20 + [('e"', "f")]),
+    ],
+)
+def test_an_open_quote_costs_its_own_line(tmp_path, row, rest, pairs):
+    """A quote that is never closed is on record by its line, and reading goes on below it."""
+    path = write(tmp_path, "a.csv", f"src,trg\nx,y\n{row}\n{rest}")
     report = read_file(path)
-    assert report.pairs == [Pair("x", "y")]
-    assert f"{path}, line 3: quotes that do not match up to line 5" in report.bad_rows[0]
+    assert report.pairs == [("x", "y"), *pairs]
+    assert len(report.bad_rows) == 1 and f"{path}, line 3: a quote that is never closed" in report.bad_rows[0]
+
+
+@pytest.mark.parametrize("ending", [".tsv", ".csv"])
+def test_a_quote_in_521_rows(tmp_path, ending):
+    """20 good rows, one that opens with a quotation mark, 500 good rows: all are pairs in a .tsv; in a .csv the one is
+    named.
+    """
+    tab = "\t" if ending == ".tsv" else ","
+    good = [(f"source {number}", f"target {number}") for number in range(520)]
+    rows = [("src", "trg"), *good[:20], ('"Who is he?', "Who is that man?"), *good[20:]]
+    report = read_file(write(tmp_path, f"a{ending}", "".join(tab.join(row) + "\n" for row in rows)))
+    assert report.pairs == (rows[1:] if ending == ".tsv" else good)
+    assert [row.split(": ")[0].rsplit(" ")[-1] for row in report.bad_rows] == ["22"] * (ending == ".csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", 'SRC,"Trg"\n"a", "b"\n'),
+        ("a.csv", '\n Source , TARGET \n\n  "a" , "b" \n\n'),
+        ("a.tsv", "\nSRC\tTRG\n\na\tb\n"),
+        ("a.jsonl", '\n{"Src": "a", "TRG": "b"}\n\n'),
+        ("a.jsonl", '{"SOURCE": "a", "Target": "b"}\n'),
+    ],
+)
+def test_headers_in_any_case_and_spaces_around_quotes(tmp_path, name, content):
+    """Names of columns and keys do not mind their case; blank lines are nowhere a row."""
+    assert read_file(write(tmp_path, name, content)).pairs == [("a", "b")]
 
 
 def test_bad_text_lines_are_named(tmp_path):

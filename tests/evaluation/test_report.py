@@ -1,10 +1,20 @@
 """Tables and pictures."""
 
+import dataclasses
+
 import pytest
 
 from diffusion_bert.evaluation.figures import plot_curves, plot_evaluation
 from diffusion_bert.evaluation.parts import Evaluation
-from diffusion_bert.evaluation.report import markdown, nelbo_lines, score_lines, table
+from diffusion_bert.evaluation.report import (
+    LEGEND,
+    markdown,
+    nelbo_lines,
+    nelbo_sentence,
+    plain_table,
+    score_lines,
+    table,
+)
 from diffusion_bert.evaluation.score import Score
 
 ROWS = {
@@ -62,6 +72,44 @@ def test_markdown_holds_all_parts():
         assert words in text, words
 
 
+def test_markdown_begins_with_the_answer():
+    """Score, verdict, level, what is missing, next command; three examples; a small table; pictures; the rest."""
+    example = {"source": "a | b", "reference": "r", "output": "o", "samples": ["x"]}
+    result = Evaluation("qqp", 5, {}, ROWS, [example] * 5, NELBO, SCORE, ["a note"], {"top_p": 0.9}, "test")
+    text = markdown(result, "Title", "my runs/best_model.pt")
+    order = (
+        "**Score 10.0 of 100: Poor, level none.**",
+        "- missing for Bronze: more accuracy",
+        "`python continue_training.py --checkpoint 'my runs/best_model.pt' --auto`",
+        "| a \\| b | o | r |",
+        "| | BLEU | ROUGE-L | overlap | iBLEU |",
+        "(evaluation.png)",
+        "(confidence_map.png)",
+        "## All metrics",
+        "a note",
+        "| top_p | 0.9 |",
+    )
+    places = [text.index(words) for words in order]
+    assert places == sorted(places) and text.count("| a \\| b | o | r |") == 3
+
+
+def test_good_models_are_put_to_work():
+    """With the verdict Good the next command talks to the model."""
+    good = dataclasses.replace(SCORE, verdict="Good", level="Gold", missing=[])
+    text = markdown(Evaluation("qqp", 5, rows=ROWS, score=good), "Title", "best_model.pt")
+    assert "nothing is missing" in text and "interactive_generation.py --checkpoint best_model.pt" in text
+
+
+def test_plain_table():
+    """Aligned columns without Markdown, in 80 columns even with the longest names and numbers."""
+    wide = {**ROWS, "nearest training pair": {**ROWS["model"], "rouge_l_interval": [-10.0, 10.0], "overlap": 100.0}}
+    for rows in (ROWS, wide, {"model": {**ROWS["model"], "valid": 98.0}}):
+        lines = plain_table(rows).splitlines()
+        assert len(lines) == len(rows) + 1 and len(lines[0].split("  ")) > 5 and "|" not in "".join(lines)
+        assert max(map(len, [*lines, *LEGEND.splitlines(), *nelbo_sentence(NELBO).splitlines()])) <= 80
+    assert lines[0].split()[-2:] == ["valid", "%"] and lines[1].endswith("98.0")
+
+
 def test_markdown_of_little():
     """An evaluation of plain texts has no table, no score, and no empty headings."""
     text = markdown(Evaluation("custom", 5), "Title")
@@ -92,5 +140,5 @@ def test_curves_of_short_runs(tmp_path, records):
 def test_picture_of_an_evaluation(tmp_path):
     """With rows and without them."""
     for number, rows in enumerate((ROWS, {})):
-        plot_evaluation(Evaluation("qqp", 1, {"50": {"accuracy": 1.0, "floor": 2.0}}, rows), tmp_path / f"{number}.png")
+        plot_evaluation({"50": {"accuracy": 1.0, "floor": 2.0}}, rows, tmp_path / f"{number}.png")
         assert (tmp_path / f"{number}.png").stat().st_size > 5_000

@@ -1,5 +1,6 @@
 """Text in, text out, with a random model: what was typed stays, shapes and limits hold, mistakes give one line."""
 
+import random
 import re
 
 import pytest
@@ -10,10 +11,10 @@ from diffusion_bert.config.schema import SamplingConfig
 from diffusion_bert.data.skills import NO_SOURCE, PAIR
 from diffusion_bert.generation.canvas import Canvas
 from diffusion_bert.generation.generator import DiffusionTextGenerator
-from diffusion_bert.generation.infilling import FILL_SHARE, MaskedText, splice, tokenize_masked
+from diffusion_bert.generation.infilling import FILL_SHARE, MaskedText, mask_text, splice, tokenize_masked
 from diffusion_bert.generation.ranking import Ranking, ranking_score
 from diffusion_bert.model.diffusion_model import build_model
-from diffusion_bert.text.english import split_sentences
+from diffusion_bert.text.english import continued, split_sentences
 from tests.helpers.models import grammar_pairs, refusal, save_bert, tiny_config, tiny_model
 
 FAST = SamplingConfig(num_steps=3)
@@ -197,7 +198,7 @@ def test_a_sign_in_the_place_of_a_word_stands_at_the_word_before():
 @example(["", ""])
 @example(["\u00df ", " \ufb01x "])
 @example(["\u0130", "\u0130 \u4e2d", "\uac00"])
-@example(["Hello.\n\nI ", " #[mask] [SEP]", "##ing"])
+@example(["Hello.\n\nI ", " #[masc] [SEP]", "##ing"])
 @example(["  HOW  can\t", "learn ", " , \u201cto\u201d  Cook ?  "])
 @example(["a\u0301", "\u200bx\u200d", " e\u0301 "])
 def test_fill_returns_everything_outside_the_masks_exactly(parts):
@@ -275,6 +276,115 @@ def test_a_cased_vocabulary_gets_no_capitals(tmp_path):
     assert g.paraphrase_text("how is the cook?", num_samples=1)
 
 
+# ---- a [MASK] means a word -------------------------------------------------------------------------------------------
+
+
+@each_attention
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[MASK] is the museum",
+        "Where is the [MASK]",
+        "Where is the [MASK]?",
+        "The [MASK] [MASK] [MASK] to cook",
+        "I like [MASK], but not [MASK], today",
+        'He said "[MASK]" to me',
+        "(The [MASK])",
+        "It's [MASK] that don't [MASK]",
+        "The [MASK]'s museum \u2019 [MASK]",
+    ],
+)
+def test_a_mask_means_a_word(attention, text):
+    """Adjacent, at either end, before a comma, in quotes: every [MASK] becomes a word, all else stays as typed."""
+    tokenizer = tiny_model().tokenizer
+    for filled in generator(attention).fill_masks(text, num_samples=6, temperature=3.0, top_p=1.0):
+        assert typed_part_stays(text, filled) and "##" not in filled and not filled.endswith(" ."), filled
+        pattern = r"(\w+)".join(re.escape(part) for part in text.split("[MASK]"))
+        words = re.fullmatch(pattern, filled)
+        assert words, filled
+        known = [tokenizer.encode(word) for word in words.groups()]
+        assert all(len(ids) == 1 and not tokenizer.continuation[ids[0]] for ids in known)
+
+
+def test_punctuation_may_be_allowed():
+    """With allow_punctuation a mark may stand at a [MASK]; without it none does."""
+    g = generator()
+    signs = [
+        {
+            g.fill_masks(
+                "Where [MASK] is [MASK]",
+                num_samples=1,
+                temperature=100.0,
+                top_p=1.0,
+                seed=seed,
+                allow_punctuation=allowed,
+            )[0][6:7].isalnum()
+            for seed in range(60)
+        }
+        for allowed in (True, False)
+    ]
+    assert signs == [{True, False}, {True}]
+
+
+@pytest.mark.parametrize("typed", ["[mask]", "<mask>", "[Mask]", "<MASK>", "[ MASK ]"])
+def test_other_spellings_of_the_mask(typed):
+    """They mean the same in fill and in mask, and are counted as holes, not as text."""
+    g = generator()
+    assert g.fill_masks(f"Where is {typed} now?") == g.fill_masks("Where is [MASK] now?")
+    assert g.masked_parts(f"A {typed}") == [("A [MASK]", True)]
+
+
+def test_the_final_mark_is_read_but_not_shown():
+    """The canvas ends with the mark that the text lacks, within the limit; the answer does not."""
+    model = tiny_model()
+    stop, question = (model.tokenizer.encode(mark)[0] for mark in ".?")
+
+    def last(text: str, **options) -> int:
+        return mask_text(text, model.tokenizer, model.schedule, random.Random(0), **options).canvas.words[-1]
+
+    assert last("I like the [MASK]") == last("I like [MASK] museum") == stop
+    assert last("Where is the [MASK]") == last("Fine. Where is the [MASK]") == question
+    assert last("I like [MASK] cook,") != stop and last("I like the [MASK]!") not in (stop, question)
+    assert last("I like the [MASK]", allow_punctuation=True) == model.tokenizer.mask_id
+    assert last("I like the [MASK]", limit=4) == model.tokenizer.mask_id
+    assert all(not text.endswith((".", "?")) for text in generator().fill_masks("I like the [MASK]", num_samples=5))
+
+
+def test_contractions_stay_as_they_were_typed():
+    """Where fill chooses the words itself, those with an apostrophe are left alone; pieces of an apostrophe that it
+    writes stand together.
+    """
+    text = "It's fine that I don\u2019t cook the museum's food"
+    for filled in generator().fill_masks(text, num_samples=6, temperature=3.0):
+        assert all(word in filled for word in ("It's", "don\u2019t", "museum's")) and filled != text
+    tokenizer = tiny_model().tokenizer
+    ids = tokenizer.encode("it's")
+    masked = MaskedText("cooking it", Canvas(NO_SOURCE, [], [tokenizer.mask_id] * 3, 0.5), [(0, 3), (3, 5), (5, 7)])
+    assert len(ids) == 3
+    parts = splice(masked, ids, tokenizer, lambda whole, typed: whole)
+    assert "".join(part for part, _ in parts) == "it's it" and [place for _, place in parts if place is not None] == [
+        0,
+        1,
+        2,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "added", "expected"),
+    [
+        ("It", "'s me", "It's me"),
+        ("It'", "s me", "It's me"),
+        ("I", "see", "I see"),
+        ("So", ", no", "So, no"),
+        ("the boys'", "house", "the boys' house"),
+        ("He said", "'no'", "He said 'no'"),
+    ],
+)
+def test_a_contraction_goes_on_without_a_space(given, added, expected):
+    """What completes a contraction stands at once beside it."""
+    assert continued(given, added) == expected
+
+
 # ---- refusals ------------------------------------------------------------------------------------------------------
 
 
@@ -345,6 +455,7 @@ def test_wrong_options_are_refused(skill, option, value, expected):
         {"guidance_scale": 100.0},
         {"sampler": "first_hitting", "no_repeat": "off"},
         {"length": 24},
+        {"allow_punctuation": True},
         {"length": "short", "margin": True},
     ],
 )
