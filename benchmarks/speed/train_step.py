@@ -60,8 +60,9 @@ def arguments(argv=None) -> argparse.Namespace:
         parser.add_argument(
             f"--{name}", type=whole_number, default=default, help=f"{text} (default: {default})" if default else text
         )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument(
-        "--device", default="cpu", help="cpu or cuda; cuda trains in bf16, all variants alike (default: cpu)"
+        "--precision", choices=("fp32", "bf16"), help="of all variants alike (default: bf16 on cuda, else fp32)"
     )
     parser.add_argument("--compile", action="store_true", help="torch.compile the encoder of every variant")
     parser.add_argument("--loss", choices=("ce", "nelbo"), default="ce", help="what our step minimises (default: ce)")
@@ -83,7 +84,9 @@ def arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--profile", action="store_true", help="print where the time of our step goes and stop")
     parser.add_argument("--seed", type=int, default=0, help="seed (default: 0)")
     parser.add_argument("--memory_of", help=argparse.SUPPRESS)  # the child process
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    options.precision = options.precision or ("bf16" if options.device.startswith("cuda") else "fp32")
+    return options
 
 
 def set_up(variant: str, argv: list[str]):
@@ -226,7 +229,7 @@ def main(argv=None) -> int:
     print(
         f"{options.layers} layers, {options.width} wide, {options.heads} heads, {options.vocab_size:,} word pieces;"
         f" batch {options.batch_size} x {options.length}, half target;"
-        f" {'bf16 autocast' if device.type == 'cuda' else 'float32'}{', compiled' if options.compile else ''}; loss"
+        f" {options.precision}{', compiled' if options.compile else ''}; loss"
         f" {options.loss}; {options.steps} steps each, in turns; seed {options.seed}"
     )
     if options.profile:
@@ -234,7 +237,7 @@ def main(argv=None) -> int:
         return 0
     workers = {name: Worker(name, given) for name in variants}
     steps = {name: functools.partial(worker.ask, "step") for name, worker in workers.items()}
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
     peak = matmul_peak(device, dtype)
     seconds = time_in_turns(steps, options.steps, 0, before=lambda name: [steps[name]() for _ in range(WARM_STEPS)])
     peak = max(peak, matmul_peak(device, dtype))

@@ -12,7 +12,8 @@ from ..config.paths import checkpoint_file, origin, report_folder
 from ..config.schema import EVALUATION_PARTS, SamplingConfig
 from ..errors import UserError, nearest
 from .cli import Parser, whole_number
-from .evaluation_report import progress_bars, show, write_report
+from .evaluation_progress import early_figures, end_journal, first_line, journal_of, progress_lines
+from .evaluation_report import show, write_report
 
 
 def evaluation_parser() -> Parser:
@@ -120,10 +121,14 @@ def evaluate_checkpoint(
     from ..evaluation.bertscore import BertScorer
     from ..evaluation.parts import evaluate
     from ..generation.generator import DiffusionTextGenerator
+    from ..machine.processes import join, own_device
     from ..machine.storage import versions
 
     options = build(SamplingConfig, sampling, "--")
-    generator = DiffusionTextGenerator.from_checkpoint(checkpoint, **vars(options))
+    processes = join(options.device)
+    generator = DiffusionTextGenerator.from_checkpoint(
+        checkpoint, **{**vars(options), "device": own_device(options.device)}
+    )
     model = generator.model
     scorer = BertScorer(bertscore, model.device) if bertscore else None
     notes: list[str] = []
@@ -136,27 +141,46 @@ def evaluate_checkpoint(
     if options.style is not None:
         model.skills.number(name, options.style)  # refuses one that the model does not know
     pairs = chosen_pairs(model.config, split, data_dir, test_file, max_samples, options.seed, notes, name)
-    # an anchor belongs to the task's own data, and the grammar of the sample knows no other sentences than its own
-    own_data = (
-        model.config.data.train_file or model.config.data.dataset_name or (name == "sample" and not from_grammar(pairs))
-    )
-    task = "custom" if own_data else name
     sentences = [pair.target for pair in read_file(examples).pairs] if examples else None
-    folder = Path(output_dir) if output_dir else report_folder(checkpoint)
+    folder = report_place(Path(output_dir) if output_dir else report_folder(checkpoint))
+    generator.task = name
+    quiet, shown = quiet or not processes.is_main, split if test_file is None else str(test_file)
+    if not quiet:
+        print(first_line(checkpoint, len(pairs), shown, max_samples, options.seed), flush=True)
+    journal = journal_of(generator, pairs, mbr, folder, processes) if "generation" in parts else None
+    if journal and journal.remark and not quiet:
+        print(journal.remark, flush=True)
+    task, listener = anchored_task(model, name, pairs), (lambda part, result: None) if quiet else early_figures
+    progress = progress_lines() if processes.is_main else None
+    result = evaluate(generator, pairs, mbr, sentences, progress, task, parts, scorer, journal, processes, listener)
+    if note := model.config.data.license_note:
+        notes.insert(0, f"licence of the training data: {note}")
+    result.notes[:0] = notes
+    result.split, result.versions = shown, versions()
+    if processes.is_main:
+        data = model.config.data
+        knows_data = bool(data.data_dir or data.train_file or data.dataset_name) or data.task_name == "sample"
+        show(result, checkpoint, write_report(result, checkpoint, folder, generator), quiet, knows_data)
+    end_journal(journal, processes)
+    return result
+
+
+def report_place(folder: Path) -> Path:
+    """The folder of the report, made if need be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make {folder}: {error.strerror}; choose another --output_dir") from None
-    generator.task = name
-    result = evaluate(generator, pairs, mbr, sentences, progress_bars(), task, parts, scorer)
-    if note := model.config.data.license_note:
-        notes.insert(0, f"licence of the training data: {note}")
-    result.notes[:0] = notes
-    result.split, result.versions = split if test_file is None else str(test_file), versions()
+    return folder
+
+
+def anchored_task(model, name: str, pairs) -> str:
+    """The task whose anchor the score takes. It belongs to the task's own data, and the grammar of the sample knows no
+    other sentences than its own: anything else is ``custom``.
+    """
     data = model.config.data
-    knows_data = bool(data.data_dir or data.train_file or data.dataset_name) or data.task_name == "sample"
-    show(result, checkpoint, write_report(result, checkpoint, folder, generator), quiet, knows_data)
-    return result
+    own_data = data.train_file or data.dataset_name or (name == "sample" and not from_grammar(pairs))
+    return "custom" if own_data else name
 
 
 def chosen_pairs(

@@ -13,23 +13,6 @@ from ..errors import UserError
 OUTPUT_FILES = ("evaluation.json", "evaluation.md", "evaluation.png", "generations.jsonl", "confidence_map.png")
 
 
-def progress_bars():
-    """A callable (part, done, total) that draws one bar per part."""
-    from tqdm import tqdm
-
-    bars: dict[str, tqdm] = {}
-
-    def progress(part: str, done: int, total: int) -> None:
-        if part not in bars:
-            bars[part] = tqdm(total=total, desc=part, unit="text", dynamic_ncols=True, disable=None)
-        bar = bars[part]
-        bar.update(done - bar.n)
-        if done >= total:
-            bar.close()
-
-    return progress
-
-
 def write_report(result, checkpoint: Path, folder: Path, generator) -> list[Path]:
     """JSON, Markdown, picture, and (if anything was generated) every text that was and how one was written; the files
     written.

@@ -6,24 +6,27 @@ It never trains and never prints: it returns numbers, Markdown and figures.
 from .bertscore import BertScorer
 from .confidence_map import follow, plot_confidence
 from .figures import plot_curves, plot_evaluation
+from .journal import Journal
 from .measures import measured
 from .parts import Evaluation, evaluate
 from .report import markdown
 from .score import Score, benchmark_score
-from .systems import generate_outputs, metric_rows
+from .systems import metric_rows
+from .writing import write_outputs
 
 __all__ = [
     "BertScorer",
     "Evaluation",
+    "Journal",
     "Score",
     "benchmark_score",
     "evaluate",
     "follow",
-    "generate_outputs",
     "markdown",
     "measured",
     "metric_rows",
     "plot_confidence",
     "plot_curves",
     "plot_evaluation",
+    "write_outputs",
 ]

@@ -5,7 +5,7 @@ terms, score.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,13 +19,16 @@ from ..data.skills import NO_SOURCE
 from ..generation.canvas import Canvas
 from ..generation.decoding import decode
 from ..generation.generator import DiffusionTextGenerator
+from ..machine.processes import Processes
 from ..text import metrics
 from ..text.metrics import metric_text
 from ..training.yardstick import T_EVAL, estimate_nelbo
 from .bertscore import BertScorer
+from .journal import Journal
 from .outputs import SAMPLES, Outputs
 from .score import Score, benchmark_score
-from .systems import Progress, generate_outputs, metric_rows
+from .systems import metric_rows
+from .writing import Progress, write_outputs
 
 CORRUPTIONS = (20, 50, 80)
 MOST_SENTENCES = 200  # for the reconstruction part
@@ -55,6 +58,9 @@ class Evaluation:
         return values
 
 
+Listener = Callable[[str, "Evaluation"], None]
+
+
 def evaluate(
     generator: DiffusionTextGenerator,
     pairs: Sequence[Pair],
@@ -64,6 +70,9 @@ def evaluate(
     task: str | None = None,
     parts: Sequence[str] = EVALUATION_PARTS,
     bertscore: BertScorer | None = None,
+    journal: Journal | None = None,
+    processes: Processes | None = None,
+    listener: Listener = lambda part, result: None,
 ) -> Evaluation:
     """Everything about one checkpoint on some pairs (or plain texts: then only reconstruction and NELBO).
 
@@ -76,44 +85,45 @@ def evaluate(
         task: which task's anchor the score takes (default: the model's); ``custom`` for data of one's own.
         parts: which of EVALUATION_PARTS to do; the score needs reconstruction and generation.
         bertscore: adds a column to the metrics.
+        journal: where the texts are written as they come, and those of a stopped evaluation are found.
+        processes: those that share the generation; the first one does all the rest.
+        listener: called with the name of a part and the results so far, once it is done; the short parts come first.
     """
     progress = progress or (lambda what, done, total: None)
     result = Evaluation(task or generator.task, len(pairs), settings={**vars(generator.options), "mbr": mbr})
     if bertscore is not None:
         result.settings["bertscore"] = bertscore.name
-    if "reconstruction" in parts:
+    is_main = processes is None or processes.is_main
+    if "reconstruction" in parts and is_main:
         texts = list(sentences) if sentences else [pair.target for pair in pairs]
         if len(texts) > MOST_SENTENCES:
             result.notes.append(f"reconstruction: the first {MOST_SENTENCES} of {len(texts):,} sentences")
         result.reconstruction = reconstruct(generator, texts[:MOST_SENTENCES], progress)
-    if "nelbo" in parts:
+        listener("reconstruction", result)
+    if "nelbo" in parts and is_main:
         result.nelbo = nelbo_of(generator, pairs, result.notes, progress)
+        listener("nelbo", result)
     if "generation" in parts:
-        _generate(
-            result,
-            generator,
-            [pair for pair in pairs if pair.source is not None],
-            mbr,
-            progress,
-            bertscore,
-            "reconstruction" in parts,
-        )
+        with_source = [pair for pair in pairs if pair.source is not None]
+        if not with_source:
+            result.notes.append("plain texts: no conditional generation and no score")
+            return result
+        outputs = write_outputs(generator, with_source, mbr, result.notes, progress, journal, processes)
+        if is_main:
+            _measure(result, generator, with_source, outputs, mbr, bertscore, "reconstruction" in parts)
     return result
 
 
-def _generate(
+def _measure(
     result: Evaluation,
     generator: DiffusionTextGenerator,
     pairs: list[Pair],
+    outputs: Outputs,
     mbr: int,
-    progress: Progress,
-    bertscore,
+    bertscore: BertScorer | None,
     with_score: bool,
 ) -> None:
-    if not pairs:
-        result.notes.append("plain texts: no conditional generation and no score")
-        return
-    outputs = generate_outputs(generator, pairs, mbr, result.notes, progress)
+    """Rows, records, examples and score of what was written."""
     result.rows = metric_rows(generator, pairs, outputs, mbr, by_grammar=result.task == "sample", bertscore=bertscore)
     result.generations = outputs.records(pairs)
     result.examples = [

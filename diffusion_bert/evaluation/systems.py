@@ -1,18 +1,12 @@
-"""Conditional generation, measured: what the model writes for every source, and one row of metrics per system beside
-its floors.
-"""
+"""Conditional generation, measured: one row of metrics per system, the model's beside its floors."""
 
 from __future__ import annotations
 
-import dataclasses
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
-from ..config.schema import SamplingConfig
 from ..data.pairs import Pair
-from ..data.skills import PAIR
 from ..generation.generator import DiffusionTextGenerator
 from ..text import metrics
 from ..text.metrics import metric_text
@@ -20,64 +14,6 @@ from .bertscore import BertScorer
 from .grammar_rows import add_grammar_rows
 from .measures import measured, with_interval
 from .outputs import SAMPLES, Outputs, Written
-
-Progress = Callable[[str, int, int], None]  # (what, done, total)
-
-
-def generate_outputs(
-    generator: DiffusionTextGenerator, pairs: Sequence[Pair], mbr: int, notes: list[str], progress: Progress
-) -> Outputs:
-    """Greedy texts of the likeliest lengths and max(3, mbr) samples for every source, in order.
-
-    A source the model cannot take gets an empty output, and a note.
-    """
-    tokenizer, options = generator.tokenizer, generator.options
-    encoded = tokenizer.encode_many([pair.source for pair in pairs])
-    skills = [generator.skill_of(pair, options.style) for pair in pairs]
-    # the hard limit, with a few places left for a target: the protocol scores whole sources, it does not split them
-    # into sentences
-    room = (
-        generator.model.config.data.max_length
-        - 3
-        - max(len(generator.collator.prompts[skill]) for skill in {*skills, PAIR})
-        - 8
-    )
-    fitting = [index for index, ids in enumerate(encoded) if len(ids) <= room]
-    if len(fitting) < len(pairs):
-        notes.append(f"{len(pairs) - len(fitting)} sources are longer than {room} word pieces: scored as empty output")
-    examples = [(skills[index], encoded[index]) for index in fitting]
-
-    def write(options: SamplingConfig, count: int, what: str, independent: bool = False) -> Written:
-        done, total = 0, count * len(examples)
-
-        def advance(number: int) -> None:
-            nonlocal done
-            done += number
-            progress(what, done, total)
-
-        start = time.monotonic()
-        counts = [count] * len(examples)
-        decoded = (
-            generator.generate_ids(examples, options, counts, options.seed, advance, independent=independent)
-            if examples
-            else []
-        )
-        seconds = time.monotonic() - start
-        texts: list[list[str]] = [[""] * count for _ in pairs]
-        scores, calls = [[0.0] * count for _ in pairs], [[0] * count for _ in pairs]
-        for index, outputs in zip(fitting, decoded):
-            texts[index] = [generator.sentence(output.ids, pairs[index].source) for output in outputs]
-            scores[index], calls[index] = [output.score for output in outputs], [output.nfe for output in outputs]
-        return Written(texts, scores, calls, seconds / max(1, total))
-
-    greedy = write(dataclasses.replace(options, temperature=0.0), options.length_beam, "generation, temperature 0")
-    samples = write(options, max(SAMPLES, mbr), "generation, samples", independent=True)
-    choices = (
-        None
-        if mbr < 2
-        else [metrics.mbr_select([metric_text(text) for text in texts[:mbr]]) for texts in samples.texts]
-    )
-    return Outputs(greedy, samples, choices)
 
 
 def metric_rows(

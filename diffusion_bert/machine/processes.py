@@ -59,6 +59,17 @@ class Processes:
             torch.distributed.all_gather(everyone, own)
         return [tensor.tolist() for tensor in everyone]
 
+    def gather_objects(self, value: Any) -> list[Any]:
+        """What every process gives (anything that can be pickled), in order of rank."""
+        if self.size == 1:
+            return [value]
+        import torch
+
+        everyone: list[Any] = [None] * self.size
+        with _peers_may_end():
+            torch.distributed.all_gather_object(everyone, value)
+        return everyone
+
     def broadcast(self, value: Any = None) -> Any:
         """What process 0 gives (anything that can be pickled), in every process."""
         if self.size == 1:
