@@ -75,6 +75,13 @@ def parse(module: str, arguments: list[str], monkeypatch) -> dict:
     return stop.value.args[0]
 
 
+PROGRAMS = sorted(
+    module
+    for module in {program(command)[0] for path in OURS for command in commands(TEXTS[path])}
+    if module and not module.startswith("examples/") and (ROOT / f"{module.replace('.', '/')}.py").is_file()
+)
+
+
 @each_page
 def test_commands_parse(path, monkeypatch):
     """Every command names a program there is, with flags and values that its parser takes; presets exist."""
@@ -115,12 +122,9 @@ def test_there_are_commands():
 @each_page
 def test_files_exist(path):
     """Files of the repository that a page names in code are there, and so are the tests it names."""
-    named = re.findall(r"`([^`\s]+\.(?:py|yaml|md|ipynb|pt|svg))`", TEXTS[path])
-    for name in named:
-        if "/" in name and not re.search(r"[{*A-Z]{3}|\{|^runs/|^path/|^your_|\.\.", name):
-            # docs/architecture.md names files of the package from the package on
-            folders = (ROOT, ROOT / "diffusion_bert")
-            assert any((folder / name).is_file() for folder in folders), f"{path.name}: {name}"
+    for name in re.findall(r"`([^`\s]+\.(?:py|yaml|md|ipynb|pt|svg))`", TEXTS[path]):
+        if "/" in name and not re.search(r"[{*A-Z]{3}|\{|^runs/|^path/|\.\.", name):  # or of the package, from there on
+            assert (ROOT / name).is_file() or (ROOT / "diffusion_bert" / name).is_file(), f"{path.name}: {name}"
     for command in commands(TEXTS[path]):
         for word in shlex.split(command)[1:]:
             if word.split("/")[0] in TOP_FOLDERS and "/" in word and "$" not in word:
@@ -201,16 +205,39 @@ def test_python_of_the_readme_runs(trained, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count("[") >= 3
 
 
-@pytest.mark.parametrize("module", sorted({program(c)[0] for p in OURS for c in commands(TEXTS[p])} - {""}))
+def help_of(module: str, monkeypatch) -> str:
+    """What a program prints with --help."""
+    out = io.StringIO()
+    with monkeypatch.context() as patch, contextlib.redirect_stdout(out), pytest.raises(SystemExit) as stop:
+        patch.setattr(sys, "argv", [module, "--help"])
+        importlib.import_module(module).main()
+    assert not stop.value.code
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("module", PROGRAMS)
 def test_help(module, monkeypatch):
     """Every program of the pages has a help."""
-    if "/" in module or not (ROOT / f"{module.replace('.', '/')}.py").is_file():
-        pytest.skip("no program of this repository with flags")
-    monkeypatch.setattr(sys, "argv", [module, "--help"])
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as stop:
-        importlib.import_module(module).main()
-    assert not stop.value.code and out.getvalue().startswith("usage")
+    assert help_of(module, monkeypatch).startswith("usage")
+
+
+def test_flags_exist(monkeypatch):
+    """Every flag that a page names, alone or with a value, is one of a program of the pages."""
+    known = {flag for module in PROGRAMS for flag in re.findall(r"--\w+", help_of(module, monkeypatch))}
+    known |= {"--help", "--version", "--nproc_per_node", "--nnodes", "--rdzv_backend", "--rdzv_endpoint"}
+    for path in OURS:
+        spans = re.findall(r"`([^`\n]+)`", TEXTS[path]) + commands(TEXTS[path])
+        named = {flag for span in spans for flag in re.findall(r"(?<![\w-])--[a-z]\w*", span)}
+        assert named <= known, f"{path.name}: {sorted(named - known)}"
+
+
+def test_training_table_of_the_readme(monkeypatch):
+    """The flags in the table by the reader's situation train with the script that stands above them."""
+    table = TEXTS[ROOT / "README.md"].split("type `python run_conditional_training.py` with")[1].split("\n\n")[0]
+    rows = re.findall(r"`(--[^`]+)`", table)
+    assert len(rows) >= 5
+    for row in rows:
+        RunConfig.from_flat(settings_of(parse("run_conditional_training", row.split(), monkeypatch)))
 
 
 def test_dry_run(monkeypatch, tmp_path):
@@ -218,5 +245,6 @@ def test_dry_run(monkeypatch, tmp_path):
     command = "python run_conditional_training.py --preset quick_demo --dry_run"
     assert command in commands(TEXTS[ROOT / "docs" / "training.md"])
     monkeypatch.chdir(tmp_path)
-    done = run(*[program(command)[0]], *program(command)[1], "--device", "cpu")
+    module, arguments = program(command)
+    done = run(module, *arguments, "--device", "cpu")
     assert done.code == 0 and list(tmp_path.iterdir()) == [], done.err
