@@ -37,12 +37,16 @@ def blocks(text: str) -> list[str]:
     return [*fenced, *re.findall(r"(?:^ {4,}.*\n)+", rest, flags=re.M)]
 
 
+def spans(text: str) -> list[str]:
+    """Code in the sentences and tables of a page; a line may end inside it."""
+    return re.findall(r"`([^`]+)`", re.sub(r"\s+", " ", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)))
+
+
 def commands(text: str) -> list[str]:
     """Every command of a page that one can type: lines of code blocks, and code in the text that begins like one."""
     lines = [line for block in blocks(text) for line in re.sub(r"\s*\\\n\s*", " ", block).splitlines()]
     found = [part for line in lines for part in re.split(r"&&|;|\|\|?", line.partition("  #")[0])]
-    found += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
-    return [command.strip() for command in found if PROGRAM.match(command.strip())]
+    return [command.strip() for command in [*found, *spans(text)] if PROGRAM.match(command.strip())]
 
 
 def program(command: str) -> tuple[str, list[str]]:
@@ -122,7 +126,7 @@ def test_there_are_commands():
 @each_page
 def test_files_exist(path):
     """Files of the repository that a page names in code are there, and so are the tests it names."""
-    for name in re.findall(r"`([^`\s]+\.(?:py|yaml|md|ipynb|pt|svg))`", TEXTS[path]):
+    for name in (name for name in spans(TEXTS[path]) if re.fullmatch(r"\S+\.(py|yaml|md|ipynb|pt|svg)", name)):
         if "/" in name and not re.search(r"[{*A-Z]{3}|\{|^runs/|^path/|\.\.", name):  # or of the package, from there on
             assert (ROOT / name).is_file() or (ROOT / "diffusion_bert" / name).is_file(), f"{path.name}: {name}"
     for command in commands(TEXTS[path]):
@@ -130,7 +134,7 @@ def test_files_exist(path):
             if word.split("/")[0] in TOP_FOLDERS and "/" in word and "$" not in word:
                 assert (ROOT / word).exists(), command
     tests = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("*.py"))
-    for name in re.findall(r"`(test_\w+)`", TEXTS[path]):
+    for name in (name for name in spans(TEXTS[path]) if re.fullmatch(r"test_\w+", name)):
         assert f"def {name}(" in tests, f"{path.name}: {name}"
 
 
@@ -181,19 +185,14 @@ def test_flag_tables_are_fresh(name):
 
 
 @each_page
-def test_command_loop_lines(path):
-    """What is typed at the prompt of the command loop are commands and options it has."""
-    for line in re.findall(r"^(?:Enter command: )(.+)$", TEXTS[path], flags=re.M):
-        assert line.split()[0] in TYPED_IN_THE_LOOP, line
-    for option in re.findall(r"\bset ([a-z_]+) [\w.]+", "; ".join(re.findall(r"`([^`]+)`", TEXTS[path]))):
-        assert option in SETTABLE, option
-
-
-@each_page
-def test_python_compiles(path):
-    """Every block of Python is Python."""
+def test_command_loop_and_python(path):
+    """What is typed at the prompt of the command loop are commands and options it has; Python is Python."""
     for code in re.findall(r"^```python\n(.*?)^```", TEXTS[path], flags=re.M | re.S):
         compile(code, path.name, "exec")
+    for line in re.findall(r"^Enter command: (.+)$", TEXTS[path], flags=re.M):
+        assert line.split()[0] in TYPED_IN_THE_LOOP, line
+    for option in re.findall(r"\bset ([a-z_]+) [\w.]+", "; ".join(spans(TEXTS[path]))):
+        assert option in SETTABLE, option
 
 
 def test_python_of_the_readme_runs(trained, tmp_path, monkeypatch, capsys):
@@ -226,8 +225,8 @@ def test_flags_exist(monkeypatch):
     known = {flag for module in PROGRAMS for flag in re.findall(r"--\w+", help_of(module, monkeypatch))}
     known |= {"--help", "--version", "--nproc_per_node", "--nnodes", "--rdzv_backend", "--rdzv_endpoint"}
     for path in OURS:
-        spans = re.findall(r"`([^`\n]+)`", TEXTS[path]) + commands(TEXTS[path])
-        named = {flag for span in spans for flag in re.findall(r"(?<![\w-])--[a-z]\w*", span)}
+        code = spans(TEXTS[path]) + commands(TEXTS[path])
+        named = {flag for span in code for flag in re.findall(r"(?<![\w-])--[a-z]\w*", span)}
         assert named <= known, f"{path.name}: {sorted(named - known)}"
 
 
