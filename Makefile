@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
-TOOLS := "pytest>=8" "pytest-cov>=5" "hypothesis>=6" "setuptools>=68"
+TOOLS := "pytest>=8" "pytest-cov>=5" "hypothesis>=6" "setuptools>=68" "nbclient>=0.10" "ipykernel>=6.29"
 
-.PHONY: demo test soak mutations coverage test-oldest style check-style clean
+.PHONY: demo test soak mutations coverage test-oldest style check-style flag-tables clean
 
 $(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -42,6 +42,10 @@ test-oldest: requirements.txt
 style: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# the tables of flags in docs/, from the settings
+flag-tables: $(VENV)/.installed
+	$(BIN)/python -m tools.flag_tables
 
 check-style: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a che
 
 from diffusion_bert import DiffusionTextGenerator
 
-BEGINNING = "The old man opened the door and"
-IMAGE = "The [MASK] was as [MASK] as the sea."
+BEGINNING = "It was a dark and stormy night and"
+IMAGE = "The mysterious [MASK] opened the [MASK] door."
 
 
 def main(checkpoint: str = "checkpoints/general_english.pt") -> None:

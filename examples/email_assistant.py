@@ -1,4 +1,4 @@
-"""An e-mail assistant: polite openings completed, sentences said in another way, replies to short questions.
+"""An e-mail assistant: openings completed, sentences said in another way.
 
     python examples/email_assistant.py [CHECKPOINT]
 
@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a che
 
 from diffusion_bert import DiffusionTextGenerator
 
-OPENINGS = ["Thank you for your", "I am writing to", "Could you please"]
-SENTENCES = ["Can we meet on Monday morning?", "How can I return the book that I bought last week?"]
+OPENINGS = ["I hope this email finds you well. I am writing to", "Could you please"]
+SENTENCES = ["Thank you for contacting our support team.", "Can we meet on Monday morning?"]
 
 
 def main(checkpoint: str = "checkpoints/general_english.pt") -> None:

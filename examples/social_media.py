@@ -1,4 +1,4 @@
-"""Social media: several versions of a post, from safe to daring, the shortest marked.
+"""Social media: several versions of a post, from safe to daring, and an invitation with its gaps filled.
 
 python examples/social_media.py [CHECKPOINT]
 """
@@ -10,23 +10,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a che
 
 from diffusion_bert import DiffusionTextGenerator
 
+INVITATION = "Join us for an amazing [MASK] event this [MASK]"
 POSTS = ["Which book should I read on holiday?", "Do you know a good place for breakfast near the station?"]
 TONES = {"safe": 0.3, "fresh": 0.8, "daring": 1.2}
 
 
 def main(checkpoint: str = "checkpoints/general_english.pt") -> None:
-    """Print the versions of every post by tone."""
+    """Print the versions of every post by tone, then the invitation."""
     g = DiffusionTextGenerator.from_checkpoint(checkpoint, num_samples=2)
     for post in POSTS:
         print(post)
-        versions = [
-            (tone, text)
-            for tone, temperature in TONES.items()
-            for text in g.paraphrase_text(post, temperature=temperature, length="short" if tone == "daring" else None)
-        ]
-        shortest = min(versions, key=lambda version: len(version[1]))
-        for version in versions:
-            print(f"  {version[0]:<7} {version[1]}{'   <- shortest' if version == shortest else ''}")
+        for tone, temperature in TONES.items():
+            for text in g.paraphrase_text(post, temperature=temperature):
+                print(f"  {tone:<7} {text}")
+    print(INVITATION, *g.fill_masks(INVITATION), sep="\n  ")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a che
 
 from diffusion_bert import DiffusionTextGenerator
 
-EXERCISES = {"My sister wants to learn the [MASK] in two weeks.": "piano", "He was born in a small [MASK].": "town"}
+EXERCISES = {"My sister wants to learn the [MASK] in two weeks.": "piano", "The capital of France is [MASK].": "Paris"}
 
 
 def main(checkpoint: str = "checkpoints/general_english.pt") -> None:

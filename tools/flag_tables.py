@@ -15,6 +15,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+from diffusion_bert.commands.cli import Parser, guarded
 from diffusion_bert.commands.evaluate import evaluation_parser
 from diffusion_bert.config import schema
 
@@ -24,8 +25,9 @@ PLACE = re.compile(r"(<!-- flags of (\w+) -->\n).*?(<!-- end of flags -->)", re.
 WIDTH = 120
 
 
-def main() -> int:
+def main(argv=None) -> int:
     """Rewrite every page; say which ones have changed."""
+    Parser(__doc__.splitlines()[0]).parse(sys.argv[1:] if argv is None else argv)
     for name in PAGES:
         path = ROOT / name
         before = path.read_text(encoding="utf-8")
@@ -77,4 +79,4 @@ def evaluation_flags() -> list[tuple[str, str, str]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))
