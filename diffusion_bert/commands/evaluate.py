@@ -15,6 +15,13 @@ from .cli import Parser, whole_number
 from .evaluation_progress import early_figures, end_journal, first_line, journal_of, progress_lines
 from .evaluation_report import show, write_report
 
+# models that judge the texts: a directory or a hub id each
+JUDGES = {
+    "bertscore": "BERTScore by this model, a directory or hub id (microsoft/deberta-xlarge-mnli)",
+    "fluency_model": "perplexity by this causal language model, a directory or hub id (gpt2)",
+    "meaning_model": "the cosine of source and output by this model (sentence-transformers/all-MiniLM-L6-v2)",
+}
+
 
 def evaluation_parser() -> Parser:
     """The flags of an evaluation."""
@@ -61,11 +68,8 @@ def evaluation_parser() -> Parser:
         metavar="NAMES",
         help=f"some of {','.join(EVALUATION_PARTS)}, with commas (default: all; the score needs the first two)",
     )
-    what.add_argument(
-        "--bertscore",
-        metavar="MODEL",
-        help="add BERTScore by this model, a directory or hub id (microsoft/deberta-xlarge-mnli)",
-    )
+    for flag, help in JUDGES.items():
+        what.add_argument(f"--{flag}", metavar="MODEL", help=f"add {help}")
     what.add_argument(
         "--output_dir",
         metavar="DIR",
@@ -111,33 +115,28 @@ def evaluate_checkpoint(
     max_samples: int | None = None,
     mbr: int = 1,
     parts: Sequence[str] = EVALUATION_PARTS,
-    bertscore: str | None = None,
     output_dir: str | None = None,
     quiet: bool = False,
-    **sampling,
+    **models_and_sampling,
 ):
-    """Evaluate one checkpoint, print the tables and write the report; returns the ``Evaluation``."""
+    """Evaluate one checkpoint, print the tables and write the report; returns the ``Evaluation``.
+    ``models_and_sampling``: some of JUDGES, and sampling options.
+    """
     from ..data.reading import read_file
-    from ..evaluation.bertscore import BertScorer
     from ..evaluation.parts import evaluate
     from ..generation.generator import DiffusionTextGenerator
     from ..machine.processes import join, own_device
     from ..machine.storage import versions
 
-    options = build(SamplingConfig, sampling, "--")
+    options = build(SamplingConfig, models_and_sampling, "--")
     processes = join(options.device)
     generator = DiffusionTextGenerator.from_checkpoint(
         checkpoint, **{**vars(options), "device": own_device(options.device)}
     )
     model = generator.model
-    scorer = BertScorer(bertscore, model.device) if bertscore else None
+    judges = judges_of(models_and_sampling, model.device)
     notes: list[str] = []
-    name = task_name or model.skills.first
-    if name not in model.skills.tasks:
-        raise UserError(
-            f"task_name is '{name}': this checkpoint knows"
-            f" {', '.join(model.skills.tasks)}{nearest(name, model.skills.tasks)}"
-        )
+    name = task_of(model.skills, task_name)
     if options.style is not None:
         model.skills.number(name, options.style)  # refuses one that the model does not know
     pairs = chosen_pairs(model.config, split, data_dir, test_file, max_samples, options.seed, notes, name)
@@ -152,7 +151,7 @@ def evaluate_checkpoint(
         print(journal.remark, flush=True)
     task, listener = anchored_task(model, name, pairs), (lambda part, result: None) if quiet else early_figures
     progress = progress_lines() if processes.is_main else None
-    result = evaluate(generator, pairs, mbr, sentences, progress, task, parts, scorer, journal, processes, listener)
+    result = evaluate(generator, pairs, mbr, sentences, progress, task, parts, judges, journal, processes, listener)
     if note := model.config.data.license_note:
         notes.insert(0, f"licence of the training data: {note}")
     result.notes[:0] = notes
@@ -163,6 +162,24 @@ def evaluate_checkpoint(
         show(result, checkpoint, write_report(result, checkpoint, folder, generator), quiet, knows_data)
     end_journal(journal, processes)
     return result
+
+
+def task_of(skills, task_name: str | None) -> str:
+    """The task to evaluate: the named, or the first that the checkpoint knows."""
+    if task_name is not None and task_name not in skills.tasks:
+        raise UserError(
+            f"task_name is '{task_name}': this checkpoint knows"
+            f" {', '.join(skills.tasks)}{nearest(task_name, skills.tasks)}"
+        )
+    return task_name or skills.first
+
+
+def judges_of(models: dict, device) -> list:
+    """The judges that ``models`` names, by the keys of JUDGES."""
+    from ..evaluation import BertScorer, FluencyJudge, MeaningJudge
+
+    kinds = dict(zip(JUDGES, (BertScorer, FluencyJudge, MeaningJudge), strict=True))
+    return [kind(models[key], device) for key, kind in kinds.items() if models.get(key)]
 
 
 def report_place(folder: Path) -> Path:

@@ -44,7 +44,7 @@ def show(result, checkpoint: Path, paths: list[Path], quiet: bool, knows_data: b
     """Print what matters; with ``quiet`` only the score. ``knows_data``: the checkpoint says where the data is that
     it may train on.
     """
-    from ..evaluation.report import LEGEND, nelbo_sentence, plain_table, score_lines
+    from ..evaluation.report import LEGEND, judged_sentence, nelbo_sentence, plain_table, score_lines
 
     if not quiet:
         print(f"\nCheckpoint {checkpoint}, task {result.task}, {result.pairs:,} examples of {result.split}")
@@ -61,6 +61,8 @@ def show(result, checkpoint: Path, paths: list[Path], quiet: bool, knows_data: b
                 print(f"      {example['corrupted']}\n   -> {example['restored']}")
         if result.rows:
             print(f"\nConditional generation\n{plain_table(result.rows)}\n{LEGEND}")
+            if judged := judged_sentence(result.rows):
+                print(judged)
             if "two_frames" in result.rows["one sample"]:
                 print(
                     f"valid %: paraphrases by the grammar; {result.rows['one sample']['two_frames']:.1f} % of the"

@@ -13,13 +13,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..data.vocabulary import load_tokenizer
-from ..errors import UserError
-from ..model.pretrained import local_or_hub
+from ..text.metrics import metric_text
+from .judges import BATCH, load_judge, longest_of
+from .measures import with_interval
 
 # the layer that the authors found best; DiffuSeq's protocol uses deberta-xlarge-mnli
 LAYERS = {"deberta-xlarge-mnli": 40, "roberta-large": 17, "bert-base-uncased": 9, "bert-large-uncased": 18}
-BATCH = 64
 
 
 class BertScorer:
@@ -30,9 +29,11 @@ class BertScorer:
         UserError: the model cannot be had.
     """
 
+    column, needs_references = "bertscore", True
+
     def __init__(self, name: str, device: torch.device | str = "cpu"):
-        self.tokenizer, self.model = _load(name)
-        self.model.to(device).eval()
+        self.tokenizer, self.model = load_judge(name, "AutoModel", "bertscore", "BERTScore model", spare=("pooler",))
+        self.model.to(device)
         self.device = torch.device(device)
         self.layer = min(
             LAYERS.get(name.rstrip("/").split("/")[-1], self.model.config.num_hidden_layers),
@@ -40,6 +41,13 @@ class BertScorer:
         )
         self.name = f"{name}, layer {self.layer}"
         self._kept: dict[str, tuple[Tensor, Tensor]] = {}  # references come again for every system
+
+    def measured(self, sources: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]) -> dict:
+        """``bertscore`` of the texts in the form of the other metrics."""
+        return with_interval(
+            "bertscore",
+            self.score([metric_text(text) for text in references], [metric_text(text) for text in hypotheses]),
+        )
 
     def score(self, references: Sequence[str], hypotheses: Sequence[str]) -> list[float]:
         """F of each pair, in percent (100 = identical); 0 where a text is empty."""
@@ -57,12 +65,11 @@ class BertScorer:
         found = {}
         for start in range(0, len(ordered), BATCH):
             group = ordered[start : start + BATCH]
-            longest = min(512, getattr(self.model.config, "max_position_embeddings", 512) or 512)
             encoded = self.tokenizer(
                 group,
                 padding=True,
                 truncation=True,
-                max_length=longest,
+                max_length=longest_of(self.model),
                 return_tensors="pt",
                 return_special_tokens_mask=True,
             )
@@ -85,30 +92,3 @@ def f_measure(x: Tensor, x_counts: Tensor, y: Tensor, y_counts: Tensor) -> float
     recall, precision = similar.max(1).values[x_counts].mean(), similar.max(0).values[y_counts].mean()
     total = float(precision + recall)
     return 2 * float(precision) * float(recall) / total if total > 0 else 0.0
-
-
-def _load(name: str):
-    import transformers
-
-    advice = "give --bertscore a directory with a model, or leave it out"
-
-    def load(**where):
-        model, info = transformers.AutoModel.from_pretrained(
-            name, dtype=torch.float32, output_loading_info=True, **where
-        )
-        return model, info, load_tokenizer(name, **where)
-
-    model, info, tokenizer = local_or_hub(
-        name,
-        load,
-        what=f"the BERTScore model '{name}'",
-        advice=advice,
-        no_folder=f"bertscore is '{name}': no such model directory (config.json is missing); {advice}",
-        unreadable=lambda reason: f"cannot load the BERTScore model '{name}': {reason}; {advice}",
-    )
-    missing = [key for key in info["missing_keys"] if "pooler" not in key]  # the pooler is not used
-    if missing:
-        raise UserError(
-            f"the BERTScore model '{name}' lacks weights ({missing[0]}): random ones would mean nothing; {advice}"
-        )
-    return tokenizer, model

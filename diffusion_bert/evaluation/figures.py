@@ -96,8 +96,9 @@ def plot_evaluation(reconstruction: dict[str, dict], systems: dict[str, dict], p
     left.legend(frameon=False)
     shown = [("bleu", "BLEU"), ("rouge_l", "ROUGE-L"), ("overlap", "overlap"), ("ibleu", "iBLEU")]
     colors = [MAIN, SECOND, "#4ba36b", "#8f6bb8", QUIET, "#c9c9c9"]
-    width = 0.8 / max(1, len(systems))
-    for number, (name, row) in enumerate(systems.items()):
+    compared = {name: row for name, row in systems.items() if "bleu" in row}  # the references are the measure itself
+    width = 0.8 / max(1, len(compared))
+    for number, (name, row) in enumerate(compared.items()):
         right.bar(
             [index + (number + 0.5) * width - 0.4 for index in range(len(shown))],
             [row[key] for key, _ in shown],

@@ -10,13 +10,13 @@ import numpy as np
 
 from ..data.grammar import Grammar, words_of
 from ..data.pairs import Pair
-from .bertscore import BertScorer
+from .judges import Judge
 from .measures import measured
 from .outputs import SAMPLES, Outputs
 
 
 def add_grammar_rows(
-    rows: dict[str, dict], pairs: Sequence[Pair], outputs: Outputs, bertscore: BertScorer | None = None
+    rows: dict[str, dict], pairs: Sequence[Pair], outputs: Outputs, judges: Sequence[Judge] = ()
 ) -> None:
     """For the bundled task the grammar itself says what is a valid paraphrase: same meaning, every filler kept, another
     frame.
@@ -29,7 +29,7 @@ def add_grammar_rows(
 
     nearest = NearestPair(grammar.pairs("train"))
     looked_up = [nearest.paraphrase(source) for source in sources]
-    rows["nearest training pair"] = measured(sources, [pair.target for pair in pairs], looked_up, bertscore)
+    rows["nearest training pair"] = measured(sources, [pair.target for pair in pairs], looked_up, judges)
     frames = [
         {parsed.frame for text in texts[:SAMPLES] if (parsed := grammar.parse(text))} for texts in outputs.samples.texts
     ]

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..text import metrics
 from ..text.metrics import metric_text
-from .bertscore import BertScorer
+
+if TYPE_CHECKING:
+    from .judges import Judge
 
 
 def measured(
-    sources: Sequence[str], references: Sequence[str], hypotheses: Sequence[str], bertscore: BertScorer | None = None
+    sources: Sequence[str], references: Sequence[str], hypotheses: Sequence[str], judges: Sequence[Judge] = ()
 ) -> dict:
-    """The DiffuSeq metrics of one output per source, in percent (``length_ratio``: a plain ratio), each mean with its
-    95 % bootstrap interval as ``<name>_interval``.
+    """The DiffuSeq metrics of one output per source, in percent (``length_ratio``: a plain ratio), and the columns of
+    the judges, each mean with its 95 % bootstrap interval as ``<name>_interval``.
     """
+    judged = [judge.measured(sources, references, hypotheses) for judge in judges]
     sources, references, hypotheses = (
         [metric_text(text) for text in texts] for texts in (sources, references, hypotheses)
     )
@@ -30,11 +34,11 @@ def measured(
         "repetition": [metrics.repetition_rate(output) for output in hypotheses],
         "length_ratio": [metrics.length_ratio(reference, output) for reference, output in zip(references, hypotheses)],
     }
-    if bertscore is not None:
-        numbers["bertscore"] = bertscore.score(references, hypotheses)
     values: dict = {}
     for name, each in numbers.items():
         values |= with_interval(name, each)
+    for columns in judged:
+        values |= columns
     return values
 
 

@@ -23,8 +23,8 @@ from ..machine.processes import Processes
 from ..text import metrics
 from ..text.metrics import metric_text
 from ..training.yardstick import T_EVAL, estimate_nelbo
-from .bertscore import BertScorer
 from .journal import Journal
+from .judges import Judge
 from .outputs import SAMPLES, Outputs
 from .score import Score, benchmark_score
 from .systems import metric_rows
@@ -69,7 +69,7 @@ def evaluate(
     progress: Progress | None = None,
     task: str | None = None,
     parts: Sequence[str] = EVALUATION_PARTS,
-    bertscore: BertScorer | None = None,
+    judges: Sequence[Judge] = (),
     journal: Journal | None = None,
     processes: Processes | None = None,
     listener: Listener = lambda part, result: None,
@@ -84,15 +84,14 @@ def evaluate(
         progress: called with the name of a part, and how far it is.
         task: which task's anchor the score takes (default: the model's); ``custom`` for data of one's own.
         parts: which of EVALUATION_PARTS to do; the score needs reconstruction and generation.
-        bertscore: adds a column to the metrics.
+        judges: add columns to the metrics.
         journal: where the texts are written as they come, and those of a stopped evaluation are found.
         processes: those that share the generation; the first one does all the rest.
         listener: called with the name of a part and the results so far, once it is done; the short parts come first.
     """
     progress = progress or (lambda what, done, total: None)
     result = Evaluation(task or generator.task, len(pairs), settings={**vars(generator.options), "mbr": mbr})
-    if bertscore is not None:
-        result.settings["bertscore"] = bertscore.name
+    result.settings |= {judge.column: judge.name for judge in judges}
     is_main = processes is None or processes.is_main
     if "reconstruction" in parts and is_main:
         texts = list(sentences) if sentences else [pair.target for pair in pairs]
@@ -110,7 +109,7 @@ def evaluate(
             return result
         outputs = write_outputs(generator, with_source, mbr, result.notes, progress, journal, processes)
         if is_main:
-            _measure(result, generator, with_source, outputs, mbr, bertscore, "reconstruction" in parts)
+            _measure(result, generator, with_source, outputs, mbr, judges, "reconstruction" in parts)
     return result
 
 
@@ -120,11 +119,11 @@ def _measure(
     pairs: list[Pair],
     outputs: Outputs,
     mbr: int,
-    bertscore: BertScorer | None,
+    judges: Sequence[Judge],
     with_score: bool,
 ) -> None:
     """Rows, records, examples and score of what was written."""
-    result.rows = metric_rows(generator, pairs, outputs, mbr, by_grammar=result.task == "sample", bertscore=bertscore)
+    result.rows = metric_rows(generator, pairs, outputs, mbr, by_grammar=result.task == "sample", judges=judges)
     result.generations = outputs.records(pairs)
     result.examples = [
         {"source": pair.source, "reference": pair.target, "output": best, "samples": samples[:SAMPLES]}

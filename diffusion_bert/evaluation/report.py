@@ -11,6 +11,9 @@ COLUMNS = (
     ("bleu", "BLEU"),
     ("rouge_l", "ROUGE-L"),
     ("bertscore", "BERTScore"),
+    ("fluency", "nats/token"),
+    ("perplexity", "perplexity"),
+    ("meaning", "meaning"),
     ("dist1", "dist-1"),
     ("self_bleu", "self-BLEU"),
     ("div4", "div-4"),
@@ -22,6 +25,13 @@ COLUMNS = (
     ("seconds", "s/text"),
     ("valid", "valid %"),
 )
+DIGITS = {
+    "length_ratio": 2,
+    "seconds": 3,
+    "repetition": 2,
+    "fluency": 2,
+    "meaning": 3,
+}  # 2 for BLEU and ROUGE-L, else 1
 SMALL = ("bleu", "bleu_interval", "rouge_l", "rouge_l_interval", "overlap", "ibleu", "valid")
 LEGEND = """\
   model            temperature 0 at each length of the beam, the likeliest kept
@@ -34,7 +44,9 @@ CONVENTION = (
     " overlap; self-BLEU and div-4: over three independent samples; repeats: words equal to their left neighbour;"
     " length: output / reference; calls: denoiser calls per text. Rows - model: temperature 0 at each length of the"
     " beam, the likeliest kept; likeliest length: temperature 0, one length; one sample: length (of the beam) and words"
-    " drawn at the temperature of the settings; copy, unigram: floors."
+    " drawn at the temperature of the settings; copy, unigram: floors. Judges, if asked for - nats/token and"
+    " perplexity: of a causal language model (low is fluent; copy and reference are what people wrote); meaning: cosine"
+    " of sentence vectors of source and output."
 )
 
 
@@ -52,10 +64,10 @@ def table(rows: dict[str, dict], intervals: Sequence[str] | None = None) -> str:
 def _cell(key: str, row: dict, intervals: Sequence[str] | None) -> str:
     if key not in row:
         return ""
-    digits = {"length_ratio": 2, "seconds": 3, "repetition": 2}.get(key, 1 if key not in ("bleu", "rouge_l") else 2)
+    digits = DIGITS.get(key, 1 if key not in ("bleu", "rouge_l") else 2)
     text = f"{row[key]:.{digits}f}"
     if f"{key}_interval" in row and (intervals is None or key in intervals):
-        low, high = (f"{end:.{min(digits, 1) if key != 'length_ratio' else 2}f}" for end in row[f"{key}_interval"])
+        low, high = (f"{end:.{digits if key in DIGITS else min(digits, 1)}f}" for end in row[f"{key}_interval"])
         text += f" ({low} to {high})" if "-" in low + high else f" ({low}-{high})"
     return text
 
@@ -72,6 +84,19 @@ def plain_table(rows: dict[str, dict]) -> str:
         for line in lines
     ]
     return "\n".join(f"  {text.rstrip()}" for text in texts)
+
+
+def judged_sentence(rows: dict[str, dict]) -> str:
+    """What the judges say of the model, beside what they say of sources and references; empty without judges."""
+    names = {"model": "outputs", "copy": "sources", "reference": "references"}
+    parts = []
+    for key, what, shown in (
+        ("perplexity", "perplexity per token", names),
+        ("meaning", "meaning kept", ("model", "reference")),
+    ):
+        cells = [f"{names[row]} {_cell(key, rows[row], None)}" for row in shown if key in rows.get(row, {})]
+        parts += [f"{what}: {', '.join(cells)}"] if cells else []
+    return "\n".join(parts)
 
 
 def markdown(result: Evaluation, heading: str, checkpoint: str = "") -> str:
@@ -127,6 +152,7 @@ def _in_short(result: Evaluation) -> list[str]:
     if result.rows:
         small = {name: {key: row[key] for key in SMALL if key in row} for name, row in result.rows.items()}
         parts.append(table(small))
+        parts += [judged] if (judged := judged_sentence(result.rows).replace("\n", "; ")) else []
     if result.reconstruction:
         restored = ", ".join(f"{row['accuracy']:.1f} % at {key} %" for key, row in result.reconstruction.items())
         parts.append(f"Masked words restored (without a source): {restored} corruption.")

@@ -10,8 +10,8 @@ from ..data.pairs import Pair
 from ..generation.generator import DiffusionTextGenerator
 from ..text import metrics
 from ..text.metrics import metric_text
-from .bertscore import BertScorer
 from .grammar_rows import add_grammar_rows
+from .judges import Judge
 from .measures import measured, with_interval
 from .outputs import SAMPLES, Outputs, Written
 
@@ -22,7 +22,7 @@ def metric_rows(
     outputs: Outputs,
     mbr: int,
     by_grammar: bool,
-    bertscore: BertScorer | None = None,
+    judges: Sequence[Judge] = (),
 ) -> dict[str, dict]:
     """One row of metrics per system: the model's, and the floors on the same rows; ``by_grammar`` adds what the bundled
     grammar says.
@@ -31,7 +31,7 @@ def metric_rows(
     greedy, samples, beam = outputs.greedy, outputs.samples, generator.options.length_beam
 
     def row(hypotheses: Sequence[str], written: Written | None = None, count: int = 1, **more: Sequence[float]) -> dict:
-        values = measured(sources, references, hypotheses, bertscore)
+        values = measured(sources, references, hypotheses, judges)
         for name, numbers in more.items():
             values |= with_interval(name, numbers)
         return values if written is None else values | {"nfe": count * written.nfe, "seconds": count * written.seconds}
@@ -50,8 +50,11 @@ def metric_rows(
         rows[f"MBR {mbr}"] = row(outputs.chosen, samples, mbr)
     rows["copy"] = row(sources)
     rows["unigram"] = row(unigram_texts(generator, sources))
+    for judge in judges:
+        if not judge.needs_references:  # then what people wrote can be judged too
+            rows.setdefault("reference", {}).update(judge.measured(sources, references, references))
     if by_grammar:
-        add_grammar_rows(rows, pairs, outputs, bertscore)
+        add_grammar_rows(rows, pairs, outputs, judges)
     return rows
 
 

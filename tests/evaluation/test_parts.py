@@ -14,7 +14,7 @@ from diffusion_bert.evaluation.measures import measured
 from diffusion_bert.evaluation.score import benchmark_score
 from diffusion_bert.model.checkpoint import save_checkpoint
 from diffusion_bert.text.metrics import mbr_select, metric_text
-from tests.helpers.models import save_bert
+from tests.helpers.models import save_bert, save_gpt
 from tests.helpers.scripts import new_trainer, run
 
 FAST = ("--num_steps", "4", "--device", "cpu")
@@ -162,6 +162,20 @@ def test_bertscore_column(own_run, tmp_path):
         all(0 < row["bertscore"] <= 100 for row in report["rows"].values())
         and "layer 2" in report["settings"]["bertscore"]
     )
+
+
+def test_judges_of_fluency_and_meaning(own_run, tmp_path):
+    """Both columns in every row, a row for the references, a sentence on the terminal and in the report."""
+    save_gpt(tmp_path / "gpt")
+    save_bert(tmp_path / "bert")
+    flags = ("--parts", "generation", "--max_samples", "3", "--length_beam", "1")
+    flags += ("--fluency_model", tmp_path / "gpt", "--meaning_model", tmp_path / "bert")
+    out, report, folder = evaluate(own_run / "best_model.pt", *flags)
+    assert all({"fluency", "perplexity", "meaning"} <= set(row) for row in report["rows"].values())
+    assert "bleu" not in report["rows"]["reference"] and report["rows"]["copy"]["meaning"] == pytest.approx(1, abs=1e-5)
+    assert report["settings"]["fluency"] == str(tmp_path / "gpt")
+    assert "perplexity per token: outputs" in out and "meaning kept: outputs" in out
+    assert "perplexity per token: outputs" in (folder / "evaluation.md").read_text()
 
 
 def test_copy_floor(alone):

@@ -87,6 +87,27 @@ def save_bert(
     return model
 
 
+def save_gpt(folder: Path, start_token: bool = True) -> transformers.PreTrainedModel:
+    """Write a random GPT-2 of width 32 with a tokenizer of words to ``folder``, and return it; ``start_token``: whether
+    the tokenizer has one.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    folder.mkdir(parents=True, exist_ok=True)
+    words = ["<start>", "<unknown>", *BERT_WORDS.split()]
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unknown>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    names = {"bos_token": "<start>"} if start_token else {}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+    torch.manual_seed(5)
+    config = transformers.GPT2Config(
+        vocab_size=len(words), n_embd=32, n_layer=2, n_head=2, n_positions=80, bos_token_id=0, eos_token_id=0
+    )
+    model = transformers.GPT2LMHeadModel(config)
+    model.save_pretrained(folder)
+    return model
+
+
 class Trap:
     """Unpickling it creates a file."""
 
