@@ -219,7 +219,7 @@ class DiffusionTextGenerator(TextLimits):
     def _filled(self, pieces: list[str], options: SamplingConfig, traced: bool) -> list[Answer]:
         """``num_samples`` versions of each sentence, distinct and different from what was typed where possible."""
         ranking = Ranking(len(pieces), options.num_samples)
-        rules = {"allow_punctuation": options.allow_punctuation, "limit": self.target_limit()}
+        rules = (options.allow_punctuation, self.target_limit())
         for attempt in range(1 + RETRIES):
             if not (wanted := ranking.missing()):
                 break
@@ -227,7 +227,7 @@ class DiffusionTextGenerator(TextLimits):
             for index in wanted:
                 rng = random.Random(f"{options.seed} {attempt} {pieces[index]}")
                 masked += [
-                    mask_text(pieces[index], self.tokenizer, self.model.schedule, rng, **rules)
+                    mask_text(pieces[index], self.tokenizer, self.model.schedule, rng, *rules)
                     for _ in range(options.num_samples * options.best_of)
                 ]
                 owner += [index] * (len(masked) - len(owner))

@@ -15,19 +15,20 @@ from torch import Tensor
 
 from ..data.lexicon import ANY, Lexicon
 
-MOST_ROOM = 8  # a run of masked places counts as at most so long
+MOST_ROOM = 12  # a run of masked places counts as at most so long
 
 
 class Stretch(NamedTuple):
-    """Pieces of one word that stand side by side. ``is_open``: a masked place comes before them; ``room``: how many
-    pieces may still come behind; ``start``, ``end``: their places.
+    """Pieces of one word that stand side by side from place ``start`` to ``end``. ``lead``: how many masked places come
+    before them, behind the ``beginning`` of a word; ``room``: how many pieces may still come behind.
     """
 
     pieces: tuple[int, ...]
-    is_open: bool
+    lead: int
     room: int
     start: int
     end: int
+    beginning: tuple[int, ...] = ()
 
 
 @dataclass
@@ -56,18 +57,20 @@ class Spelling:
         allowed: list[int] = []
         for number, (row, column) in enumerate(zip(rows.tolist(), columns.tolist())):
             left, right = self._left(texts[row], column, mask_id), self._right(texts[row], column, mask_id)
-            if left.is_open and not left.pieces and not right.pieces:
-                forbidden[number] &= ~self._somewhere(row, right.room)
-                continue
-            ends = not left.pieces or self._known(row, left.pieces, left.is_open, 0)  # a new word may begin
+            ends = not left.pieces or self._known(row, left._replace(room=0))  # a new word may begin
             if right.pieces or not ends:
                 forbidden[number] = True
+            anywhere = left.lead and not left.pieces and not right.pieces  # many words: a table instead of a list
+            if anywhere:
+                forbidden[number] &= ~self._somewhere(row, left.lead, right.room)
             for lexicon in (self.lexicon, self.own[row]):
                 found: list[int] = []
-                if left.pieces or left.is_open:
-                    found += lexicon.between(left.pieces, left.is_open, right.pieces, right.room)
+                if anywhere and left.beginning:
+                    found += lexicon.between((), left.lead, (), right.room, left.beginning)
+                elif not anywhere and (left.pieces or left.lead):
+                    found += lexicon.between(left.pieces, left.lead, right.pieces, right.room, left.beginning)
                 if right.pieces and ends:
-                    found += lexicon.between((), False, right.pieces, right.room)
+                    found += lexicon.between((), 0, right.pieces, right.room)
                 at += [number] * len(found)
                 allowed += found
         forbidden[at, allowed] = False
@@ -113,34 +116,51 @@ class Spelling:
                 place += 1
                 continue
             left, right = self._left(text, place, mask_id), self._right(text, place, mask_id)
-            pieces = (*left.pieces, text[place], *right.pieces)
-            nothing_before = not left.pieces and not left.is_open
-            if nothing_before or not self._known(row, pieces, left.is_open, right.room):
-                yield Stretch(pieces, left.is_open, right.room, left.start, right.end)
+            stretch = left._replace(pieces=(*left.pieces, text[place], *right.pieces), room=right.room, end=right.end)
+            if not (left.pieces or left.lead) or not self._known(row, stretch):
+                yield stretch
             place = right.end
 
-    def _known(self, row: int, pieces: tuple[int, ...], is_open: bool, room: int) -> bool:
-        return self.lexicon.has(pieces, is_open, room) or self.own[row].has(pieces, is_open, room)
+    def _known(self, row: int, part: Stretch) -> bool:
+        return any(
+            lexicon.has(part.pieces, part.lead, part.room, part.beginning) for lexicon in (self.lexicon, self.own[row])
+        )
 
-    def _somewhere(self, row: int, room: int) -> Tensor:
-        """[V] bool: the continuations that known words have, with at most ``room`` pieces behind them."""
+    def _somewhere(self, row: int, lead: int, room: int) -> Tensor:
+        """[V] bool: the continuations that known words have behind at most ``lead`` pieces and before at most
+        ``room``.
+        """
         total = torch.zeros_like(self.continuation)
         for lexicon in (self.lexicon, self.own[row]):
-            key = id(lexicon), room
+            key = id(lexicon), lead, room
             if key not in self._anywhere:
                 self._anywhere[key] = torch.zeros_like(self.continuation)
-                self._anywhere[key][list(lexicon.between((), True, (), room))] = True
+                self._anywhere[key][list(lexicon.between((), lead, (), room))] = True
             total |= self._anywhere[key]
         return total
 
     def _left(self, text: list[int], place: int, mask_id: int) -> Stretch:
         """The pieces of a word that end before ``place``."""
-        start = place
-        while start > 0 and self._continues[text[start - 1]]:
-            start -= 1
-        if start == 0 or text[start - 1] == mask_id:
-            return Stretch(tuple(text[start:place]), start > 0, 0, start, place)
-        return Stretch(tuple(text[start - 1 : place]), False, 0, start - 1, place)
+        start = self._begin(text, place)
+        if start > 0 and text[start - 1] != mask_id:
+            return Stretch(tuple(text[start - 1 : place]), 0, 0, start - 1, place)
+        first = start
+        while first > 0 and text[first - 1] == mask_id:
+            first -= 1
+        lead, beginning = min(start - first, MOST_ROOM), ()
+        if first > 0:
+            begin = self._begin(text, first)
+            if begin > 0 and text[begin - 1] != mask_id:
+                beginning = tuple(text[begin - 1 : first])
+            else:
+                lead = ANY  # pieces of a word whose beginning is not written yet
+        return Stretch(tuple(text[start:place]), lead, 0, start, place, beginning)
+
+    def _begin(self, text: list[int], place: int) -> int:
+        """Where the continuations begin that end before ``place``."""
+        while place > 0 and self._continues[text[place - 1]]:
+            place -= 1
+        return place
 
     def _right(self, text: list[int], place: int, mask_id: int) -> Stretch:
         """The continuations behind ``place``, and the room for more of them."""
@@ -152,4 +172,4 @@ class Spelling:
             last += 1
         goes_on = last > end and last < len(text) and self._continues[text[last]]
         room = ANY if goes_on else min(last - end, MOST_ROOM)
-        return Stretch(tuple(text[place + 1 : end]), False, room, place + 1, end)
+        return Stretch(tuple(text[place + 1 : end]), 0, room, place + 1, end)
