@@ -29,7 +29,7 @@ from .decoding import decode
 from .infilling import mask_text, splice
 from .limits import TextLimits
 from .options import checked_options, hotter
-from .ranking import Answer, Ranking, completion_score, join_answers, ranking_score
+from .ranking import Answer, Ranking, completion_score, join_answers, ranking_score, unwrapped
 from .tracing import Trace, Tracer, align, trace_of
 
 OnTrace = Callable[[Trace], None]
@@ -242,10 +242,3 @@ class DiffusionTextGenerator(TextLimits):
                 trace = tracer and partial(trace_of, tracer.histories[number], parts, self.tokenizer)
                 ranking.add(index, text, -math.inf if text == pieces[index] else output.score, trace)
         return ranking.answers()
-
-
-def unwrapped(text: str | Sequence[str], answers: list[Answer], on_trace: OnTrace | None):
-    """The texts of the answers: a list for one text, a list of lists for several; their traces go to ``on_trace``."""
-    for answer in answers if on_trace is not None else []:
-        on_trace(answer.trace)
-    return answers[0].texts if isinstance(text, str) else [answer.texts for answer in answers]
