@@ -238,6 +238,7 @@ def exact(model: DiffusionModel, options: argparse.Namespace) -> None:
         num_steps=options.num_steps,
         temperature=0.0,
         no_repeat="off",
+        known_words=False,
         batch_size=options.batch_size,
     )
     fast = [output.ids for output in decode(model, canvases, settings, Collator(model.tokenizer, PROMPT), options.seed)]

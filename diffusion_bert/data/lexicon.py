@@ -14,6 +14,7 @@ from torch import Tensor
 
 MOST_WORDS = 60_000  # kept of the training targets, the most frequent ones
 LONGEST_WORD = 12  # pieces of a word that is kept
+MOST_ANSWERS = 100_000  # remembered
 ANY = 99  # room for as many pieces as there may be
 
 Word = tuple[int, ...]
@@ -43,11 +44,12 @@ class WordCounts:
     def watched(self, sequences: Iterable) -> Iterator:
         """The sequences, unchanged, each counted."""
         for ids in sequences:
-            self.add(np.asarray(ids, dtype=np.int64))
+            self.add(ids)
             yield ids
 
-    def add(self, ids: np.ndarray) -> None:
-        """Count the words of one flat array."""
+    def add(self, ids: Sequence[int]) -> None:
+        """Count the words of one flat sequence."""
+        ids = np.asarray(ids, dtype=np.int64)
         starts = np.flatnonzero(~self.continuation[ids])
         sizes = np.diff(np.append(starts, len(ids)))
         several = (sizes > 1) & (sizes <= LONGEST_WORD)
@@ -76,42 +78,59 @@ class Lexicon:
                 self._holding[index].append(word)
         self._found: dict[tuple, tuple[int, ...]] = {}
 
-    def between(self, before: Word, is_open: bool, after: Word, room: int) -> tuple[int, ...]:
+    def between(self, before: Word, lead: int, after: Word, room: int, beginning: Word = ()) -> tuple[int, ...]:
         """The pieces v for which ``before`` + v + ``after`` is part of a known word that has at most ``room`` more
         pieces behind.
 
-        ``before`` is the word's beginning, or with ``is_open`` there are unknown pieces ahead of it (at least one).
+        lead 0: ``before`` is the word's beginning. Otherwise 1 to ``lead`` unknown pieces stand ahead of it; or the
+        word has this ``beginning``, and then exactly ``lead`` unknown pieces.
         """
-        key = (before, is_open, after, room)
+        return self._answer(True, before, lead, after, room, ()) + (
+            self._answer(True, before, lead, after, room, beginning) if beginning else ()
+        )
+
+    def has(self, part: Word, lead: int, room: int, beginning: Word = ()) -> bool:
+        """Whether ``part`` may be a part of a known word, as in ``between``; a single first piece is always a word."""
+        if len(part) == 1 and not lead:
+            return True
+        return bool(
+            self._answer(False, part, lead, (), room, ())
+            or (beginning and self._answer(False, part, lead, (), room, beginning))
+        )
+
+    def _answer(self, gap: bool, before: Word, lead: int, after: Word, room: int, beginning: Word) -> tuple[int, ...]:
+        """What stands in the gap of the words that fit, or without a gap one number where any word fits."""
+        key = (gap, before, lead, after, room, beginning)
         if key not in self._found:
-            found = {word[at + len(before)] for word, at in self._matches(before, is_open, 1, after, room)}
-            self._found[key] = tuple(sorted(found))
+            if len(self._found) > MOST_ANSWERS:
+                self._found.clear()
+            matches = self._matches(gap, before, lead, after, room, beginning)
+            if gap:
+                self._found[key] = tuple(sorted({word[at + len(before)] for word, at in matches}))
+            else:
+                self._found[key] = next(((1,) for _ in matches), ())
         return self._found[key]
 
-    def has(self, part: Word, is_open: bool, room: int) -> bool:
-        """Whether ``part`` may be a part of a known word, as in ``between``; a single first piece is always a word."""
-        if len(part) == 1 and not is_open:
-            return True
-        key = (part, is_open, room)
-        if key not in self._found:
-            self._found[key] = next(((1,) for _ in self._matches(part, is_open, 0, (), room)), ())
-        return bool(self._found[key])
-
-    def _matches(self, before: Word, is_open: bool, gap: int, after: Word, room: int):
+    def _matches(
+        self, gap: bool, before: Word, lead: int, after: Word, room: int, beginning: Word
+    ) -> Iterator[tuple[Word, int]]:
         """(word, place of ``before`` in it) for all words that fit."""
-        if before and not is_open:
-            words = self._beginning.get(before[0], ())
+        first = beginning or (() if lead else before)
+        if first:
+            words = self._beginning.get(first[0], ())
         elif before or after:
             words = self._holding.get((before or after)[-1], ())
         else:
             words = self.words
-        size = len(before) + gap + len(after)
+        behind = len(before) + gap
+        size = behind + len(after)
         for word in words:
-            for at in range(1 if is_open else 0, (len(word) - size if is_open else 0) + 1):
-                tail = len(word) - at - size
-                if (
-                    0 <= tail <= room
-                    and word[at : at + len(before)] == before
-                    and word[at + len(before) + gap : at + size] == after
-                ):
+            most = len(word) - size
+            if beginning:
+                places = [len(beginning) + lead] if word[: len(beginning)] == beginning else []
+            else:
+                places = range(min(1, lead), min(lead, most) + 1)
+            for at in places:
+                fits = word[at : at + len(before)] == before and word[at + behind : at + size] == after
+                if fits and 0 <= most - at <= room:
                     yield word, at

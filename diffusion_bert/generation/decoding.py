@@ -149,9 +149,9 @@ def spelling_of_group(model: DiffusionModel, group: Sequence[Canvas]) -> Spellin
     """
     continuation = vocabulary_flags(model, model.tokenizer.continuation)
     flags = continuation.tolist()
-    texts = [(tuple(canvas.source), tuple(canvas.words)) for canvas in group]
-    own = {text: Lexicon({*words_of(text[0], flags), *words_of(text[1], flags)}) for text in set(texts)}
-    return Spelling(model.known_words, [own[text] for text in texts], continuation)
+    words = [frozenset(words_of(canvas.source, flags) + words_of(canvas.words, flags)) for canvas in group]
+    own = {few: Lexicon(few) for few in set(words)}
+    return Spelling(model.known_words, [own[few] for few in words], continuation)
 
 
 def rules_of_group(model: DiffusionModel, group: Sequence[Canvas], mode: str) -> Repeats | None:

@@ -29,7 +29,7 @@ from .decoding import decode
 from .infilling import mask_text, splice
 from .limits import TextLimits
 from .options import checked_options, hotter
-from .ranking import Answer, Ranking, completion_score, join_answers, ranking_score
+from .ranking import Answer, Ranking, completion_score, join_answers, ranking_score, unwrapped
 from .tracing import Trace, Tracer, align, trace_of
 
 OnTrace = Callable[[Trace], None]
@@ -219,7 +219,7 @@ class DiffusionTextGenerator(TextLimits):
     def _filled(self, pieces: list[str], options: SamplingConfig, traced: bool) -> list[Answer]:
         """``num_samples`` versions of each sentence, distinct and different from what was typed where possible."""
         ranking = Ranking(len(pieces), options.num_samples)
-        rules = {"allow_punctuation": options.allow_punctuation, "limit": self.target_limit()}
+        rules = (options.allow_punctuation, self.target_limit())
         for attempt in range(1 + RETRIES):
             if not (wanted := ranking.missing()):
                 break
@@ -227,7 +227,7 @@ class DiffusionTextGenerator(TextLimits):
             for index in wanted:
                 rng = random.Random(f"{options.seed} {attempt} {pieces[index]}")
                 masked += [
-                    mask_text(pieces[index], self.tokenizer, self.model.schedule, rng, **rules)
+                    mask_text(pieces[index], self.tokenizer, self.model.schedule, rng, *rules)
                     for _ in range(options.num_samples * options.best_of)
                 ]
                 owner += [index] * (len(masked) - len(owner))
@@ -241,10 +241,3 @@ class DiffusionTextGenerator(TextLimits):
                 trace = tracer and partial(trace_of, tracer.histories[number], parts, self.tokenizer)
                 ranking.add(index, text, -math.inf if text == pieces[index] else output.score, trace)
         return ranking.answers()
-
-
-def unwrapped(text: str | Sequence[str], answers: list[Answer], on_trace: OnTrace | None):
-    """The texts of the answers: a list for one text, a list of lists for several; their traces go to ``on_trace``."""
-    for answer in answers if on_trace is not None else []:
-        on_trace(answer.trace)
-    return answers[0].texts if isinstance(text, str) else [answer.texts for answer in answers]

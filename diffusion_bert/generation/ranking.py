@@ -54,6 +54,13 @@ def join_answers(answers: Sequence[Answer], separator: str = " ") -> Answer:
     return Answer(texts, join_traces(traces, separator) if len(traces) == len(answers) else None)
 
 
+def unwrapped(text: str | Sequence[str], answers: list[Answer], on_trace: Callable[[Trace], None] | None):
+    """The texts of the answers: a list for one text, a list of lists for several; their traces go to ``on_trace``."""
+    for answer in answers if on_trace is not None else []:
+        on_trace(answer.trace)
+    return answers[0].texts if isinstance(text, str) else [answer.texts for answer in answers]
+
+
 def ranking_score(text: str, score: float, source: str, reversible: bool) -> float:
     """The score by which candidates are ranked: the source again comes last (-inf), and before it, where the task is
     ``reversible``, what only leaves out words of the source, since it says less than a paraphrase should.

@@ -69,7 +69,9 @@ class Tracer:
 
     def rewritten(self, number: int, places: Sequence[int], ids: Sequence[int], mask_id: int) -> None:
         """A finished canvas was changed: two more steps, one that hides the places and one that writes them."""
-        changes = self.histories[number].changes
+        history = self.histories[number]
+        history.confidence += history.confidence[-1:] * 2  # what the model said of them is not asked again
+        changes = history.changes
         last = changes[-1][0] if changes else 0
         changes += [(last + 1, place, mask_id) for place in places]
         changes += [(last + 2, place, index) for place, index in zip(places, ids)]

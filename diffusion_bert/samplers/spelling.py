@@ -15,19 +15,21 @@ from torch import Tensor
 
 from ..data.lexicon import ANY, Lexicon
 
-MOST_ROOM = 8  # a run of masked places counts as at most so long
+SAMPLE = 64  # pieces that begin a word, by which it is seen whether any may stand
+MOST_ROOM = 12  # a run of masked places counts as at most so long
 
 
 class Stretch(NamedTuple):
-    """Pieces of one word that stand side by side. ``is_open``: a masked place comes before them; ``room``: how many
-    pieces may still come behind; ``start``, ``end``: their places.
+    """Pieces of one word that stand side by side from place ``start`` to ``end``. ``lead``: how many masked places come
+    before them, behind the ``beginning`` of a word; ``room``: how many pieces may still come behind.
     """
 
     pieces: tuple[int, ...]
-    is_open: bool
+    lead: int
     room: int
     start: int
     end: int
+    beginning: tuple[int, ...] = ()
 
 
 @dataclass
@@ -44,36 +46,57 @@ class Spelling:
 
     def __post_init__(self):
         self._continues = self.continuation.tolist()
-        self._anywhere: dict[tuple[int, int], Tensor] = {}
+        self._columns = self.continuation.nonzero().squeeze(-1)  # [C] the continuations
+        self._column = {piece: column for column, piece in enumerate(self._columns.tolist())}
+        starts = (~self.continuation).nonzero().squeeze(-1)
+        self._some_starts = starts[:: max(1, len(starts) // SAMPLE)]
+        self._anywhere: dict[tuple[int, int, int], Tensor] = {}
 
     def forbid(self, x_t: Tensor, rows: Tensor, columns: Tensor, log_mu: Tensor, mask_id: int) -> None:
         """Take the mass of pieces that would make an unknown word of what stands already, in place; log_mu [N, V] at
         the places (rows, columns). A place where nothing else is possible keeps its words.
         """
-        texts = {row: x_t[row].tolist() for row in set(rows.tolist())}
-        forbidden = self.continuation.repeat(len(rows), 1)  # [N, V]
+        before = log_mu.index_select(-1, self._columns)  # [N, C]: most places lose continuations only
+        kept = torch.zeros(before.shape, dtype=torch.bool, device=before.device)
+        bound: dict[int, list[int]] = {}  # places where a new word may not begin, or few may, and which
         at: list[int] = []
         allowed: list[int] = []
+        texts = {row: x_t[row].tolist() for row in set(rows.tolist())}
         for number, (row, column) in enumerate(zip(rows.tolist(), columns.tolist())):
             left, right = self._left(texts[row], column, mask_id), self._right(texts[row], column, mask_id)
-            if left.is_open and not left.pieces and not right.pieces:
-                forbidden[number] &= ~self._somewhere(row, right.room)
-                continue
-            ends = not left.pieces or self._known(row, left.pieces, left.is_open, 0)  # a new word may begin
+            ends = not left.pieces or self._known(row, left._replace(room=0))  # a new word may begin
+            anywhere = left.lead and not left.pieces and not right.pieces  # many words: a table instead of a list
+            if anywhere:
+                kept[number] = self._somewhere(row, left.lead, right.room)
             if right.pieces or not ends:
-                forbidden[number] = True
+                bound[number] = []
             for lexicon in (self.lexicon, self.own[row]):
-                found: list[int] = []
-                if left.pieces or left.is_open:
-                    found += lexicon.between(left.pieces, left.is_open, right.pieces, right.room)
-                if right.pieces and ends:
-                    found += lexicon.between((), False, right.pieces, right.room)
+                found: tuple[int, ...] = ()
+                if anywhere and left.beginning:
+                    found = lexicon.between((), left.lead, (), right.room, left.beginning)
+                elif not anywhere and (left.pieces or left.lead):
+                    found = lexicon.between(left.pieces, left.lead, right.pieces, right.room, left.beginning)
                 at += [number] * len(found)
-                allowed += found
-        forbidden[at, allowed] = False
-        stuck = log_mu.masked_fill(forbidden, float("-inf")).amax(-1).isneginf()
-        forbidden[stuck] = False
-        log_mu.masked_fill_(forbidden, float("-inf"))
+                allowed += [self._column[piece] for piece in found]
+                if right.pieces and ends:
+                    bound[number] += lexicon.between((), 0, right.pieces, right.room)
+        kept[at, allowed] = True
+        self._take(log_mu, before, kept, bound)
+
+    def _take(self, log_mu: Tensor, before: Tensor, kept: Tensor, bound: dict[int, list[int]]) -> None:
+        """Leave of the continuations those ``kept`` [N, C], and at the ``bound`` places of the others those named."""
+        log_mu.index_copy_(-1, self._columns, before.masked_fill(~kept, float("-inf")))
+        closed = log_mu[:, self._some_starts].amax(-1).isneginf()  # places that take continuations only, or bound ones
+        doubtful = sorted({*closed.nonzero().squeeze(-1).tolist(), *bound})
+        for number in doubtful:
+            whole = log_mu[number].clone()
+            whole[self._columns] = before[number]
+            if number in bound:
+                starts = log_mu[number, bound[number]]
+                log_mu[number, ~self.continuation] = float("-inf")
+                log_mu[number, bound[number]] = starts
+            if bool(log_mu[number].amax().isneginf()):
+                log_mu[number] = whole
 
     def clash(
         self, x_t: Tensor, rows: Tensor, columns: Tensor, words: Tensor, chosen: Tensor, score: Tensor, mask_id: int
@@ -83,12 +106,13 @@ class Spelling:
         """
         clash = torch.zeros_like(chosen)
         numbers: dict[int, dict[int, int]] = {}
+        row_of, column_of, word_of = rows.tolist(), columns.tolist(), words.tolist()
         for number in chosen.nonzero().squeeze(-1).tolist():
-            numbers.setdefault(int(rows[number]), {})[int(columns[number])] = number
+            numbers.setdefault(row_of[number], {})[column_of[number]] = number
         for row, of_place in numbers.items():
             text = x_t[row].tolist()
             for place, number in of_place.items():
-                text[place] = int(words[number])
+                text[place] = word_of[number]
             for stretch in self._unknown(row, text, mask_id):
                 # the place behind belongs to them: it ends the word
                 found = [of_place[p] for p in range(stretch.start, stretch.end + 1) if p in of_place]
@@ -113,34 +137,50 @@ class Spelling:
                 place += 1
                 continue
             left, right = self._left(text, place, mask_id), self._right(text, place, mask_id)
-            pieces = (*left.pieces, text[place], *right.pieces)
-            nothing_before = not left.pieces and not left.is_open
-            if nothing_before or not self._known(row, pieces, left.is_open, right.room):
-                yield Stretch(pieces, left.is_open, right.room, left.start, right.end)
+            stretch = left._replace(pieces=(*left.pieces, text[place], *right.pieces), room=right.room, end=right.end)
+            if not (left.pieces or left.lead) or not self._known(row, stretch):
+                yield stretch
             place = right.end
 
-    def _known(self, row: int, pieces: tuple[int, ...], is_open: bool, room: int) -> bool:
-        return self.lexicon.has(pieces, is_open, room) or self.own[row].has(pieces, is_open, room)
+    def _known(self, row: int, part: Stretch) -> bool:
+        return any(
+            lexicon.has(part.pieces, part.lead, part.room, part.beginning) for lexicon in (self.lexicon, self.own[row])
+        )
 
-    def _somewhere(self, row: int, room: int) -> Tensor:
-        """[V] bool: the continuations that known words have, with at most ``room`` pieces behind them."""
-        total = torch.zeros_like(self.continuation)
-        for lexicon in (self.lexicon, self.own[row]):
-            key = id(lexicon), room
-            if key not in self._anywhere:
-                self._anywhere[key] = torch.zeros_like(self.continuation)
-                self._anywhere[key][list(lexicon.between((), True, (), room))] = True
-            total |= self._anywhere[key]
-        return total
+    def _somewhere(self, row: int, lead: int, room: int) -> Tensor:
+        """[C] bool: the continuations that known words have behind at most ``lead`` pieces and before at most
+        ``room``.
+        """
+        key = id(self.own[row]), lead, room
+        if key not in self._anywhere:
+            table = torch.zeros(len(self._columns), dtype=torch.bool, device=self._columns.device)
+            for lexicon in (self.lexicon, self.own[row]):
+                table[[self._column[piece] for piece in lexicon.between((), lead, (), room)]] = True
+            self._anywhere[key] = table
+        return self._anywhere[key]
 
     def _left(self, text: list[int], place: int, mask_id: int) -> Stretch:
         """The pieces of a word that end before ``place``."""
-        start = place
-        while start > 0 and self._continues[text[start - 1]]:
-            start -= 1
-        if start == 0 or text[start - 1] == mask_id:
-            return Stretch(tuple(text[start:place]), start > 0, 0, start, place)
-        return Stretch(tuple(text[start - 1 : place]), False, 0, start - 1, place)
+        start = self._begin(text, place)
+        if start > 0 and text[start - 1] != mask_id:
+            return Stretch(tuple(text[start - 1 : place]), 0, 0, start - 1, place)
+        first = start
+        while first > 0 and text[first - 1] == mask_id:
+            first -= 1
+        lead, beginning = min(start - first, MOST_ROOM), ()
+        if first > 0:
+            begin = self._begin(text, first)
+            if begin > 0 and text[begin - 1] != mask_id:
+                beginning = tuple(text[begin - 1 : first])
+            else:
+                lead = ANY  # pieces of a word whose beginning is not written yet
+        return Stretch(tuple(text[start:place]), lead, 0, start, place, beginning)
+
+    def _begin(self, text: list[int], place: int) -> int:
+        """Where the continuations begin that end before ``place``."""
+        while place > 0 and self._continues[text[place - 1]]:
+            place -= 1
+        return place
 
     def _right(self, text: list[int], place: int, mask_id: int) -> Stretch:
         """The continuations behind ``place``, and the room for more of them."""
@@ -152,4 +192,4 @@ class Spelling:
             last += 1
         goes_on = last > end and last < len(text) and self._continues[text[last]]
         room = ANY if goes_on else min(last - end, MOST_ROOM)
-        return Stretch(tuple(text[place + 1 : end]), False, room, place + 1, end)
+        return Stretch(tuple(text[place + 1 : end]), 0, room, place + 1, end)

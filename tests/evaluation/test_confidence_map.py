@@ -36,7 +36,7 @@ def test_following(sampler):
 
 def test_confident_places_come_first():
     """With the confidence sampler at temperature 0 the first word revealed is the surest of its step."""
-    options = SamplingConfig(temperature=0.0, no_repeat="off", best_of=1, num_samples=1)
+    options = SamplingConfig(temperature=0.0, no_repeat="off", known_words=False, best_of=1, num_samples=1)
     written = follow(DiffusionTextGenerator(tiny_model(), options), SOURCE, steps=30)
     first = written.confidence[0]
     assert all(

@@ -88,12 +88,26 @@ def test_round_trip(tmp_path, settings):
         loaded.schedule.informativeness, model.schedule.informativeness
     )
     assert loaded.schedule.informativeness.dtype == torch.float64 and repr(loaded.schedule) == repr(model.schedule)
+    assert torch.equal(loaded.lexicon, model.lexicon) and len(model.lexicon) > 10
     assert loaded.metrics == {"step": 5, "nelbo": 1.5, "where": "a"} and loaded.parent == model.parent
     assert (
         not loaded.denoiser.training and loaded.denoiser.bert_config.to_dict() == model.denoiser.bert_config.to_dict()
     )
     mlm = loaded.denoiser.mlm
     assert mlm.cls.predictions.decoder.weight.data_ptr() == mlm.bert.embeddings.word_embeddings.weight.data_ptr()
+
+
+def test_words_of_older_and_of_damaged_files(saved, tmp_path):
+    """A file without the words of its training targets loads without any; words that are none are refused."""
+    payload = torch.load(saved, weights_only=True)
+    for words, message in ((None, ""), (torch.tensor([-1], dtype=torch.int32), "words"), ([5, 6], "words")):
+        changed = {name: value for name, value in payload.items() if name != "lexicon" or words is not None}
+        changed |= {} if words is None else {"lexicon": words}
+        torch.save(changed, tmp_path / "a.pt")
+        if message:
+            assert message in refusal(load_checkpoint, tmp_path / "a.pt")
+        else:
+            assert len(load_checkpoint(tmp_path / "a.pt").lexicon) == 0
 
 
 def test_a_model_without_a_table(tmp_path):
@@ -109,7 +123,7 @@ def test_saving_twice_changes_nothing_but_the_time(tmp_path, saved):
     save_checkpoint(tmp_path / "b.pt", load_checkpoint(saved))
     one, two = read_payload(saved), read_payload(tmp_path / "b.pt")
     assert one.keys() == two.keys() and one["weights_sha256"] == two["weights_sha256"]
-    for key in set(one) - {"saved", "weights", "informativeness", "token_counts"}:
+    for key in set(one) - {"saved", "weights", "informativeness", "token_counts", "lexicon"}:
         assert one[key] == two[key], key
 
 
