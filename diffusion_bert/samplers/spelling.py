@@ -71,9 +71,9 @@ class Spelling:
                 at += [number] * len(found)
                 allowed += found
         forbidden[at, allowed] = False
-        stuck = log_mu.masked_fill(forbidden, float("-inf")).amax(-1).isneginf()
-        forbidden[stuck] = False
-        log_mu.masked_fill_(forbidden, float("-inf"))
+        forbidden = forbidden.to(log_mu.device)
+        stuck = log_mu.masked_fill(forbidden, float("-inf")).amax(-1, keepdim=True).isneginf()
+        log_mu.masked_fill_(forbidden & ~stuck, float("-inf"))
 
     def clash(
         self, x_t: Tensor, rows: Tensor, columns: Tensor, words: Tensor, chosen: Tensor, score: Tensor, mask_id: int
