@@ -245,7 +245,12 @@ def write_on_canvas(
             return torch.log_softmax(logits, -1)
 
         rules = repetition_rules(
-            model, "adjacent", sources[start : start + batch_size], [False] * len(batch), [-1] * len(batch)
+            model,
+            "adjacent",
+            sources[start : start + batch_size],
+            [False] * len(batch),
+            [-1] * len(batch),
+            model.device,
         )
         rules.repeatable[list(stops)] = True
         tau = torch.ones(len(batch), dtype=torch.float64, device=model.device)

@@ -91,9 +91,7 @@ class AbsorbingDiffusion:
         if self.schedule.is_plain:
             return KlTerms(reveal_term, torch.zeros_like(reveal_term))
         expected_r = (
-            (log_mu.exp() * self._by_time(self.schedule.reveal_probability, log_mu.dtype, tau_s, tau_t))
-            .sum(-1)
-            .double()
+            (log_mu.exp() * self._by_time(self.schedule.reveal_probability, log_mu, tau_s, tau_t)).sum(-1).double()
         )
         last = r_x >= 1  # s = 0: everything is revealed; keep log 0 out of the gradient
         stay = torch.log1p(-torch.where(last, 0.0, r_x)) - torch.log1p(-torch.where(last, 0.0, expected_r))
@@ -134,21 +132,21 @@ class AbsorbingDiffusion:
 
         With lambda > 0 the mere fact that a place is still masked at t speaks for the words that are masked early. The
         factor p(masked at t | v) = m_t(v) is exact for one masked place and first order for several. log_mu [N, V],
-        tau_t [N].
+        tau_t [N], on the host or beside log_mu.
         """
         if self.schedule.is_plain:
             return log_mu
-        log_m = self._by_time(lambda tau: self.schedule.mask_probability(tau).log(), log_mu.dtype, tau_t)
+        log_m = self._by_time(lambda tau: self.schedule.mask_probability(tau).log(), log_mu, tau_t)
         return torch.log_softmax(log_mu + log_m, dim=-1)
 
     @staticmethod
-    def _by_time(table, dtype: torch.dtype, *taus: Tensor) -> Tensor:
+    def _by_time(table, like: Tensor, *taus: Tensor) -> Tensor:
         """table(*taus) [N, V], or [1, V] for one time: computed in float64 once per run of equal times (as places of
-        one sentence have).
+        one sentence have). The result is as ``like``, the times may be on the host: then a GPU is not read.
         """
         times = torch.stack(taus)  # [k, N]
         starts = torch.ones(times.shape[1], dtype=torch.bool, device=times.device)
         starts[1:] = (times[:, 1:] != times[:, :-1]).any(0)
-        rows = table(*times[:, starts].unbind(0)).to(dtype)
+        rows = table(*times[:, starts].to(like.device).unbind(0)).to(like.dtype)
         # one time for all, as in most samplers: nothing to copy
-        return rows if len(rows) == 1 else rows[starts.long().cumsum(0) - 1]
+        return rows if len(rows) == 1 else rows[(starts.long().cumsum(0) - 1).to(like.device)]

@@ -61,6 +61,12 @@ class NoiseSchedule:
             self.informativeness = self.informativeness.to(device)
         return self
 
+    def on_host(self) -> NoiseSchedule:
+        """The same schedule with its table on the CPU; this one if it is there."""
+        if self.informativeness is None or self.informativeness.device.type == "cpu":
+            return self
+        return NoiseSchedule(self.name, self.word_freq_lambda, self.informativeness.cpu())
+
     def u(self, tau: Tensor) -> Tensor:
         """Average masked share at time tau in [0, 1]; exact 0 and 1 at the ends."""
         tau = tau.to(torch.float64)

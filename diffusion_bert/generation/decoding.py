@@ -104,6 +104,7 @@ class Run:
             model, group, self.collator, self.time_correction, options.guidance_scale, options.sampler not in FORGETFUL
         )
         tau = torch.tensor([canvas.tau for canvas in group], dtype=torch.float64, device=x_t.device)
+        schedule = model.schedule.on_host()  # the sampler decides there
         names = [f.name for f in dataclasses.fields(SamplerOptions) if hasattr(options, f.name)]
         settings = SamplerOptions(
             **{name: getattr(options, name) for name in names},
@@ -113,7 +114,7 @@ class Run:
         )
         generator = torch.Generator().manual_seed(self.seed)
         ask, callback = (denoise, None) if tracer is None else tracer.listen(numbers, x_t, mask_id, denoise)
-        output = SAMPLERS[options.sampler](ask, x_t, model.schedule, mask_id, tau, settings, generator, callback)
+        output = SAMPLERS[options.sampler](ask, x_t, schedule, mask_id, tau, settings, generator, callback)
         ids, nfe, log_prob = output.x_0.tolist(), denoise.nfe.tolist(), output.log_prob.tolist()
         results = []
         for row, canvas in enumerate(group):
@@ -147,7 +148,7 @@ def spelling_of_group(model: DiffusionModel, group: Sequence[Canvas]) -> Spellin
     """The rules on words for a group of canvases: known are those of the training targets, and for each canvas those of
     its source and of its given words.
     """
-    continuation = vocabulary_flags(model, model.tokenizer.continuation)
+    continuation = vocabulary_flags(model, model.tokenizer.continuation, "cpu")
     flags = continuation.tolist()
     words = [frozenset(words_of(canvas.source, flags) + words_of(canvas.words, flags)) for canvas in group]
     own = {few: Lexicon(few) for few in set(words)}
@@ -162,24 +163,30 @@ def rules_of_group(model: DiffusionModel, group: Sequence[Canvas], mode: str) ->
 
 
 def repetition_rules(
-    model: DiffusionModel, mode: str, sources: Sequence[Sequence[int]], counted: Sequence[bool], before: Sequence[int]
+    model: DiffusionModel,
+    mode: str,
+    sources: Sequence[Sequence[int]],
+    counted: Sequence[bool],
+    before: Sequence[int],
+    device: torch.device | str = "cpu",
 ) -> Repeats | None:
     """``Repeats`` for rows with these sources, or None when ``mode`` is off.
 
     counted: rows whose content words are counted too when ``mode`` is content: pieces that begin a word and are rarer
-    than average (informativeness above 0). before: the word piece before the first place, or -1.
+    than average (informativeness above 0). before: the word piece before the first place, or -1. device: where the
+    canvas is.
     """
     if mode == "off":
         return None
     width = max(2, *map(len, sources)) if sources else 2
-    ids = torch.tensor([[*source, *[-1] * (width - len(source))] for source in sources], device=model.device)
-    content = vocabulary_flags(model, ~model.tokenizer.continuation)
+    ids = torch.tensor([[*source, *[-1] * (width - len(source))] for source in sources], device=device)
+    content = vocabulary_flags(model, ~model.tokenizer.continuation, device)
     table = model.schedule.informativeness
-    content &= torch.zeros_like(content) if table is None else table > 0
+    content &= torch.zeros_like(content) if table is None else table.to(device) > 0
     return Repeats(
         source_ids=ids,
-        repeatable=vocabulary_flags(model, model.tokenizer.repeatable),
+        repeatable=vocabulary_flags(model, model.tokenizer.repeatable, device),
         content=content,
-        counted=torch.tensor([bool(flag) and mode == "content" for flag in counted], device=model.device),
-        before=torch.tensor(list(before), device=model.device),
+        counted=torch.tensor([bool(flag) and mode == "content" for flag in counted], device=device),
+        before=torch.tensor(list(before), device=device),
     )

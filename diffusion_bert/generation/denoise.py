@@ -1,5 +1,8 @@
 """What a sampler calls, from top to bottom: network -> guidance -> time correction -> words that may not be written.
 
+Canvases, times, rows and places come from the host and are sent to the network's device, where log mu stays: nothing is
+read back here.
+
 Shapes: B rows of a group, A rows sent in one call, T places, N masked places, V vocabulary.
 """
 
@@ -33,8 +36,8 @@ def guided_denoiser(
 
     Guidance is for pairs: a text that is filled or continued has no source to be guided by.
     """
-    x_t, constraints = stacked(group, model.tokenizer, model.device)
-    guided = torch.tensor([is_pair(canvas.skill) for canvas in group], device=model.device)
+    x_t, constraints = stacked(group, model.tokenizer, "cpu")
+    guided = torch.tensor([is_pair(canvas.skill) for canvas in group])
     known = list(group)
     if guidance_scale and bool(guided.any()):
         known += [dataclasses.replace(canvas, skill=NO_SOURCE, source=[]) for canvas in group]
@@ -79,7 +82,7 @@ class GuidedDenoiser:
         # a network that knows the time, or what it said before, gives another answer at every call
         constant = model.denoiser.timestep == "none" and model.denoiser.self_conditioning is None
         self.memory: dict[int, tuple[Tensor, Tensor]] | None = {} if remember and constant else None
-        self.unwritable = torch.tensor(model.tokenizer.unwritable_ids, device=constraints.device)
+        self.unwritable = torch.tensor(model.tokenizer.unwritable_ids, device=model.device)
         self.continuation = vocabulary_flags(model, model.tokenizer.continuation)
         self.signs = vocabulary_flags(model, model.tokenizer.signs)
 
@@ -98,6 +101,7 @@ class GuidedDenoiser:
         for only, forbidden in kinds:
             places = (kind & only).nonzero().squeeze(-1)
             if len(places):
+                places = places.to(log_mu.device)
                 log_mu[places] = log_mu[places].masked_fill(forbidden, float("-inf"))
         return log_mu
 
@@ -120,6 +124,7 @@ class GuidedDenoiser:
         with_source, without = log_mu.split([len(rows), int(also.sum())])
         if bool(also.all()):
             return guide(with_source, without, self.scale)
+        also = also.nonzero().squeeze(-1).to(log_mu.device)
         with_source[also] = guide(with_source[also], without, self.scale)
         return with_source
 
@@ -153,7 +158,8 @@ class Network:
     def __init__(self, model: DiffusionModel, group: Sequence[Canvas], collator: Collator, width: int):
         """``width``: places T of the canvases, the closing [SEP] and padding included."""
         self.denoiser = model.denoiser
-        self.lengths = torch.tensor([len(canvas.words) for canvas in group], device=model.device)
+        self.device = model.device
+        self.lengths = torch.tensor([len(canvas.words) for canvas in group])
         if self.denoiser.keeps_source:
             distinct = list(dict.fromkeys((canvas.skill, tuple(canvas.source)) for canvas in group))
             batch = collator.batch([(skill, source, [0]) for skill, source in distinct]).to(model.device)
@@ -161,11 +167,11 @@ class Network:
             self.copyable = batch.copyable[:, : self.encoded.input_ids.shape[1]]
             number = {source: index for index, source in enumerate(distinct)}
             index = [number[canvas.skill, tuple(canvas.source)] for canvas in group]
-            self.source_of_row = torch.tensor(index, device=model.device)  # [B]
+            self.source_of_row = torch.tensor(index)  # [B]
             self.active: Tensor | None = None  # the rows of the last call: they change only when a row is finished
         else:
             whole = [(canvas.skill, canvas.source, canvas.words) for canvas in group]
-            self.whole = collator.batch(whole).to(model.device)
+            self.whole = collator.batch(whole)
         self.expected: Tensor | None = None
         if self.denoiser.self_conditioning is not None:  # [B, T, D]
             size = (len(group), width, self.denoiser.bert_config.hidden_size)
@@ -175,21 +181,24 @@ class Network:
         """log mu [N, V] at the places (rows, columns) [N] of ``canvas`` [A, T], at times tau [A]; rows count within the
         call, ``active`` [A] are the rows of the group.
         """
-        guess = None if self.expected is None else self.expected[active[rows], columns]
+        there = tuple(index.to(self.device) for index in (active[rows], columns))
+        guess = None if self.expected is None else self.expected[there]
         predict = self._from_sources if self.denoiser.keeps_source else self._from_whole_sequences
         log_mu = predict(canvas, tau, active, rows, columns, guess)
         if self.expected is not None:
-            self.expected[active] = 0.0
-            self.expected[active[rows], columns] = self.denoiser.expected_embedding(log_mu).to(self.expected.dtype)
+            self.expected[active.to(self.device)] = 0.0
+            self.expected[there] = self.denoiser.expected_embedding(log_mu).to(self.expected.dtype)
         return log_mu
 
     def _from_sources(self, canvas, tau, active, rows, columns, guess: Tensor | None) -> Tensor:
         if self.active is None or not torch.equal(self.active, active):
-            index = self.source_of_row[active]
+            index = self.source_of_row[active].to(self.device)
             self.active, self.source, self.may_copy = active, self.encoded.select(index), self.copyable[index]
-        source, guess = self.source, None if guess is None else Guess(rows, columns, guess)
-        states = self.denoiser.target_states(source, canvas, self.lengths[active], tau, guess)
-        return self.denoiser.word_log_probs(states, (rows, columns), source.states, source.input_ids, self.may_copy)
+        places = rows.to(self.device), columns.to(self.device)
+        source, guess = self.source, None if guess is None else Guess(*places, guess)
+        sent = (tensor.to(self.device) for tensor in (canvas, self.lengths[active], tau))
+        states = self.denoiser.target_states(source, *sent, guess)
+        return self.denoiser.word_log_probs(states, places, source.states, source.input_ids, self.may_copy)
 
     def _from_whole_sequences(self, canvas, tau, active, rows, columns, guess: Tensor | None) -> Tensor:
         whole, lengths = self.whole, self.lengths[active]
@@ -198,14 +207,15 @@ class Network:
         )
         part = Batch(ids, source_length, prompt_length, lengths, whole.pad_id, whole.mask_id)
         x_t = part.input_ids.clone()
-        x_t[part.target_mask] = canvas[torch.arange(canvas.shape[1], device=canvas.device) < lengths[:, None]]
-        return self.denoiser(part, x_t, tau, guess)[0]
+        x_t[part.target_mask] = canvas[torch.arange(canvas.shape[1]) < lengths[:, None]]
+        places = tuple(index.to(self.device) for index in part.masked_places(x_t))
+        return self.denoiser(part.to(self.device), x_t.to(self.device), tau.to(self.device), guess, places=places)[0]
 
 
-def vocabulary_flags(model: DiffusionModel, flags: Tensor) -> Tensor:
+def vocabulary_flags(model: DiffusionModel, flags: Tensor, device: torch.device | str | None = None) -> Tensor:
     """A flag per piece of the tokenizer as one per entry of the embedding table, which may be larger: False beyond,
-    [V].
+    [V], on a ``device`` (default: the model's).
     """
-    table = torch.zeros(model.denoiser.bert_config.vocab_size, dtype=torch.bool, device=model.device)
-    table[: len(flags)] = flags.to(model.device)
+    table = torch.zeros(model.denoiser.bert_config.vocab_size, dtype=torch.bool, device=device or model.device)
+    table[: len(flags)] = flags.to(table.device)
     return table

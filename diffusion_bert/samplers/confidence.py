@@ -34,7 +34,7 @@ def sample_confidence(
         if not bool(state.masked.any()):
             break
         places = state.predict(state.masked, time_of(schedule, state.tau, state.masked.sum(-1), total))
-        words = state.draw(places)
+        words = state.draw(places, margin_of if options.margin else None)
         masked_now = state.masked.sum(-1)
         masked_then = torch.minimum(masked_share(schedule, state.tau, step - 1, options.steps, total), masked_now - 1)
         first = (
@@ -65,7 +65,10 @@ def confidence_of(places: Places, words: Tensor, options: SamplerOptions) -> Ten
     """The model's own log mu of the drawn word, before temperature, [N]; with ``margin`` instead mu of the likeliest
     word minus mu of the next (Kim et al. 2025, arXiv 2502.06768), which is small wherever two words compete.
     """
-    if not options.margin:
-        return places.log_prob(words)
-    best = places.log_mu.topk(2, dim=-1).values.exp()
+    return places.measured if options.margin else places.log_prob(words)
+
+
+def margin_of(log_mu: Tensor) -> Tensor:
+    """mu of the likeliest word minus mu of the next, [N]."""
+    best = log_mu.topk(2, dim=-1).values.exp()
     return best[:, 0] - best[:, 1]

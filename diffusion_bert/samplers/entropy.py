@@ -41,10 +41,10 @@ def sample_entropy(
         if not bool(state.masked.any()):
             break
         places = state.predict(state.masked, time_of(schedule, state.tau, state.masked.sum(-1), total))
-        words = state.draw(places)
+        words = state.draw(places, entropy_of if step > 1 else None)
         chosen = torch.ones_like(places.rows, dtype=torch.bool)
         if step > 1:
-            chosen = within_bound(entropy_of(places.log_mu), places.rows, options.gamma)
+            chosen = within_bound(places.measured, places.rows, options.gamma)
         state.reveal(places, words, chosen, last=step == 1)
         state.end_step()
     return state.output()
@@ -64,7 +64,8 @@ def within_bound(entropy: Tensor, rows: Tensor, gamma: float) -> Tensor:
 def entropy_of(log_mu: Tensor) -> Tensor:
     """Entropy in nats of each row of log mu [N, V], renormalised, [N] float64: log Z - sum mu log mu / Z."""
     parts = []
-    for part in log_mu.split(max(1, ELEMENTS_AT_ONCE // log_mu.shape[-1])):
+    size = ELEMENTS_AT_ONCE // log_mu.shape[-1] if log_mu.device.type == "cpu" else len(log_mu)
+    for part in log_mu.split(max(1, size)):
         mass = part.exp()
         z = mass.sum(-1).double()
         parts.append(z.log() - (mass * part.clamp(min=-1e4)).sum(-1).double() / z)  # 0 log 0 = 0

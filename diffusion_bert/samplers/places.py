@@ -1,11 +1,15 @@
 """Some masked places of a batch, what the denoiser says of them, and their rank among the places of their row.
 
+Where the places are is known on the host; log mu, the large table, stays on the denoiser's device. What a sampler wants
+to know of it is read in one go (``read``): a GPU then waits for Python once a call.
+
 Shapes: N places, V vocabulary.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,22 +17,42 @@ from torch import Tensor
 
 @dataclass
 class Places:
-    """Some masked places and what the denoiser says of them: rows and columns [N] in the canvas, log_mu [N, V]."""
+    """Some masked places and what the denoiser says of them: rows and columns [N] in the canvas, on the host, and
+    log_mu [N, V]. ``measured`` [N]: what ``read`` was asked for besides.
+    """
 
     rows: Tensor
     columns: Tensor
     log_mu: Tensor
+    measured: Tensor | None = None
+    _read: tuple[Tensor, Tensor] | None = field(default=None, repr=False)  # words, and log mu of each
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def select(self, chosen: Tensor) -> Places:
         """Those places only; ``chosen`` [N] bool."""
-        return self if bool(chosen.all()) else Places(self.rows[chosen], self.columns[chosen], self.log_mu[chosen])
+        if bool(chosen.all()):
+            return self
+        index = chosen.nonzero().squeeze(-1)
+        return Places(self.rows[index], self.columns[index], self.log_mu[index.to(self.log_mu.device)])
+
+    def read(self, words: Tensor, measure: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """``words`` [N] on the host; with them come their log mu, and ``measure(log_mu)`` [N] as ``measured``."""
+        log_prob = self.log_mu.gather(-1, words[:, None]).squeeze(-1)
+        measured = None if measure is None else measure(self.log_mu)
+        if words.device != self.rows.device:  # in float64, which holds them all exactly
+            parts = [words, log_prob] if measured is None else [words, log_prob, measured]
+            words, log_prob, *rest = torch.stack([part.double() for part in parts]).to(self.rows.device)
+            words, measured = words.long(), rest[0] if rest else None
+        self._read, self.measured = (words, log_prob), measured
+        return words
 
     def log_prob(self, words: Tensor) -> Tensor:
-        """log mu of one word per place, [N]."""
-        return self.log_mu.gather(-1, words[:, None]).squeeze(-1)
+        """log mu of one word per place, [N], on the host."""
+        if self._read is None or self._read[0] is not words:
+            self.read(words.to(self.log_mu.device))
+        return self._read[1]
 
 
 def rank_within_rows(score: Tensor, rows: Tensor) -> Tensor:

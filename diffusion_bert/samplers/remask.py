@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.schedule import NoiseSchedule
-from .confidence import confidence_of, masked_share, time_of
+from .confidence import confidence_of, margin_of, masked_share, time_of
 from .places import Places, rank_within_rows
 from .state import Callback, Denoise, SampleOutput, SamplerOptions, SamplingState
 
@@ -50,7 +50,7 @@ def sample_remask(
             places = state.predict(
                 state.masked, tau_t if by_law else time_of(schedule, state.tau, state.masked.sum(-1), total)
             )
-            words = state.draw(places)
+            words = state.draw(places, margin_of if options.margin and not by_law else None)
             if by_law:
                 chosen = state.uniform(len(places)) < reveal_probability(
                     schedule, tau_s, tau_t, places, words, options.remask_cap

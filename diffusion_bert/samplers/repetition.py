@@ -56,11 +56,11 @@ class Repeats:
                 & ((x_t[:, :, None] == x_t[:, None, :]).sum(-1) >= self._limit(x_t))
             )
             words = torch.cat([words, torch.where(full, x_t, mask_id)[rows]], dim=-1)
+        words = words.to(log_mu.device)
         mass = log_mu.gather(-1, words)  # [MASK] has none: it stands for "nothing to forbid"
         log_mu.scatter_(-1, words, float("-inf"))
-        stuck = log_mu.amax(-1).isneginf()
-        if bool(stuck.any()):
-            log_mu[stuck] = log_mu[stuck].scatter(-1, words[stuck], mass[stuck])
+        stuck = log_mu.amax(-1, keepdim=True).isneginf()
+        log_mu.scatter_(-1, words, torch.where(stuck, mass, float("-inf")))
 
     def clash(self, x_t: Tensor, rows: Tensor, columns: Tensor, words: Tensor, chosen: Tensor, score: Tensor) -> Tensor:
         """Which of the places [N] chosen for ``words`` would repeat a word chosen in the same call at a place of higher

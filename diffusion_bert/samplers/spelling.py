@@ -56,8 +56,7 @@ class Spelling:
         """Take the mass of pieces that would make an unknown word of what stands already, in place; log_mu [N, V] at
         the places (rows, columns). A place where nothing else is possible keeps its words.
         """
-        before = log_mu.index_select(-1, self._columns)  # [N, C]: most places lose continuations only
-        kept = torch.zeros(before.shape, dtype=torch.bool, device=before.device)
+        kept = torch.zeros(len(rows), len(self._columns), dtype=torch.bool)  # most places lose continuations only
         bound: dict[int, list[int]] = {}  # places where a new word may not begin, or few may, and which
         at: list[int] = []
         allowed: list[int] = []
@@ -81,22 +80,28 @@ class Spelling:
                 if right.pieces and ends:
                     bound[number] += lexicon.between((), 0, right.pieces, right.room)
         kept[at, allowed] = True
-        self._take(log_mu, before, kept, bound)
+        self._take(log_mu, kept.to(log_mu.device), bound)
 
-    def _take(self, log_mu: Tensor, before: Tensor, kept: Tensor, bound: dict[int, list[int]]) -> None:
-        """Leave of the continuations those ``kept`` [N, C], and at the ``bound`` places of the others those named."""
-        log_mu.index_copy_(-1, self._columns, before.masked_fill(~kept, float("-inf")))
-        closed = log_mu[:, self._some_starts].amax(-1).isneginf()  # places that take continuations only, or bound ones
-        doubtful = sorted({*closed.nonzero().squeeze(-1).tolist(), *bound})
-        for number in doubtful:
-            whole = log_mu[number].clone()
-            whole[self._columns] = before[number]
-            if number in bound:
-                starts = log_mu[number, bound[number]]
-                log_mu[number, ~self.continuation] = float("-inf")
-                log_mu[number, bound[number]] = starts
-            if bool(log_mu[number].amax().isneginf()):
-                log_mu[number] = whole
+    def _take(self, log_mu: Tensor, kept: Tensor, bound: dict[int, list[int]]) -> None:
+        """Leave of the continuations those ``kept`` [N, C], and at the ``bound`` places of the others those named; a
+        place that would be left with nothing stays as it is. Nothing is read back from the device.
+        """
+        columns = self._columns.to(log_mu.device)
+        before = log_mu.index_select(-1, columns)  # [N, C]
+        after = before.masked_fill(~kept, float("-inf"))
+        starts = log_mu.index_select(-1, self._some_starts.to(log_mu.device)).amax(-1)  # [N] -inf: continuations only
+        if bound:
+            numbers = torch.tensor(list(bound), device=log_mu.device)
+            taken = (~self.continuation).repeat(len(bound), 1)
+            for place, allowed in enumerate(bound.values()):
+                taken[place, allowed] = False
+            whole = log_mu[numbers]
+            few = whole.masked_fill(taken.to(log_mu.device), float("-inf"))
+            starts[numbers] = few.index_fill(-1, columns, float("-inf")).amax(-1)
+        stuck = after.amax(-1).isneginf() & starts.isneginf()
+        if bound:
+            log_mu[numbers] = torch.where(stuck[numbers, None], whole, few)
+        log_mu.index_copy_(-1, columns, torch.where(stuck[:, None], before, after))
 
     def clash(
         self, x_t: Tensor, rows: Tensor, columns: Tensor, words: Tensor, chosen: Tensor, score: Tensor, mask_id: int

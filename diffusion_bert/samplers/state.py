@@ -1,6 +1,8 @@
 """What all samplers share: their options, their result, and the state of a run, so that each file is left with its one
 algorithm.
 
+The canvas and all that is decided about it are on the host, and small; only log mu is on the denoiser's device.
+
 Shapes: B rows, T places of the target canvas, N places looked at in row-major order, V vocabulary.
 """
 
@@ -105,9 +107,9 @@ class SamplingState:
         places = Places(rows[local], columns, log_mu)
         return self._forbid(places.select(wanted[places.rows, columns]))
 
-    def draw(self, places: Places) -> Tensor:
-        """A word for every place, [N] from mu'."""
-        return draw_words(places.log_mu, self.options, self.generator)
+    def draw(self, places: Places, measure: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """A word for every place, [N] from mu'; ``measure`` as in ``Places.read``."""
+        return places.read(draw_words(places.log_mu, self.options, self.generator), measure)
 
     def reveal(self, places: Places, words: Tensor, chosen: Tensor, last: bool = False) -> None:
         """Write ``words`` [N] at the ``chosen`` places [N].

@@ -54,7 +54,8 @@ def word_distribution(log_mu: Tensor, options: WordOptions) -> Tensor:
     log_mu = torch.log_softmax(log_mu, dim=-1)
     if options.top_p < 1:
         ordered, order = log_mu.topk(min(FEW_WORDS, log_mu.shape[-1]))
-        if bool((ordered.exp().sum(-1) < options.top_p).any()):  # a flat distribution: all words have to be sorted
+        # a flat distribution: all words have to be sorted; a GPU sorts sooner than it is asked
+        if log_mu.device.type != "cpu" or bool((ordered.exp().sum(-1) < options.top_p).any()):
             ordered, order = log_mu.sort(descending=True)
         before = ordered.exp().cumsum(-1) - ordered.exp()  # mass of the words ahead of each
         ordered = ordered.masked_fill((before >= options.top_p) & (before > 0), float("-inf"))
@@ -65,7 +66,7 @@ def word_distribution(log_mu: Tensor, options: WordOptions) -> Tensor:
 
 def draw_words(log_mu: Tensor, options: WordOptions, generator: torch.Generator | None = None) -> Tensor:
     """One word per place [N] from mu', exactly up to the rounding of log mu itself; log mu need not be normalised."""
-    rows = max(1, ELEMENTS_AT_ONCE // log_mu.shape[-1])
+    rows = max(1, ELEMENTS_AT_ONCE // log_mu.shape[-1] if log_mu.device.type == "cpu" else len(log_mu))
     return torch.cat([_draw_part(part, options, generator) for part in log_mu.split(rows)])
 
 
@@ -83,8 +84,8 @@ def _draw_part(log_mu: Tensor, options: WordOptions, generator: torch.Generator 
         # from the nucleus: mu + (1 - M) mu / M = mu / M for words of the nucleus, whose mass is M. Nobody has to sort
         # the other places.
         before = torch.where(mass > mass.gather(-1, words[:, None]), mass, 0.0).sum(-1)
-        outside = (before >= options.top_p * mass.sum(-1)) & (before > 0)
-        if bool(outside.any()):
+        outside = ((before >= options.top_p * mass.sum(-1)) & (before > 0)).nonzero().squeeze(-1)
+        if len(outside):
             words[outside] = draw(word_distribution(log_mu[outside], options), generator)
     return words
 
