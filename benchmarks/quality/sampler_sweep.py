@@ -100,7 +100,7 @@ def sweep(checkpoint, test_file, sources: int, settings, options: SamplingConfig
     measured again.
     """
     from benchmarks.common import machine
-    from diffusion_bert.commands.evaluate import chosen_pairs
+    from diffusion_bert.commands.evaluation_data import chosen_pairs
     from diffusion_bert.generation.generator import DiffusionTextGenerator
     from diffusion_bert.machine.device import pick_device
     from diffusion_bert.model.checkpoint import load_checkpoint

@@ -60,7 +60,7 @@ def main(argv=None) -> int:
 def score_table(named, options: SamplingConfig, split: str, data_dir, test_file, max_samples) -> str:
     """The table as Markdown, under a line that says how it was made."""
     from benchmarks.common import machine
-    from diffusion_bert.commands.evaluate import chosen_pairs, from_grammar
+    from diffusion_bert.commands.evaluation_data import chosen_pairs, from_grammar
     from diffusion_bert.commands.evaluation_report import progress_bars
     from diffusion_bert.evaluation.parts import evaluate
     from diffusion_bert.generation.generator import DiffusionTextGenerator

@@ -20,6 +20,7 @@ from ..config.presets import load_preset, load_settings
 from ..config.schema import DataConfig, DiffusionConfig, ModelConfig, TrainingConfig
 from ..errors import UserError, nearest
 from ..machine.processes import process_count, process_rank, should_print
+from ..machine.streams import ReaderGone, prepare_streams
 from ..version import __version__
 
 USER_ERROR = 2
@@ -128,15 +129,17 @@ def guarded(command: Callable[[Sequence[str] | None], int | None], argv: Sequenc
     if process_count() > 1:
         # torch comments on every connection that another process closes
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if argv is None:
+        prepare_streams()
     if process_rank() > 0:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    if hasattr(signal, "SIGPIPE") and argv is None:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends quietly
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         code = command(argv) or 0
         sys.stdout.flush()
         return code
+    except ReaderGone as gone:  # `... | head` ends quietly
+        return gone.code
     except UserError as error:
         code, message = USER_ERROR, f"error: {error}"
     except OSError as error:

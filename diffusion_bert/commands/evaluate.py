@@ -2,79 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..config.fields import build
-from ..config.paths import checkpoint_file, origin, report_folder
+from ..config.paths import checkpoint_file, origin, passed_over, report_folder, shown, state_remark
 from ..config.schema import EVALUATION_PARTS, SamplingConfig
 from ..errors import UserError, nearest
-from .cli import Parser, whole_number
-from .evaluation_report import progress_bars, show, write_report
-
-
-def evaluation_parser() -> Parser:
-    """The flags of an evaluation."""
-    parser = Parser(
-        "Evaluate a checkpoint: reconstruction, conditional generation beside its floors, NELBO terms, score."
-    )
-    what = parser.add_argument_group("what to evaluate")
-    what.add_argument(
-        "--checkpoint",
-        metavar="FILE",
-        help="checkpoint file (default: the newest best_model.pt below runs/, else one that came with the program)",
-    )
-    what.add_argument("--task_name", metavar="NAME", help="which task of a checkpoint of several (default: its first)")
-    what.add_argument("--split", metavar="valid|test", help="which split of the checkpoint's data (default: test)")
-    what.add_argument(
-        "--data_dir",
-        metavar="DIR",
-        help=(
-            "where the checkpoint's data is now: a folder as training took it (of several tasks: with one for each,"
-            " or that of the task alone)"
-        ),
-    )
-    what.add_argument("--test_file", metavar="FILE", help="evaluate on this file instead (.jsonl, .csv, .tsv or .txt)")
-    what.add_argument(
-        "--examples",
-        metavar="FILE",
-        help="sentences for the reconstruction part, one per line, instead of held-out targets",
-    )
-    what.add_argument(
-        "--max_samples",
-        type=whole_number,
-        metavar="N",
-        help="evaluate a random sample of this many rows (default: all)",
-    )
-    what.add_argument(
-        "--mbr",
-        type=whole_number,
-        metavar="N",
-        help="also choose the best of N samples by minimum Bayes risk (default: off)",
-    )
-    what.add_argument(
-        "--parts",
-        type=_parts,
-        metavar="NAMES",
-        help=f"some of {','.join(EVALUATION_PARTS)}, with commas (default: all; the score needs the first two)",
-    )
-    what.add_argument(
-        "--bertscore",
-        metavar="MODEL",
-        help="add BERTScore by this model, a directory or hub id (microsoft/deberta-xlarge-mnli)",
-    )
-    what.add_argument(
-        "--output_dir",
-        metavar="DIR",
-        help=(
-            "where the report goes (default: beside the checkpoint; of one that came with the program:"
-            " runs/evaluation_NAME)"
-        ),
-    )
-    parser.add_settings(SamplingConfig, leave_out=("num_samples", "best_of"))
-    return parser
+from .evaluation_data import all_pairs, from_grammar
+from .evaluation_flags import evaluation_parser
+from .evaluation_report import progress_bars, report_stem, show, write_report
+from .terminal import say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,19 +24,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     named = given.pop("checkpoint", None)
     checkpoint = checkpoint_file(named)
     if named is None:
-        print(f"{origin(checkpoint)}{checkpoint}")
+        say(f"{origin(checkpoint)}{shown(checkpoint)}")
+        for line in passed_over(checkpoint):
+            say(line)
+    else:
+        say(f"Evaluating {shown(checkpoint)}")
+    if state := state_remark(checkpoint):
+        say(f"({state})")
     evaluate_checkpoint(checkpoint, **given)
     return 0
-
-
-def _parts(text: str) -> tuple[str, ...]:
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in EVALUATION_PARTS:
-            raise argparse.ArgumentTypeError(
-                f"'{name}' is none of {', '.join(EVALUATION_PARTS)}{nearest(name, EVALUATION_PARTS)}"
-            )
-    return tuple(name for name in EVALUATION_PARTS if name in names)
 
 
 def evaluate_checkpoint(
@@ -117,12 +52,15 @@ def evaluate_checkpoint(
 ):
     """Evaluate one checkpoint, print the tables and write the report; returns the ``Evaluation``."""
     from ..data.reading import read_file
+    from ..data.splits import take_sample
     from ..evaluation.bertscore import BertScorer
     from ..evaluation.parts import evaluate
     from ..generation.generator import DiffusionTextGenerator
     from ..machine.storage import versions
 
     options = build(SamplingConfig, sampling, "--")
+    if not quiet:
+        say("Loading the model and its data ...")
     generator = DiffusionTextGenerator.from_checkpoint(checkpoint, **vars(options))
     model = generator.model
     scorer = BertScorer(bertscore, model.device) if bertscore else None
@@ -135,7 +73,10 @@ def evaluate_checkpoint(
         )
     if options.style is not None:
         model.skills.number(name, options.style)  # refuses one that the model does not know
-    pairs = chosen_pairs(model.config, split, data_dir, test_file, max_samples, options.seed, notes, name)
+    if untrained := untrained_remark(model):
+        notes.append(untrained)
+    everything = all_pairs(model.config, split, data_dir, test_file, notes, name)
+    pairs = take_sample(everything, max_samples, options.seed)
     # an anchor belongs to the task's own data, and the grammar of the sample knows no other sentences than its own
     own_data = (
         model.config.data.train_file or model.config.data.dataset_name or (name == "sample" and not from_grammar(pairs))
@@ -155,55 +96,15 @@ def evaluate_checkpoint(
     result.split, result.versions = split if test_file is None else str(test_file), versions()
     data = model.config.data
     knows_data = bool(data.data_dir or data.train_file or data.dataset_name) or data.task_name == "sample"
-    show(result, checkpoint, write_report(result, checkpoint, folder, generator), quiet, knows_data)
+    of_what = {"data_dir": data_dir, "whole_split": len(pairs) == len(everything) and test_file is None}
+    stem = report_stem(folder, checkpoint, result, test_file, None if name == model.skills.first else name)
+    show(result, checkpoint, write_report(result, checkpoint, folder, generator, stem, of_what), quiet, knows_data)
     return result
 
 
-def chosen_pairs(
-    config,
-    split: str,
-    data_dir: str | None,
-    test_file: str | None,
-    max_samples: int | None,
-    seed: int,
-    notes: list[str],
-    task: str | None = None,
-):
-    """The pairs to evaluate on: a file, or a split of the checkpoint's data (of one ``task``); all rows or a seeded
-    sample.
-    """
-    import dataclasses
-
-    from ..data.skills import Skills
-    from ..data.sources import read_pairs
-    from ..data.splits import load_pairs, one_task, take_sample
-
-    if test_file:
-        return take_sample(read_pairs(test_file, config.data, notes), max_samples, seed)
-    data = dataclasses.replace(config.data, max_samples=None)
-    if data_dir:
-        data = dataclasses.replace(
-            data, data_dir=data_dir, train_file=None, valid_file=None, test_file=None, dataset_name=None
-        )
-    if "," in data.task_name:
-        task = task or Skills.of(data.task_name).first
-        alone = data_dir and not (Path(data_dir) / task).is_dir()  # the folder of this task itself
-        data = dataclasses.replace(one_task(data, task), **({"data_dir": data_dir} if alone else {}))
-    try:
-        splits = load_pairs(data, config.training.seed)
-    except UserError as error:
-        if data.data_dir or data.train_file or data.dataset_name:
-            raise
-        raise UserError(
-            f"this checkpoint does not say where its data lies ({error}): give --test_file FILE or --data_dir DIR"
-        ) from None
-    notes += splits.notes
-    return take_sample(splits.valid if split == "valid" else splits.test, max_samples, seed)
-
-
-def from_grammar(pairs) -> bool:
-    """Whether all these pairs are sentences of the bundled grammar."""
-    from ..data.grammar import Grammar
-
-    grammar = Grammar.load()
-    return all(pair.source is not None and grammar.parse(pair.source) is not None for pair in pairs)
+def untrained_remark(model) -> str:
+    """What is to be known of a checkpoint that was saved before the first step, or nothing."""
+    if model.metrics.get("step", 1) != 0:
+        return ""
+    what = "is its parent as it was" if model.parent else "has learned nothing yet"
+    return f"this checkpoint was saved at step 0: it {what}"

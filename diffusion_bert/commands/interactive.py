@@ -13,6 +13,7 @@ from ..config.paths import checkpoint_file, origin
 from ..config.schema import DisplayConfig, SamplingConfig
 from ..config.tasks import FILE_COMMANDS
 from ..errors import UserError, nearest
+from ..machine.streams import forgiving
 from .cli import Parser
 from .text_files import check_paths
 
@@ -125,7 +126,7 @@ def _talk(generator, display: DisplayConfig) -> int:
         size = shutil.get_terminal_size()
         return animate(trace, label, sys.stdout, (size.columns, size.lines), display.trace_delay / 1000)
 
-    sys.stdin.reconfigure(errors="replace")
+    forgiving(sys.stdin)
     repl = Repl(generator, lambda line: print(line, flush=True), display, show if supports_colour(sys.stdout) else None)
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):  # not on Windows

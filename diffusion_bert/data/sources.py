@@ -131,6 +131,9 @@ def from_folder(config: DataConfig, seed: int) -> Splits:
     """The splits of ``--data_dir``: train, valid and perhaps test, .jsonl of pairs or .txt of plain texts."""
     folder = Path(config.data_dir)
     text = config.task_name == "text"
+    first = "train.txt" if text else "train.jsonl"
+    if not (folder / first).is_file() and (folder / config.task_name / first).is_file():
+        folder /= config.task_name  # the folder that holds those of several tasks
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such folder; --data_dir expects one with"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .parts import Evaluation
+from .score import FEW_PAIRS
 
 COLUMNS = (
     ("bleu", "BLEU"),
@@ -38,11 +39,12 @@ def table(rows: dict[str, dict], intervals: Sequence[str] | None = None) -> str:
     used = [(key, title) for key, title in COLUMNS if any(key in row for row in rows.values())]
     lines = ["| | " + " | ".join(title for _, title in used) + " |", "|---" * (len(used) + 1) + "|"]
     for name, row in rows.items():
-        lines.append(f"| {name} | " + " | ".join(_cell(key, row, intervals) for key, _ in used) + " |")
+        lines.append(f"| {name} | " + " | ".join(cell(key, row, intervals) for key, _ in used) + " |")
     return "\n".join(lines)
 
 
-def _cell(key: str, row: dict, intervals: Sequence[str] | None) -> str:
+def cell(key: str, row: dict, intervals: Sequence[str] | None) -> str:
+    """One number of a metric row as text, with its interval if that is wanted; empty where there is none."""
     if key not in row:
         return ""
     digits = {"length_ratio": 2, "seconds": 3, "repetition": 2}.get(key, 1 if key not in ("bleu", "rouge_l") else 2)
@@ -104,8 +106,12 @@ def nelbo_lines(nelbo: dict[str, float]) -> str:
 
 
 def score_lines(result: Evaluation) -> str:
-    """Points, verdict, level, formula, and what the next level needs."""
+    """Points, verdict, level, formula, and what the next level needs; of few pairs that they mean little instead."""
     score = result.score
+    if result.pairs < FEW_PAIRS:
+        pairs = "1 pair" if result.pairs == 1 else f"{result.pairs} pairs"
+        first = f"{score.points:.1f} of 100 from {pairs}: means little, and no verdict; take {FEW_PAIRS} pairs or more"
+        return "\n".join([first, f"  {score.formula()}"])
     lines = [f"{score.points:.1f} of 100: {score.verdict}, level {score.level}", f"  {score.formula()}"]
     lines += [f"  missing for {text}" for text in score.missing]
     return "\n".join(lines)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffusion_bert.commands.child_settings import child_config
 from diffusion_bert.commands.cli import settings_of
-from diffusion_bert.commands.continue_training import child_config
 from diffusion_bert.config import paths as finding
 from diffusion_bert.config.paths import checkpoint_file
 from diffusion_bert.machine.storage import weights_digest
@@ -70,8 +70,8 @@ def test_licence_note(tmp_path):
     )
     assert result.code == 0 and "licence of the training data: research use only" in result.out, result.err
     assert (
-        "licence of the training data" in (tmp_path / "evaluation.md").read_text()
-        and (tmp_path / "confidence_map.png").is_file()
+        "licence of the training data" in (tmp_path / "evaluation_pairs.md").read_text()
+        and (tmp_path / "confidence_map_pairs.png").is_file()
     )
     assert child_config(path, {"epochs": 1}).data.license_note.startswith("research use only")
     assert new_model().config.data.license_note is None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from diffusion_bert.commands.continue_training import BELONGS_TO_WEIGHTS
+from diffusion_bert.commands.child_settings import BELONGS_TO_WEIGHTS
 from diffusion_bert.config.presets import load_preset
 from diffusion_bert.config.run_config import RunConfig
 from tests.helpers.scripts import ROOT, SCRIPTS
