@@ -22,6 +22,8 @@ from ..errors import UserError, nearest
 from ..machine.processes import process_count, process_rank, should_print
 from ..machine.streams import ReaderGone, prepare_streams
 from ..version import __version__
+from .flag_names import OTHER_NAMES
+from .terminal import fitted, say
 
 USER_ERROR = 2
 # what a full, broken or read-only disk says, wherever it is met (printing into a file is one such place)
@@ -56,9 +58,10 @@ class Parser(argparse.ArgumentParser):
         values, unknown = self.parse_known_args(argv)
         if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings]
-            raise UserError(
-                f"unknown argument '{unknown[0]}'{nearest(unknown[0].split('=')[0], flags)}; --help lists the options"
-            )
+            name = unknown[0].split("=")[0]
+            meant = OTHER_NAMES.get(name.lstrip("-").replace("-", "_").lower())
+            hint = f"; did you mean '--{meant}'?" if f"--{meant}" in flags else nearest(name, flags)
+            raise UserError(f"unknown argument '{unknown[0]}'{hint}; --help lists the options")
         return vars(values)
 
     def add_settings(
@@ -206,14 +209,14 @@ def ask(question: str, default: str = "") -> str:
 
 def choose(title: str, choices: Sequence[tuple[str, str]]) -> int:
     """A numbered menu; the index of the choice. Asks again on nonsense."""
-    print(title)
+    say(title)
     for number, (name, what) in enumerate(choices, 1):
-        print(f"  {number}  {name:<14} {what}")
+        say(f"  {number}  {name:<14} {what}", 20)
     while True:
         answer = ask(f"Your choice (1-{len(choices)})", "1")
         if answer.isdigit() and 1 <= int(answer) <= len(choices):
             return int(answer) - 1
-        print(f"'{answer}' is none of 1 to {len(choices)}")
+        say(f"'{answer}' is none of 1 to {len(choices)}")
 
 
 def ask_settings(names: Sequence[str], current: dict[str, Any]) -> dict[str, Any]:
@@ -228,10 +231,11 @@ def ask_settings(names: Sequence[str], current: dict[str, Any]) -> dict[str, Any
         f, hint = fields[name]
         default = current.get(name, f.default)
         while True:
-            text = ask(f"  {name} - {f.metadata['help']}", "none" if default is None else str(default))
+            question = fitted(f"  {name} - {f.metadata['help']}")
+            text = ask(question, "none" if default is None else str(default))
             try:
                 answers[name] = converter(f, hint)(text)
                 break
             except UserError as error:
-                print(f"  {error}")
+                say(f"  {error}")
     return answers

@@ -83,11 +83,7 @@ def evaluate_checkpoint(
     )
     task = "custom" if own_data else name
     sentences = [pair.target for pair in read_file(examples).pairs] if examples else None
-    folder = Path(output_dir) if output_dir else report_folder(checkpoint)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make {folder}: {error.strerror}; choose another --output_dir") from None
+    folder = _folder_for(output_dir, checkpoint)
     generator.task = name
     result = evaluate(generator, pairs, mbr, sentences, progress_bars(), task, parts, scorer)
     if note := model.config.data.license_note:
@@ -108,3 +104,13 @@ def untrained_remark(model) -> str:
         return ""
     what = "is its parent as it was" if model.parent else "has learned nothing yet"
     return f"this checkpoint was saved at step 0: it {what}"
+
+
+def _folder_for(output_dir: str | None, checkpoint: Path) -> Path:
+    """Where the report goes; made if need be."""
+    folder = Path(output_dir) if output_dir else report_folder(checkpoint)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make {folder}: {error.strerror}; choose another --output_dir") from None
+    return folder

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import UserError
-from ..machine.storage import write_atomically
+from ..machine.storage import state_folder, write_atomically
 
 
 @contextlib.contextmanager
@@ -16,7 +17,7 @@ def open_output(path: Path, job: dict, from_stdin: bool, overwrite: bool):
     """The output, open at its end: new, or made by the same job. Beside it is NAME.job.json, which says what it was
     made with.
     """
-    note = path.with_name(f"{path.name}.job.json")
+    note = _note(path)
     if not overwrite and path.is_file() and path.stat().st_size:
         _check_same(path, note, job, from_stdin)
     with open(path, "ab+") as file:
@@ -29,12 +30,39 @@ def open_output(path: Path, job: dict, from_stdin: bool, overwrite: bool):
         yield file
 
 
+def file_is_done(path: Path) -> None:
+    """Leave nothing beside a complete output: what it was made with is kept with the user's state, for a second call of
+    the same job.
+    """
+    note, memory = _note(path), _memory(path)
+    if not note.is_file():
+        return
+    with contextlib.suppress(OSError, UserError):
+        if memory is not None:
+            memory.parent.mkdir(exist_ok=True)
+            content = note.read_bytes()
+            write_atomically(memory, lambda file: file.write(content))
+    note.unlink(missing_ok=True)
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f"{path.name}.job.json")
+
+
+def _memory(path: Path) -> Path | None:
+    """Where the note of a complete output is kept."""
+    folder = state_folder()
+    name = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return None if folder is None else folder / "jobs" / f"{name}.json"
+
+
 def _check_same(path: Path, note: Path, job: dict, from_stdin: bool) -> None:
     advice = "choose another --output_file, or --overwrite to begin again"
     if from_stdin:
         raise UserError(f"{path} exists, and what came from stdin cannot be continued; {advice}")
+    memory = None if note.exists() else _memory(path)
     try:
-        before = json.loads(note.read_text(encoding="utf-8"))
+        before = json.loads((memory or note).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise UserError(
             f"{path} exists and nothing says how it was made ({note.name} is missing or broken); {advice}"

@@ -29,6 +29,9 @@ def wrapped(text: str, width: int, hang: int | None = None) -> str:
     """
     lines = []
     for line in text.split("\n"):
+        if "\x1b" in line or len(line) <= width:
+            lines.append(line)
+            continue
         start = len(line) - len(line.lstrip(" "))
         gap = line.find("  ", start)
         column = len(line) - len(line[gap:].lstrip(" ")) if start < gap < start + 24 else start + 2

@@ -132,7 +132,7 @@ def test_evaluation_of_the_bundled_checkpoint(tmp_path, monkeypatch, data_dir):
     small = ("--max_samples", "2", "--num_steps", "2", "--parts", "nelbo", "--device", "cpu")
     for folder in (data_dir, tmp_path / "data"):
         done = run("evaluate_trained_model", "--data_dir", folder, *small)
-        assert done.code in (None, 0) and done.out.startswith(f"The bundled checkpoint {bundled / 'a.pt'}"), done.err
+        assert done.code in (None, 0) and done.out.startswith("The bundled checkpoint checkpoints/a.pt\n"), done.err
     assert (tmp_path / "runs" / "evaluation_a" / "evaluation.json").is_file() and [
         path.name for path in bundled.iterdir()
     ] == ["a.pt"]
