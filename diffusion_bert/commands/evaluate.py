@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..config.fields import build
-from ..config.paths import checkpoint_file, origin, passed_over, report_folder, shown, state_remark
+from ..config.paths import (
+    bundled_test_set,
+    checkpoint_file,
+    is_bundled,
+    origin,
+    passed_over,
+    report_folder,
+    shown,
+    state_remark,
+)
 from ..config.schema import EVALUATION_PARTS, SamplingConfig
 from ..errors import UserError, nearest
 from .evaluation_data import all_pairs, from_grammar
@@ -65,22 +74,17 @@ def evaluate_checkpoint(
     model = generator.model
     scorer = BertScorer(bertscore, model.device) if bertscore else None
     notes: list[str] = []
-    name = task_name or model.skills.first
-    if name not in model.skills.tasks:
-        raise UserError(
-            f"task_name is '{name}': this checkpoint knows"
-            f" {', '.join(model.skills.tasks)}{nearest(name, model.skills.tasks)}"
-        )
-    if options.style is not None:
-        model.skills.number(name, options.style)  # refuses one that the model does not know
+    name = _chosen_task(model, task_name, options.style)
     if untrained := untrained_remark(model):
         notes.append(untrained)
+    ours = data_dir is None and test_file is None and is_bundled(checkpoint) and not _knows_data(model)
+    if ours and bundled_test_set() is not None:
+        test_file, examples = _bundled_test_set(notes, examples)
     everything = all_pairs(model.config, split, data_dir, test_file, notes, name)
     pairs = take_sample(everything, max_samples, options.seed)
     # an anchor belongs to the task's own data, and the grammar of the sample knows no other sentences than its own
-    own_data = (
-        model.config.data.train_file or model.config.data.dataset_name or (name == "sample" and not from_grammar(pairs))
-    )
+    data = model.config.data
+    own_data = ours or data.train_file or data.dataset_name or (name == "sample" and not from_grammar(pairs))
     task = "custom" if own_data else name
     sentences = [pair.target for pair in read_file(examples).pairs] if examples else None
     folder = _folder_for(output_dir, checkpoint)
@@ -90,12 +94,42 @@ def evaluate_checkpoint(
         notes.insert(0, f"licence of the training data: {note}")
     result.notes[:0] = notes
     result.split, result.versions = split if test_file is None else str(test_file), versions()
-    data = model.config.data
-    knows_data = bool(data.data_dir or data.train_file or data.dataset_name) or data.task_name == "sample"
     of_what = {"data_dir": data_dir, "whole_split": len(pairs) == len(everything) and test_file is None}
     stem = report_stem(folder, checkpoint, result, test_file, None if name == model.skills.first else name)
-    show(result, checkpoint, write_report(result, checkpoint, folder, generator, stem, of_what), quiet, knows_data)
+    show(
+        result,
+        checkpoint,
+        write_report(result, checkpoint, folder, generator, stem, of_what),
+        quiet,
+        _knows_data(model),
+    )
     return result
+
+
+def _chosen_task(model, task_name: str | None, style: str | None) -> str:
+    """The task that is meant; refused where the model does not know it, or not in that style."""
+    name, tasks = task_name or model.skills.first, model.skills.tasks
+    if name not in tasks:
+        raise UserError(f"task_name is '{name}': this checkpoint knows {', '.join(tasks)}{nearest(name, tasks)}")
+    if style is not None:
+        model.skills.number(name, style)
+    return name
+
+
+def _knows_data(model) -> bool:
+    """Whether a checkpoint says where its data is."""
+    data = model.config.data
+    return bool(data.data_dir or data.train_file or data.dataset_name) or data.task_name == "sample"
+
+
+def _bundled_test_set(notes: list[str], examples: str | None) -> tuple[str, str]:
+    """The test file and sentences that came with the program, with a note."""
+    pairs, sentences = bundled_test_set()
+    notes.append(
+        "the data of this checkpoint did not come with it: measured on a small held-out set of our own writing"
+        f" ({shown(pairs)}); --test_file or --data_dir takes other data"
+    )
+    return str(pairs), examples or str(sentences)
 
 
 def untrained_remark(model) -> str:

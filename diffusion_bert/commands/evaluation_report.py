@@ -97,8 +97,7 @@ def show(result, checkpoint: Path, paths: list[Path], quiet: bool, knows_data: b
 
     if not quiet:
         say(
-            f"\nCheckpoint {shown(checkpoint)}, task {result.task}, {counted(result.pairs, 'example')} of"
-            f" {result.split}"
+            f"\nCheckpoint {shown(checkpoint)}, task {result.task}, {counted(result.pairs, 'example')} of {result.split}"
         )
         for note in result.notes:
             say(f"  {note}")

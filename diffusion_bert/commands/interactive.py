@@ -22,8 +22,8 @@ from .terminal import say
 from .text_files import check_paths
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, load, talk or work on a file."""
+def talking_parser() -> Parser:
+    """The flags of talking and of work on files."""
     parser = Parser("Talk to a checkpoint: fill, para, complete, mask. Or let it work on a file of texts.")
     what = parser.add_argument_group("model")
     what.add_argument(
@@ -48,6 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_settings(SamplingConfig)
     parser.add_settings(DisplayConfig)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, load, talk or work on a file."""
+    parser = talking_parser()
     given = parser.parse(sys.argv[1:] if argv is None else argv)
     job = {name: given.pop(name, None) for name in ("input_file", "output_file", "command", "overwrite")}
     _check_job(job, given)
@@ -123,7 +129,7 @@ def described(path: Path, model) -> str:
 
 def _talk(generator, display: DisplayConfig) -> int:
     """The command loop until quit or the end of the input."""
-    from .live import animate, supports_colour
+    from .live import animate, legend, supports_colour
     from .repl import PROMPT, Repl
 
     def read() -> str:
@@ -133,7 +139,12 @@ def _talk(generator, display: DisplayConfig) -> int:
             print(line)  # so that a piped session reads like one on a terminal
         return line
 
+    explained: list[bool] = []
+
     def show(trace, label: str) -> bool:
+        if not explained:
+            print(f"(written first {legend()} written last; dim: still hidden)")
+        explained.append(True)
         size = shutil.get_terminal_size()
         return animate(trace, label, sys.stdout, (size.columns, size.lines), display.trace_delay / 1000)
 

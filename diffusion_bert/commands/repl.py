@@ -19,7 +19,7 @@ from ..generation.tracing import Trace
 from ..machine.seeds import seed_of
 from ..text.english import strip_enclosing_quotes
 from .cli import converter
-from .live import legend, plain_lines, printable
+from .live import plain_lines, printable
 from .repl_help import EXAMPLES, help_lines
 
 PROMPT = "Enter command: "
@@ -32,6 +32,7 @@ OPTIONS = {
 }
 SETTABLE = tuple(OPTIONS)
 ALL_SKILLS = tuple(dict.fromkeys(task.command for task in TASKS.values()))
+LEAVE = ("quit", "exit")
 FAREWELLS = ("", "now", "please", "bye", "()", ";", ".", "!")  # what may stand behind quit
 CLOSE = 0.75  # how like a command the first of several words must be to be taken for it
 
@@ -61,7 +62,6 @@ class Repl:
         self.managing = {"set": self._set, "show": self._show, "help": self._help}
         self.commands = (*self.writing, *self.managing)
         self.offered: str | None = None  # a line that y would do
-        self.explained = False  # the colours of a trace
         self.requests = 0  # every request gets a seed of its own, so that asking twice gives something new
 
     def run(self, read: Callable[[], str]) -> None:
@@ -92,7 +92,7 @@ class Repl:
         command = command.lower()
         if not command:
             return True
-        if command in ("quit", "exit") and rest.strip().lower() in FAREWELLS:
+        if command in LEAVE and rest.strip().lower() in FAREWELLS:
             return False
         if command not in self.commands:
             self._explain(command, line)
@@ -113,7 +113,11 @@ class Repl:
             self.write(f"this checkpoint (task {tasks}) has not learned to {command}; help lists what it can")
         elif setting and setting[1].lower() in OPTIONS:
             self._offer(f"set {setting[1].lower()} {setting[2]}")
-        elif len(words) > 1 and not difflib.get_close_matches(command, known, n=1, cutoff=CLOSE):
+        elif (
+            command in ("quit", "exit")
+            or len(words) > 1
+            and not difflib.get_close_matches(command, known, n=1, cutoff=CLOSE)
+        ):
             self._offer(f"para {line.strip()}")
         else:
             self.write(f"unknown command '{command[:40]}'{nearest(command[:40], known)}; help lists the commands")
@@ -172,9 +176,6 @@ class Repl:
     def _trace(self, trace: Trace) -> bool:
         """Show how the first candidate was written; True when it is itself on the terminal now."""
         if self.show_trace is not None:
-            if not self.explained:
-                self.write(f"(written first {legend()} written last; dim: still hidden)")
-            self.explained = True
             try:
                 return self.show_trace(trace, "  1. ") and printable(trace.text) == trace.text
             except KeyboardInterrupt:

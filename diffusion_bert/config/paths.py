@@ -65,6 +65,12 @@ def bundled_checkpoint() -> Path | None:
     return max(BUNDLED.glob("*.pt"), default=None)
 
 
+def bundled_test_set() -> tuple[Path, Path] | None:
+    """Pairs and sentences of our own writing that no checkpoint was trained on, where they came with the program."""
+    found = BUNDLED / "held_out.jsonl", BUNDLED / "held_out_sentences.txt"
+    return found if all(path.is_file() for path in found) else None
+
+
 def is_bundled(path: Path) -> bool:
     """Whether this is the bundled checkpoint, however it is named."""
     return path.resolve() == bundled_checkpoint()
