@@ -96,9 +96,8 @@ def show(result, checkpoint: Path, paths: list[Path], quiet: bool, knows_data: b
     from ..evaluation.report import score_lines
 
     if not quiet:
-        say(
-            f"\nCheckpoint {shown(checkpoint)}, task {result.task}, {counted(result.pairs, 'example')} of {result.split}"
-        )
+        of = f"{counted(result.pairs, 'example')} of {result.split}"
+        say(f"\nCheckpoint {shown(checkpoint)}, task {result.task}, {of}")
         for note in result.notes:
             say(f"  {note}")
         _show_reconstruction(result)

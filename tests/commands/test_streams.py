@@ -1,5 +1,5 @@
-"""Terminals that go away, streams that are closed, consoles that know few letters: no training ends without its last.pt,
-and nothing ends with a traceback.
+"""Terminals that go away, streams that are closed, consoles that know few letters: no training ends without its
+last.pt, and nothing ends with a traceback.
 """
 
 import json
