@@ -28,9 +28,7 @@ class TextLimits:
         if not ids:
             raise UserError("the text is empty: expected some words")
         if set(ids) == {self.tokenizer.unk_id}:
-            raise UserError(
-                "this model's vocabulary knows nothing of the text: expected words of what it was trained on"
-            )
+            raise UserError("the vocabulary of this model knows nothing in the text: expected words it may know")
 
     def source_parts(self, text: str) -> list[str]:
         """The text as a source, or sentence by sentence where it is too long for one; refused where a sentence is."""

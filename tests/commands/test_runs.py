@@ -206,10 +206,7 @@ def test_reports_are_kept_by_what_they_measured(tmp_path, before, result, test_f
     [
         {},
         {"task_name": "sample,qqp,QT,wiki_alignment,CC,custom,text"},
-        {
-            "model_name_or_path": "someone/a-very-long-name-of-a-model-that-has-many-words",
-            "task_name": "wiki_alignment",
-        },
+        {"model_name_or_path": "someone/a-very-long-name-of-a-model-of-many-words", "task_name": "wiki_alignment"},
         {"lr": 1.23456e-05, "seed": 4294967295, "num_steps": 1000000, "word_freq_lambda": 0.123456},
     ],
 )

@@ -72,7 +72,7 @@ def test_vocabulary_limit_with_many_letters():
     ],
 )
 def test_letters_of_other_languages_are_kept(texts, kept):
-    """Chinese beyond 500 letters, accents, Hangul: in the vocabulary, not unknown and not stripped, unless asked for."""
+    """Chinese beyond 500 letters, accents, Hangul: in the vocabulary and not stripped, unless that is asked for."""
     tokenizer = TextTokenizer.learn(texts, 4000)
     assert all(tokenizer.unk_id not in tokenizer.encode(text) for text in texts)
     assert set(kept) <= {letter for token in tokenizer.tokens for letter in token}
