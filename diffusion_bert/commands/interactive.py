@@ -18,7 +18,7 @@ from .cli import Parser
 from .evaluate import untrained_remark
 from .keyboard import Patience, line_editing
 from .output_files import file_is_done
-from .terminal import say
+from .terminal import is_terminal, say
 from .text_files import check_paths
 
 
@@ -62,17 +62,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     path = checkpoint_file(checkpoint)
     out = sys.stdout if job["input_file"] is None else sys.stderr
     # the line begins before anything slow is loaded, and ends when it is
-    print(f"{'' if checkpoint is not None else origin(path)}{shown(path)} ", end="", file=out, flush=True)
+    print(
+        f"{'' if checkpoint is not None else origin(path)}{shown(path)}",
+        end="\n" if is_terminal(out) else " ",
+        file=out,
+        flush=True,
+    )
     from ..generation.generator import DiffusionTextGenerator
 
     generator = DiffusionTextGenerator.from_checkpoint(path, **vars(options))
     line = described(path, generator.model)
     if job["input_file"] is None:
-        print(f"{line}. Type help for the commands, quit to leave.", flush=True)
+        say(f"{line}. Type help for the commands, quit to leave.")
         for remark in passed_over(path) if checkpoint is None else []:
             say(remark)
         return _talk(generator, display)
-    print(f"{line}.", file=sys.stderr, flush=True)
+    say(f"{line}.", file=sys.stderr)
     from .file_work import work_on_file
 
     done = work_on_file(

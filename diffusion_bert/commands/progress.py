@@ -46,12 +46,12 @@ class Progress:
         """``share`` is done; the first remarks are the most important ones."""
         self.share = min(1.0, share)
         if self.bar is not None:
-            room = terminal_width() - len(self.what) - len(" 100%||") - SHORTEST_BAR
+            room = terminal_width() - len(self.what) - len(" 100%||, ") - SHORTEST_BAR
             text = ""
             for remark in remarks:
                 if len(text) + len(remark) + 2 > room:
                     break
-                text += f"{',' if text else ''} {remark}"
+                text += f"{', ' if text else ''}{remark}"
             self.bar.postfix = text
             self.bar.update(self.share - self.bar.n)
         elif time.monotonic() - self.told >= EVERY_SECONDS:

@@ -125,7 +125,8 @@ class Repl:
     def _offer(self, line: str) -> None:
         """Ask whether this was meant; y on the next line does it."""
         self.offered = line
-        self.write(f"{line if len(line) <= 70 else line[:67] + '...'}? (y does it, help lists the commands)")
+        shown = line if len(line) <= 70 else line[:67] + "..."
+        self.write(f"{shown.removesuffix('?')}? (y does it, help lists the commands)")
 
     def completions(self, start: str, line: str) -> list[str]:
         """What a word that begins so may become: a command, or after set an option."""

@@ -247,7 +247,7 @@ def test_set_takes_an_equals_sign(session, line):
 def test_what_was_probably_meant_is_offered(session, line, offered):
     """A setting without set, a text without a command: asked, and done by y; by anything else not."""
     (question,) = session(line)
-    assert question.startswith(f"{offered}? (y ")
+    assert question.startswith(f"{offered.removesuffix('?')}? (y ")
     before = session.options()
     assert session("show") and session("y")[0].startswith("unknown command 'y'") and session.options() == before
     session(line)

@@ -15,13 +15,13 @@ import yaml
 from diffusion_bert.commands.evaluation_report import report_stem
 from diffusion_bert.commands.examples import showable, words
 from diffusion_bert.commands.terminal import wrapped
-from diffusion_bert.config.paths import checkpoint_file, latest_checkpoint, passed_over, run_state, shown
+from diffusion_bert.config.paths import checkpoint_file, latest_checkpoint, passed_over, run_state
 from diffusion_bert.data.pairs import Pair
 from diffusion_bert.evaluation.parts import Evaluation
 from diffusion_bert.training.run_directory import LONGEST_NAME, RunDirectory
 from diffusion_bert.training.state import Reporter
 from tests.helpers.models import tiny_config
-from tests.helpers.scripts import new_trainer, only_run, run, small_flags, write_data
+from tests.helpers.scripts import ROOT, new_trainer, only_run, run, small_flags, write_data
 
 FAST = ("--num_steps", "2", "--best_of", "1", "--device", "cpu")
 
@@ -164,7 +164,7 @@ def test_other_data_is_refused(stopped, flags, words):
 
 def test_next_commands_work_from_any_folder(trained, tmp_path, data_dir):
     """What stands behind Next: can be typed where the user stands."""
-    command = [sys.executable, shown(Path(__file__).parents[2] / "run_conditional_training.py")]
+    command = [sys.executable, ROOT / "run_conditional_training.py"]
     flags = small_flags(data_dir, output_dir="my runs", max_steps=1)
     done = subprocess.run([*command, *flags], cwd=tmp_path, capture_output=True, text=True, timeout=280)
     (line,) = re.findall(r"^Next:  python (.*)$", done.stdout, flags=re.M)
@@ -247,7 +247,7 @@ RUDE = Pair("How do I ask for a blowtorch of xyzzy?", "What is the xyzzy of it?"
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        ([RUDE, Pair("How can I learn to cook?", "How do I learn to cook?")], "How do I learn to cook?"),
+        ([RUDE, Pair("How can I do it?", "How can it be?")], "How can it be?"),
         ([Pair("Où est le musée?", "Le musée, où?")], "Le musée, où?"),
         ([RUDE], None),
     ],

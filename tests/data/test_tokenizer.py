@@ -65,7 +65,7 @@ def test_vocabulary_limit_with_many_letters():
 @pytest.mark.parametrize(
     ("texts", "kept"),
     [
-        (["".join(chr(0x4E00 + 3 * n + k) for k in range(20)) for n in range(600)], "\u4e10\u4e28\u4fff"),
+        (["".join(chr(0x4E00 + 3 * n + k) for k in range(20)) for n in range(600)] * 2, "\u4e10\u4e28\u4fff"),
         (["Élan über naïve cafés"] * 3, "élüï"),
         (["한국어 배우기"] * 3, "한국어배"),
         (["где музей ёлка"] * 3, "гёй"),
