@@ -163,6 +163,8 @@ class Repl:
         for number, candidate in enumerate(candidates, 1):
             if not (shown and number == 1):
                 self.write(f"  {number}. {candidate}")
+        if len(candidates) < generator.options.num_samples and generator.options.top_k == 1:
+            self.write(f"({len(candidates)} of {generator.options.num_samples}: top_k 1 leaves little to choose from)")
 
     def _remark_on_para(self) -> None:
         """Say what para writes where it is not a paraphrase."""

@@ -24,9 +24,8 @@ LITTLE = ("--num_steps", "2", "--best_of", "1", "--device", "cpu")
 def shell(line: str, cwd: Path, **environment) -> subprocess.CompletedProcess:
     """A line of bash, with the scripts by their names."""
     settings = {**os.environ, "PYTHON": sys.executable, "ROOT": str(ROOT), **environment}
-    return subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {line}"], cwd=cwd, env=settings, capture_output=True, text=True, timeout=280
-    )
+    command, caught = ["bash", "-c", f"set -o pipefail; {line}"], {"capture_output": True, "errors": "replace"}
+    return subprocess.run(command, cwd=cwd, env=settings, timeout=280, **caught)
 
 
 def wait_for(condition, process, seconds: float = 120) -> None:
