@@ -20,7 +20,7 @@ from ..config.presets import load_preset, load_settings
 from ..config.schema import DataConfig, DiffusionConfig, ModelConfig, TrainingConfig
 from ..errors import UserError, nearest
 from ..machine.processes import process_count, process_rank, should_print
-from ..machine.streams import ReaderGone, prepare_streams
+from ..machine.streams import ReaderGone, forget_stdout, prepare_streams
 from ..version import __version__
 from .flag_names import OTHER_NAMES
 from .terminal import fitted, say
@@ -141,8 +141,9 @@ def guarded(command: Callable[[Sequence[str] | None], int | None], argv: Sequenc
         code = command(argv) or 0
         sys.stdout.flush()
         return code
-    except ReaderGone as gone:  # `... | head` ends quietly
-        return gone.code
+    except (ReaderGone, BrokenPipeError):  # `... | head` ends quietly
+        forget_stdout()
+        return ReaderGone.code
     except UserError as error:
         code, message = USER_ERROR, f"error: {error}"
     except OSError as error:

@@ -72,6 +72,11 @@ def _to_nowhere(stream) -> None:
         pass
 
 
+def forget_stdout() -> None:
+    """Nobody reads it: what is still in its buffer shall not fail once more at the end."""
+    _to_nowhere(sys.stdout)
+
+
 def _reader_gone() -> None:
     Output.gone = True
     if not Output.outlive:

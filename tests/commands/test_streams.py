@@ -132,6 +132,15 @@ def test_the_reader_of_something_else_goes_away(tmp_path, script, argv):
     assert done.returncode in (0, 141) and done.stderr == ""
 
 
+def test_the_reader_of_file_work_goes_away(trained, tmp_path):
+    """Answers to stdout: quietly, too."""
+    (tmp_path / "in.txt").write_text("How are you?\n" * 400)
+    files = "--input_file in.txt --output_file - --batch_size 8"
+    flags = f"--checkpoint {trained} {' '.join(LITTLE)} {files}"
+    done = shell(f"$PYTHON $ROOT/{TALK}.py {flags} | head -n 1", tmp_path)
+    assert done.returncode == 141 and "Traceback" not in done.stderr and "Error" not in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_closed_terminal(data_dir, tmp_path, times):
     """SIGHUP saves, however often it comes."""
