@@ -39,6 +39,12 @@ def float32_everywhere(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def no_state_of_the_user(monkeypatch, tmp_path_factory):
+    """Histories and memories of tests are no matter of the user's."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
+
+
+@pytest.fixture(autouse=True)
 def no_bundled_checkpoint(monkeypatch, tmp_path_factory):
     """Tests that name no checkpoint mean a run of theirs, or none."""
     monkeypatch.setattr("diffusion_bert.config.paths.BUNDLED", tmp_path_factory.getbasetemp() / "no checkpoints")

@@ -100,7 +100,7 @@ def sweep(checkpoint, test_file, sources: int, settings, options: SamplingConfig
     measured again.
     """
     from benchmarks.common import machine
-    from diffusion_bert.commands.evaluate import chosen_pairs
+    from diffusion_bert.commands.evaluation_data import chosen_pairs
     from diffusion_bert.generation.generator import DiffusionTextGenerator
     from diffusion_bert.machine.device import pick_device
     from diffusion_bert.model.checkpoint import load_checkpoint
@@ -206,7 +206,7 @@ def plot(records: list[dict], path: Path) -> None:
         ("rouge_l", "ROUGE-L"),
         ("bleu", "BLEU"),
         ("div4", "div-4 over three samples, %"),
-        ("repetition", "words like their left neighbour, %"),
+        ("repetition", "words equal to their left neighbour, %"),
     )
     for axis, (key, title) in zip(axes.flat, shown):
         for name, (color, style) in zip(names, looks * (len(names) // len(looks) + 1)):
@@ -219,7 +219,7 @@ def plot(records: list[dict], path: Path) -> None:
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set(title=title, xlabel="denoiser calls per text")
-    axes[0, 0].legend(frameon=False)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     save_figure(figure, path)
 
 

@@ -60,8 +60,8 @@ def main(argv=None) -> int:
 def score_table(named, options: SamplingConfig, split: str, data_dir, test_file, max_samples) -> str:
     """The table as Markdown, under a line that says how it was made."""
     from benchmarks.common import machine
-    from diffusion_bert.commands.evaluate import chosen_pairs, from_grammar
-    from diffusion_bert.commands.evaluation_progress import progress_lines
+    from diffusion_bert.commands.evaluation_data import chosen_pairs, from_grammar
+    from diffusion_bert.commands.evaluation_progress import progress_bars
     from diffusion_bert.evaluation.parts import evaluate
     from diffusion_bert.generation.generator import DiffusionTextGenerator
     from diffusion_bert.machine.device import pick_device
@@ -86,7 +86,7 @@ def score_table(named, options: SamplingConfig, split: str, data_dir, test_file,
     floors: dict = {}
     for name, model in [("untrained", untrained(first)), *models]:
         generator = DiffusionTextGenerator(model.to(pick_device(options.device)), options)
-        result = evaluate(generator, pairs, 1, None, progress_lines(), task, ("reconstruction", "generation"))
+        result = evaluate(generator, pairs, 1, None, progress_bars(), task, ("reconstruction", "generation"))
         if result.score is None:
             raise UserError(f"{name} has no score: {'; '.join(result.notes)}")
         rows.append((name, result.score, result.rows["model"], result.reconstruction["50"]))

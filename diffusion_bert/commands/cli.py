@@ -20,7 +20,10 @@ from ..config.presets import load_preset, load_settings
 from ..config.schema import DataConfig, DiffusionConfig, ModelConfig, TrainingConfig
 from ..errors import UserError, nearest
 from ..machine.processes import process_count, process_rank, should_print
+from ..machine.streams import ReaderGone, forget_stdout, prepare_streams
 from ..version import __version__
+from .flag_names import OTHER_NAMES
+from .terminal import fitted, say
 
 USER_ERROR = 2
 # what a full, broken or read-only disk says, wherever it is met (printing into a file is one such place)
@@ -55,9 +58,10 @@ class Parser(argparse.ArgumentParser):
         values, unknown = self.parse_known_args(argv)
         if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings]
-            raise UserError(
-                f"unknown argument '{unknown[0]}'{nearest(unknown[0].split('=')[0], flags)}; --help lists the options"
-            )
+            name = unknown[0].split("=")[0]
+            meant = OTHER_NAMES.get(name.lstrip("-").replace("-", "_").lower())
+            hint = f"; did you mean '--{meant}'?" if f"--{meant}" in flags else nearest(name, flags)
+            raise UserError(f"unknown argument '{unknown[0]}'{hint}; --help lists the options")
         return vars(values)
 
     def add_settings(
@@ -128,15 +132,18 @@ def guarded(command: Callable[[Sequence[str] | None], int | None], argv: Sequenc
     if process_count() > 1:
         # torch comments on every connection that another process closes
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if argv is None:
+        prepare_streams()
     if process_rank() > 0:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    if hasattr(signal, "SIGPIPE") and argv is None:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends quietly
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         code = command(argv) or 0
         sys.stdout.flush()
         return code
+    except (ReaderGone, BrokenPipeError):  # `... | head` ends quietly
+        forget_stdout()
+        return ReaderGone.code
     except UserError as error:
         code, message = USER_ERROR, f"error: {error}"
     except OSError as error:
@@ -203,14 +210,14 @@ def ask(question: str, default: str = "") -> str:
 
 def choose(title: str, choices: Sequence[tuple[str, str]]) -> int:
     """A numbered menu; the index of the choice. Asks again on nonsense."""
-    print(title)
+    say(title)
     for number, (name, what) in enumerate(choices, 1):
-        print(f"  {number}  {name:<14} {what}")
+        say(f"  {number}  {name:<14} {what}", 20)
     while True:
         answer = ask(f"Your choice (1-{len(choices)})", "1")
         if answer.isdigit() and 1 <= int(answer) <= len(choices):
             return int(answer) - 1
-        print(f"'{answer}' is none of 1 to {len(choices)}")
+        say(f"'{answer}' is none of 1 to {len(choices)}")
 
 
 def ask_settings(names: Sequence[str], current: dict[str, Any]) -> dict[str, Any]:
@@ -225,10 +232,11 @@ def ask_settings(names: Sequence[str], current: dict[str, Any]) -> dict[str, Any
         f, hint = fields[name]
         default = current.get(name, f.default)
         while True:
-            text = ask(f"  {name} - {f.metadata['help']}", "none" if default is None else str(default))
+            question = fitted(f"  {name} - {f.metadata['help']}")
+            text = ask(question, "none" if default is None else str(default))
             try:
                 answers[name] = converter(f, hint)(text)
                 break
             except UserError as error:
-                print(f"  {error}")
+                say(f"  {error}")
     return answers

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+import time
+
 import torch
-from tqdm import tqdm
 
 from ..config.schema import SamplingConfig
-from ..data.pairs import MixedPairs, Pair
+from ..data.pairs import Pair
 from ..data.skills import NO_SOURCE
 from ..generation.canvas import Canvas
 from ..generation.decoding import decode
@@ -14,38 +16,46 @@ from ..generation.generator import DiffusionTextGenerator
 from ..model.diffusion_model import DiffusionModel
 from ..training.flops import peak_flops
 from ..training.state import Reporter
+from .examples import showable
+from .progress import Progress
+from .terminal import say
 
 DEMONSTRATION_LEVELS = (0.3, 0.6, 0.9)
-EXAMPLE_STRIDE = 7919  # a prime, so that steps in any rhythm show ever other examples
 
 
 class ConsoleReporter(Reporter):
-    """A progress bar, a line per validation, and now and then a sentence noised and denoised.
+    """How far training is, a line per validation, and now and then a sentence noised and denoised.
 
-    On known GPUs the bar also shows the MFU: operations of the model (flops.py) since the start, validations included
-    in the time, as a share of the peak of all ``processes`` GPUs.
+    On known GPUs the MFU is shown too: operations of the model (flops.py) since the start, validations included in the
+    time, as a share of the peak of all ``processes`` GPUs.
     """
 
     def __init__(self, model: DiffusionModel, valid: list[Pair], processes: int = 1):
         self.model, self.valid, self.processes = model, valid, processes
         self.peak: float | None = None
-        self.bar: tqdm | None = None
+        self.progress: Progress | None = None
+        self.total_steps = self.shown = 0
         self.tokens, self.flops = 0, 0.0
+        self.examples: list[tuple[Pair, str | None]] = []
 
     def start(self, total_steps: int, done_steps: int) -> None:
         if self.model.device.type == "cuda":
             self.peak = peak_flops(torch.cuda.get_device_name(self.model.device))
-        self.bar = tqdm(total=total_steps, initial=done_steps, unit="step", dynamic_ncols=True, mininterval=0.5)
+        self.total_steps = total_steps
+        self.progress = Progress("training", sys.stdout, done_steps / max(1, total_steps))
 
     def step(self, step: int, progress: float, values: dict) -> None:
         self.tokens += values["tokens"]
-        elapsed = self.bar.format_dict["elapsed"] or 1e-9
+        elapsed = max(time.monotonic() - self.progress.started, 1e-9)
         self.flops += values["flops"]
-        speed = f"{self.tokens / elapsed:,.0f} tokens/s"
+        remarks = [f"step {step:,} of {self.total_steps:,}", self.progress.left(progress), f"loss {values['loss']:.3f}"]
+        remarks.append(f"{self.tokens / elapsed:,.0f} word pieces/s")
         if self.peak is not None:
-            speed += f", MFU {self.flops / elapsed / (self.peak * self.processes):.1%}"
-        self.bar.set_postfix_str(f"loss {values['loss']:.3f}, NELBO {values['nelbo']:.2f}, {speed}", refresh=False)
-        self.bar.update()
+            remarks.append(f"MFU {self.flops / elapsed / (self.peak * self.processes):.1%}")
+        self.progress.update(progress, *filter(None, remarks))
+
+    def validating(self) -> None:
+        self.progress.doing("validating")
 
     def validation(self, record: dict, improved: bool) -> None:
         tasks = [
@@ -53,7 +63,8 @@ class ConsoleReporter(Reporter):
             for task in self.model.skills.tasks
             if (name := f"valid_nelbo_{task}") in record
         ]
-        self.bar.write(
+        self.progress.doing("training")
+        self.progress.write(
             f"epoch {record['epoch']:.2f}, step {record['step']:,}: validation NELBO {record['valid_nelbo']:.4f} nats"
             f" per word piece ({record['valid_nelbo_per_word']:.3f} per word, cross-entropy"
             f" {record['valid_cross_entropy']:.3f}){', best so far' if improved else ''}"
@@ -61,14 +72,21 @@ class ConsoleReporter(Reporter):
         )
 
     def demonstration(self, step: int) -> None:
-        number = (step * EXAMPLE_STRIDE) % len(self.valid)
-        task = self.valid.task(number) if isinstance(self.valid, MixedPairs) else None
-        for line in demonstrate(self.model, self.valid[number], task):
-            self.bar.write(line)
+        self.examples = self.examples or showable(self.valid)
+        for _ in self.examples:
+            pair, task = self.examples[self.shown % len(self.examples)]
+            self.shown += 1
+            if lines := demonstrate(self.model, pair, task):
+                self.progress.write("\n".join(lines))
+                return
+
+    def trouble(self, what: str, error: Exception) -> None:
+        reason = " ".join(str(error).split())[:200]
+        say(f"\n{what}: not shown ({type(error).__name__}: {reason}); training goes on", file=sys.stderr)
 
     def stop(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        if self.progress is not None:
+            self.progress.close()
 
 
 def demonstrate(model: DiffusionModel, pair: Pair, task: str | None = None) -> list[str]:

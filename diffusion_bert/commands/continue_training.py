@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import json
-import shlex
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..config.paths import checkpoint_file, latest_checkpoint, report_folder
-from ..config.presets import load_preset
-from ..config.run_config import RunConfig
-from ..config.schema import ModelConfig
-from ..config.tasks import TASKS, task_names
+from ..config.paths import (
+    checkpoint_file,
+    latest_checkpoint,
+    passed_over,
+    resume_command,
+    run_state,
+    shown,
+    state_remark,
+)
 from ..errors import UserError
 from ..machine.processes import join
-from .cli import ask_settings, choose, settings_of, training_parser
+from ..machine.streams import outlive_reader
+from .child_settings import child_config, inherited
+from .cli import ask_settings, choose, training_parser
+from .terminal import say
 from .train import FOR_CONTINUING
+from .verdicts import choose_by_verdict, known_verdict
 
 PRESETS = FOR_CONTINUING
-BY_VERDICT = {"Good": "fine_tuning", "Fair": "quality_boost", "Poor": "deep_training_continue"}
 MENU = (
     ("Quality Boost", "5 epochs, 64 steps"),
     ("Deep Training", "8 epochs, 128 steps"),
@@ -33,15 +35,7 @@ CUSTOM = tuple(
     "task_name data_dir train_file max_samples num_steps epochs max_minutes batch_size lr seed device"
     " output_dir".split()
 )
-# settings that say how long and where, not what: a child starts from the defaults instead of the parent's limits
-NOT_INHERITED = ("epochs", "max_steps", "max_minutes", "patience", "dry_run", "lr_factor", "teacher")
-DATA_SOURCE = tuple(
-    "data_dir train_file valid_file test_file max_samples dataset_name dataset_config source_column target_column"
-    " symmetric".split()
-)
-# architecture, vocabulary and the size of the length head
-BELONGS_TO_WEIGHTS = (*(f.name for f in dataclasses.fields(ModelConfig)), "max_target_length")
-AUTO_PAIRS = 500
+MOVED = ("train_file", "valid_file", "test_file", "data_dir")  # may be told anew when a run is resumed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--resume", action="store_true", help="go on with an interrupted run where it stopped, in its own directory"
     )
     given = parser.parse(arguments)
+    outlive_reader()
     checkpoint, model_dir = given.pop("checkpoint", None), given.pop("model_dir", None)
     auto, resume = given.pop("auto", False), given.pop("resume", False)
     if checkpoint and model_dir:
@@ -75,21 +70,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("--auto chooses by itself: drop --resume and --preset, or drop --auto")
     if resume:
         return _resume(checkpoint, model_dir, given)
-    parent = find_parent(checkpoint, model_dir, given.get("output_dir", "runs"))
+    output_dir = given.get("output_dir", "runs")
+    parent = find_parent(checkpoint, model_dir, output_dir)
+    for line in passed_over(parent, output_dir) if checkpoint is None and model_dir is None else []:
+        say(line)
+    if state := state_remark(parent):
+        say(f"{shown(parent)} is of a run that was {state}")
     if auto:
+        say(f"Reading {shown(parent)} ...")
         child_config(parent, dict(given))  # refuses wrong flags before an evaluation that takes minutes
         device, keep = given.get("device", "auto"), not given.get("dry_run", False)
         given["preset"] = join(device).on_main(lambda: choose_by_verdict(parent, device, keep, given.get("data_dir")))
     elif not given:
         given = ask_for_settings(parent)
+    preset = given.get("preset")
+    say(f"Training on from {shown(parent)}{'' if preset is None else f' (preset {preset})'}")
     config = child_config(parent, given)
     from .training_run import train_run
 
-    return train_run(config, parent)
+    return train_run(config, parent, preset=preset)
 
 
 def _resume(checkpoint: str | None, model_dir: str | None, given: dict) -> int:
-    extra = sorted(set(given) - {"device", "output_dir"})
+    extra = sorted(set(given) - {"device", "output_dir", *MOVED})
     if extra:
         raise UserError(
             f"--resume goes on with the run's own settings: drop --{extra[0]}, or train on in a new run without"
@@ -99,13 +102,14 @@ def _resume(checkpoint: str | None, model_dir: str | None, given: dict) -> int:
         last = Path(model_dir) / "last.pt"
         if not last.is_file():
             raise UserError(f"{model_dir} holds no last.pt: expected the directory of an interrupted run")
+    elif checkpoint:
+        last = Path(checkpoint) / "last.pt" if (Path(checkpoint) / "last.pt").is_file() else checkpoint_file(checkpoint)
     else:
-        last = (
-            checkpoint_file(checkpoint) if checkpoint else latest_checkpoint(given.get("output_dir", "runs"), "last.pt")
-        )
+        last = latest_checkpoint(given.get("output_dir", "runs"), "last.pt")
+    say(f"Resuming from {shown(last)} ...")
     from .training_run import resume_run
 
-    return resume_run(last, given.get("device"))
+    return resume_run(last, given.get("device"), {name: given[name] for name in MOVED if name in given})
 
 
 def find_parent(checkpoint: str | None, model_dir: str | None, output_dir: str) -> Path:
@@ -120,116 +124,16 @@ def find_parent(checkpoint: str | None, model_dir: str | None, output_dir: str) 
     return latest_checkpoint(output_dir)
 
 
-def recorded_verdict(report: Path, parent: Path) -> str | None:
-    """The verdict in an evaluation.json, if it is about the checkpoint as it is now."""
-    try:
-        content = json.loads(report.read_text(encoding="utf-8"))
-        if Path(content["checkpoint"]).name == parent.name and report.stat().st_mtime >= parent.stat().st_mtime:
-            return content["score"]["verdict"] if content["score"]["verdict"] in BY_VERDICT else None
-    except (ValueError, KeyError, TypeError, OSError):
-        pass  # unreadable or of another kind: evaluate again
-    return None
-
-
-def choose_by_verdict(parent: Path, device: str, keep: bool = True, data_dir: str | None = None) -> str:
-    """The preset for the verdict of the run's last evaluation, or of one made now; its report is kept, if wanted,
-    beside the checkpoint, or where another one is there, in a folder beside that.
-    """
-    folder = report_folder(parent)
-    own = folder / "evaluation_auto"
-    verdict = recorded_verdict(folder / "evaluation.json", parent) or recorded_verdict(own / "evaluation.json", parent)
-    if verdict is None:
-        print(f"No evaluation of this checkpoint with a score yet: evaluating {AUTO_PAIRS} pairs first")
-        from .evaluate import evaluate_checkpoint
-
-        place = str(own if (folder / "evaluation.json").exists() else folder)
-        with contextlib.nullcontext(place) if keep else tempfile.TemporaryDirectory() as where:
-            result = evaluate_checkpoint(
-                parent,
-                split="valid",
-                max_samples=AUTO_PAIRS,
-                device=device,
-                output_dir=where,
-                quiet=True,
-                data_dir=data_dir,
-            )
-        score = result.score
-        if score is None:
-            raise UserError("this checkpoint has no score (plain texts, or too long ones): choose --preset yourself")
-        verdict = score.verdict
-    preset = BY_VERDICT[verdict]
-    print(f"Verdict {verdict}, so: --preset {preset}")
-    if verdict == "Poor":
-        print(f"To restart from scratch with a larger model instead:  {restart_command(inherited(parent))}")
-    return preset
-
-
-def restart_command(settings: dict) -> str:
-    """The command that trains on the same data from scratch, one built-in size up."""
-    larger = {"tiny": "mini", "mini": "small"}.get(settings["model_name_or_path"], settings["model_name_or_path"])
-    parts = ["python run_conditional_training.py", f"--task_name {settings['task_name']}"]
-    parts += [
-        f"--{name} {shlex.quote(str(settings[name]))}"
-        for name in DATA_SOURCE
-        if name != "max_samples" and settings.get(name)
-    ]
-    return " ".join([*parts, f"--model_name_or_path {shlex.quote(larger)}", "--epochs 10"])
-
-
 def ask_for_settings(parent: Path) -> dict:
     """The menu of a start without settings."""
+    verdict = known_verdict(parent)
+    say(f"Parent  {shown(parent)}, {f'verdict {verdict}' if verdict else 'not evaluated yet (--auto evaluates it)'}")
+    if (parent.parent / "last.pt").is_file() and run_state(parent.parent):
+        say(f"        to go on with this run itself instead:  {resume_command(parent.parent)}")
     choice = choose("How shall training go on?", MENU)
     if choice < 3:
         return {"preset": PRESETS[choice]}
+    say("Reading its settings ...")
     current = inherited(parent)
     answers = ask_settings(CUSTOM, current)
     return {name: value for name, value in answers.items() if value != current.get(name)}
-
-
-def inherited(parent: Path) -> dict:
-    """The parent's settings, without its limits."""
-    from ..model.payload import read_payload
-
-    settings = RunConfig.from_flat(read_payload(parent)["config"], str(parent)).to_flat()
-    return {name: value for name, value in settings.items() if name not in NOT_INHERITED}
-
-
-def task_for(data: dict, parents: str) -> str:
-    """The task of data that came without a name: the parent's, so that its prompts and skills stay; of several all,
-    where the folder holds them, else the first with pairs.
-    """
-    names = task_names(parents)
-    folder = data.get("data_dir")
-    if names == ["sample"]:
-        return "custom"  # alike, but for the grammar
-    if folder is not None and (len(names) == 1 or any((Path(folder) / name).is_dir() for name in names)):
-        return parents
-    return next((name for name in names if TASKS[name].prompt), "custom")
-
-
-def child_config(parent: Path, given: dict) -> RunConfig:
-    """Parent's settings < preset < flags; other data replaces the parent's data altogether. What belongs to the weights
-    stays.
-    """
-    base = inherited(parent)
-    if preset := given.get("preset"):
-        fixed = [name for name in load_preset(preset) if name in BELONGS_TO_WEIGHTS]
-        if fixed:
-            raise UserError(
-                f"preset {preset} sets {fixed[0]}, which belongs to the checkpoint: use a preset for continuing"
-                f" ({', '.join(PRESETS)})"
-            )
-    own_lr = "lr" in given and "lr_factor" not in given
-    named = "task_name" in given or "task_name" in (load_preset(preset) if preset else {})
-    changes = settings_of(given)
-    if own_lr:
-        changes.pop("lr_factor", None)  # a learning rate that was asked for is meant as it stands
-    if {"task_name", "data_dir", "train_file", "dataset_name"} & set(changes):
-        for name in DATA_SOURCE:
-            base.pop(name, None)
-        if not named:
-            changes.pop("task_name", None)
-            base["task_name"] = task_for(changes, base["task_name"])
-    if "," not in changes.get("task_name", base["task_name"]):
-        base["task_balance"] = "proportional"
-    return RunConfig.from_flat({**base, **changes})

@@ -2,84 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..config.fields import build
-from ..config.paths import checkpoint_file, origin, report_folder
+from ..config.paths import (
+    bundled_test_set,
+    checkpoint_file,
+    is_bundled,
+    origin,
+    passed_over,
+    report_folder,
+    shown,
+    state_remark,
+)
 from ..config.schema import EVALUATION_PARTS, SamplingConfig
 from ..errors import UserError, nearest
-from .cli import Parser, whole_number
-from .evaluation_progress import early_figures, end_journal, first_line, journal_of, progress_lines
-from .evaluation_report import show, write_report
-
-# models that judge the texts: a directory or a hub id each
-JUDGES = {
-    "bertscore": "BERTScore by this model, a directory or hub id (microsoft/deberta-xlarge-mnli)",
-    "fluency_model": "perplexity by this causal language model, a directory or hub id (gpt2)",
-    "meaning_model": "the cosine of source and output by this model (sentence-transformers/all-MiniLM-L6-v2)",
-}
-
-
-def evaluation_parser() -> Parser:
-    """The flags of an evaluation."""
-    parser = Parser(
-        "Evaluate a checkpoint: reconstruction, conditional generation beside its floors, NELBO terms, score."
-    )
-    what = parser.add_argument_group("what to evaluate")
-    what.add_argument(
-        "--checkpoint",
-        metavar="FILE",
-        help="checkpoint file (default: the newest best_model.pt below runs/, else one that came with the program)",
-    )
-    what.add_argument("--task_name", metavar="NAME", help="which task of a checkpoint of several (default: its first)")
-    what.add_argument("--split", metavar="valid|test", help="which split of the checkpoint's data (default: test)")
-    what.add_argument(
-        "--data_dir",
-        metavar="DIR",
-        help=(
-            "where the checkpoint's data is now: a folder as training took it (of several tasks: with one for each,"
-            " or that of the task alone)"
-        ),
-    )
-    what.add_argument("--test_file", metavar="FILE", help="evaluate on this file instead (.jsonl, .csv, .tsv or .txt)")
-    what.add_argument(
-        "--examples",
-        metavar="FILE",
-        help="sentences for the reconstruction part, one per line, instead of held-out targets",
-    )
-    what.add_argument(
-        "--max_samples",
-        type=whole_number,
-        metavar="N",
-        help="evaluate a random sample of this many rows (default: all)",
-    )
-    what.add_argument(
-        "--mbr",
-        type=whole_number,
-        metavar="N",
-        help="also choose the best of N samples by minimum Bayes risk (default: off)",
-    )
-    what.add_argument(
-        "--parts",
-        type=_parts,
-        metavar="NAMES",
-        help=f"some of {','.join(EVALUATION_PARTS)}, with commas (default: all; the score needs the first two)",
-    )
-    for flag, help in JUDGES.items():
-        what.add_argument(f"--{flag}", metavar="MODEL", help=f"add {help}")
-    what.add_argument(
-        "--output_dir",
-        metavar="DIR",
-        help=(
-            "where the report goes (default: beside the checkpoint; of one that came with the program:"
-            " runs/evaluation_NAME)"
-        ),
-    )
-    parser.add_settings(SamplingConfig, leave_out=("num_samples", "best_of"))
-    return parser
+from .evaluation_data import all_pairs, from_grammar
+from .evaluation_flags import JUDGES, evaluation_parser
+from .evaluation_progress import early_figures, end_journal, first_line, journal_of, progress_bars
+from .evaluation_report import report_files, report_stem, show, write_report
+from .terminal import say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,19 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     named = given.pop("checkpoint", None)
     checkpoint = checkpoint_file(named)
     if named is None:
-        print(f"{origin(checkpoint)}{checkpoint}")
+        say(f"{origin(checkpoint)}{shown(checkpoint)}")
+        for line in passed_over(checkpoint):
+            say(line)
+    if state := state_remark(checkpoint):
+        say(f"({state})")
     evaluate_checkpoint(checkpoint, **given)
     return 0
-
-
-def _parts(text: str) -> tuple[str, ...]:
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in EVALUATION_PARTS:
-            raise argparse.ArgumentTypeError(
-                f"'{name}' is none of {', '.join(EVALUATION_PARTS)}{nearest(name, EVALUATION_PARTS)}"
-            )
-    return tuple(name for name in EVALUATION_PARTS if name in names)
 
 
 def evaluate_checkpoint(
@@ -123,6 +61,7 @@ def evaluate_checkpoint(
     ``models_and_sampling``: some of JUDGES, and sampling options.
     """
     from ..data.reading import read_file
+    from ..data.splits import take_sample
     from ..evaluation.parts import evaluate
     from ..generation.generator import DiffusionTextGenerator
     from ..machine.processes import join, own_device
@@ -130,48 +69,51 @@ def evaluate_checkpoint(
 
     options = build(SamplingConfig, models_and_sampling, "--")
     processes = join(options.device)
-    generator = DiffusionTextGenerator.from_checkpoint(
-        checkpoint, **{**vars(options), "device": own_device(options.device)}
-    )
-    model = generator.model
+    speaks = processes.is_main and not quiet
+    if speaks:
+        say("Loading the model and its data ...")
+    options = {**vars(options), "device": own_device(options.device)}
+    generator = DiffusionTextGenerator.from_checkpoint(checkpoint, **options)
+    model, notes = generator.model, []
     judges = judges_of(models_and_sampling, model.device)
-    notes: list[str] = []
-    name = task_of(model.skills, task_name)
-    if options.style is not None:
-        model.skills.number(name, options.style)  # refuses one that the model does not know
-    pairs = chosen_pairs(model.config, split, data_dir, test_file, max_samples, options.seed, notes, name)
+    generator.task = name = _chosen_task(model, task_name, generator.options.style)
+    ours = data_dir is None and test_file is None and is_bundled(checkpoint) and not _knows_data(model)
+    if ours and bundled_test_set() is not None:
+        test_file, examples = _bundled_test_set(notes, examples)
+    everything = all_pairs(model.config, split, data_dir, test_file, notes, name)
+    pairs = take_sample(everything, max_samples, generator.options.seed)
     sentences = [pair.target for pair in read_file(examples).pairs] if examples else None
-    folder = report_place(Path(output_dir) if output_dir else report_folder(checkpoint))
-    generator.task = name
-    quiet, shown = quiet or not processes.is_main, split if test_file is None else str(test_file)
-    if not quiet:
-        print(first_line(checkpoint, len(pairs), shown, max_samples, options.seed), flush=True)
-    journal = journal_of(generator, pairs, mbr, folder, processes) if "generation" in parts else None
-    if journal and journal.remark and not quiet:
-        print(journal.remark, flush=True)
-    task, listener = anchored_task(model, name, pairs), (lambda part, result: None) if quiet else early_figures
-    progress = progress_lines() if processes.is_main else None
-    result = evaluate(generator, pairs, mbr, sentences, progress, task, parts, judges, journal, processes, listener)
-    if note := model.config.data.license_note:
-        notes.insert(0, f"licence of the training data: {note}")
-    result.notes[:0] = notes
-    result.split, result.versions = shown, versions()
+    done = [part for part in parts if part != "generation" or any(pair.source is not None for pair in pairs)]
+    folder = _folder_for(output_dir, checkpoint)
+    stem = report_stem(folder, checkpoint, done, len(pairs), test_file, None if name == model.skills.first else name)
+    measured = split if test_file is None else str(test_file)
+    if speaks:
+        say(first_line(checkpoint, len(pairs), measured, max_samples, generator.options.seed))
+    place = report_files(folder, stem)[3]
+    journal = journal_of(generator, pairs, mbr, place, processes) if "generation" in done else None
+    if journal and journal.remark and speaks:
+        say(journal.remark)
+    result = evaluate(
+        generator,
+        pairs,
+        mbr,
+        sentences,
+        progress_bars() if processes.is_main else None,
+        _anchored_task(model, name, pairs, ours),
+        parts,
+        judges,
+        journal,
+        processes,
+        early_figures if speaks else lambda part, result: None,
+    )
+    result.split, result.versions = measured, versions()
+    result.notes[:0] = _licence_and_age(model) + notes
     if processes.is_main:
-        data = model.config.data
-        knows_data = bool(data.data_dir or data.train_file or data.dataset_name) or data.task_name == "sample"
-        show(result, checkpoint, write_report(result, checkpoint, folder, generator), quiet, knows_data)
+        of_what = {"data_dir": data_dir, "whole_split": len(pairs) == len(everything) and test_file is None}
+        paths = write_report(result, checkpoint, folder, generator, stem, of_what)
+        show(result, checkpoint, paths, quiet, _knows_data(model))
     end_journal(journal, processes)
     return result
-
-
-def task_of(skills, task_name: str | None) -> str:
-    """The task to evaluate: the named, or the first that the checkpoint knows."""
-    if task_name is not None and task_name not in skills.tasks:
-        raise UserError(
-            f"task_name is '{task_name}': this checkpoint knows"
-            f" {', '.join(skills.tasks)}{nearest(task_name, skills.tasks)}"
-        )
-    return task_name or skills.first
 
 
 def judges_of(models: dict, device) -> list:
@@ -182,69 +124,63 @@ def judges_of(models: dict, device) -> list:
     return [kind(models[key], device) for key, kind in kinds.items() if models.get(key)]
 
 
-def report_place(folder: Path) -> Path:
-    """The folder of the report, made if need be."""
+def _anchored_task(model, name: str, pairs, ours: bool) -> str:
+    """The task whose anchor the score takes. It belongs to the task's own data, and the grammar of the sample knows no
+    other sentences than its own: anything else, and ``ours``, is ``custom``.
+    """
+    data = model.config.data
+    own_data = ours or data.train_file or data.dataset_name or (name == "sample" and not from_grammar(pairs))
+    return "custom" if own_data else name
+
+
+def _licence_and_age(model) -> list[str]:
+    """What is to be known of a checkpoint before its figures."""
+    licence = model.config.data.license_note
+    return [
+        *([f"licence of the training data: {licence}"] if licence else []),
+        *filter(None, [untrained_remark(model)]),
+    ]
+
+
+def _chosen_task(model, task_name: str | None, style: str | None) -> str:
+    """The task that is meant; refused where the model does not know it, or not in that style."""
+    name, tasks = task_name or model.skills.first, model.skills.tasks
+    if name not in tasks:
+        raise UserError(f"task_name is '{name}': this checkpoint knows {', '.join(tasks)}{nearest(name, tasks)}")
+    if style is not None:
+        model.skills.number(name, style)
+    return name
+
+
+def _knows_data(model) -> bool:
+    """Whether a checkpoint says where its data is."""
+    data = model.config.data
+    return bool(data.data_dir or data.train_file or data.dataset_name) or data.task_name == "sample"
+
+
+def _bundled_test_set(notes: list[str], examples: str | None) -> tuple[str, str]:
+    """The test file and sentences that came with the program, with a note."""
+    pairs, sentences = bundled_test_set()
+    notes.append(
+        "the data of this checkpoint did not come with it: measured on a small held-out set of our own writing"
+        f" ({shown(pairs)}); --test_file or --data_dir takes other data"
+    )
+    return str(pairs), examples or str(sentences)
+
+
+def untrained_remark(model) -> str:
+    """What is to be known of a checkpoint that was saved before the first step, or nothing."""
+    if model.metrics.get("step", 1) != 0:
+        return ""
+    what = "is its parent as it was" if model.parent else "has learned nothing yet"
+    return f"this checkpoint was saved at step 0: it {what}"
+
+
+def _folder_for(output_dir: str | None, checkpoint: Path) -> Path:
+    """Where the report goes; made if need be."""
+    folder = Path(output_dir) if output_dir else report_folder(checkpoint)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make {folder}: {error.strerror}; choose another --output_dir") from None
     return folder
-
-
-def anchored_task(model, name: str, pairs) -> str:
-    """The task whose anchor the score takes. It belongs to the task's own data, and the grammar of the sample knows no
-    other sentences than its own: anything else is ``custom``.
-    """
-    data = model.config.data
-    own_data = data.train_file or data.dataset_name or (name == "sample" and not from_grammar(pairs))
-    return "custom" if own_data else name
-
-
-def chosen_pairs(
-    config,
-    split: str,
-    data_dir: str | None,
-    test_file: str | None,
-    max_samples: int | None,
-    seed: int,
-    notes: list[str],
-    task: str | None = None,
-):
-    """The pairs to evaluate on: a file, or a split of the checkpoint's data (of one ``task``); all rows or a seeded
-    sample.
-    """
-    import dataclasses
-
-    from ..data.skills import Skills
-    from ..data.sources import read_pairs
-    from ..data.splits import load_pairs, one_task, take_sample
-
-    if test_file:
-        return take_sample(read_pairs(test_file, config.data, notes), max_samples, seed)
-    data = dataclasses.replace(config.data, max_samples=None)
-    if data_dir:
-        data = dataclasses.replace(
-            data, data_dir=data_dir, train_file=None, valid_file=None, test_file=None, dataset_name=None
-        )
-    if "," in data.task_name:
-        task = task or Skills.of(data.task_name).first
-        alone = data_dir and not (Path(data_dir) / task).is_dir()  # the folder of this task itself
-        data = dataclasses.replace(one_task(data, task), **({"data_dir": data_dir} if alone else {}))
-    try:
-        splits = load_pairs(data, config.training.seed)
-    except UserError as error:
-        if data.data_dir or data.train_file or data.dataset_name:
-            raise
-        raise UserError(
-            f"this checkpoint does not say where its data lies ({error}): give --test_file FILE or --data_dir DIR"
-        ) from None
-    notes += splits.notes
-    return take_sample(splits.valid if split == "valid" else splits.test, max_samples, seed)
-
-
-def from_grammar(pairs) -> bool:
-    """Whether all these pairs are sentences of the bundled grammar."""
-    from ..data.grammar import Grammar
-
-    grammar = Grammar.load()
-    return all(pair.source is not None and grammar.parse(pair.source) is not None for pair in pairs)

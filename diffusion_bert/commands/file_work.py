@@ -5,7 +5,6 @@ stopped.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,8 @@ from ..errors import UserError
 from ..generation.generator import DiffusionTextGenerator
 from ..machine.memory import give_back_freed_memory
 from ..machine.seeds import seed_of
-from ..machine.storage import write_atomically
+from .output_files import open_output
+from .progress import Progress
 from .text_files import Row, digest_and_size, entry_line, header_line, stream_rows, whole_lines
 
 MOST_COMPLAINTS = 20  # bad rows that are reported one by one
@@ -58,8 +58,6 @@ def work_on_file(
         UserError: no such command for this checkpoint, the output holds something else, or every text of the first
             chunk is refused.
     """
-    from tqdm import tqdm
-
     options, work = generator.options, worker(generator, command)
     kind = ".jsonl" if output_file == "-" else Path(output_file).suffix.lower()
     size = max(1, 2 * options.batch_size // (options.num_samples * options.best_of))
@@ -80,13 +78,20 @@ def work_on_file(
             if output_file == "-"
             else stack.enter_context(open_output(Path(output_file), job, input_file == "-", overwrite))
         )
-        bar = stack.enter_context(tqdm(total=total, desc=command, unit="text", dynamic_ncols=True, disable=None))
+        bar, done = Progress(command), 0
+        stack.callback(bar.close)
 
         def on_progress(entry: int, problem: str) -> None:
+            nonlocal done
             if entry:
                 bar.write(f"entry {entry}: {problem}", file=sys.stderr)
             else:
-                bar.update()
+                done += 1
+                if total is None:
+                    bar.update(0.0, f"{done:,} texts")
+                else:
+                    share = done / max(1, total)
+                    bar.update(share, f"{done:,} of {total:,}", bar.left(share))
 
         rows = stream_rows(source, ".txt" if input_file == "-" else Path(input_file).suffix.lower())
         return transform(rows, target, kind, options.num_samples, size, work, on_progress)
@@ -195,55 +200,3 @@ def _alone(write, text: str, seed: int) -> list[str] | str:
         return write(text, seed=seed)
     except UserError as error:
         return str(error)
-
-
-@contextlib.contextmanager
-def open_output(path: Path, job: dict, from_stdin: bool, overwrite: bool):
-    """The output, open at its end: new, or made by the same job. Beside it is NAME.job.json, which says what it was
-    made with.
-    """
-    note = path.with_name(f"{path.name}.job.json")
-    if not overwrite and path.is_file() and path.stat().st_size:
-        _check_same(path, note, job, from_stdin)
-    with open(path, "ab+") as file:
-        _lock(file, path)  # before anything of another process is touched
-        if overwrite:
-            note.unlink(missing_ok=True)
-            file.truncate(0)
-        if not from_stdin:
-            write_atomically(note, lambda out: out.write((json.dumps(job, indent=2) + "\n").encode()))
-        yield file
-
-
-def _check_same(path: Path, note: Path, job: dict, from_stdin: bool) -> None:
-    advice = "choose another --output_file, or --overwrite to begin again"
-    if from_stdin:
-        raise UserError(f"{path} exists, and what came from stdin cannot be continued; {advice}")
-    try:
-        before = json.loads(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UserError(
-            f"{path} exists and nothing says how it was made ({note.name} is missing or broken); {advice}"
-        ) from None
-    before = before if isinstance(before, dict) else {}
-    now = json.loads(json.dumps(job))
-    for name in [*now, *before]:
-        if before.get(name) != now.get(name):
-            was = "" if name.endswith("sha256") else f" (then {before.get(name)}, now {now.get(name)})"
-            raise UserError(f"{path} was made with another {name.removesuffix('_sha256')}{was}; {advice}")
-
-
-def _lock(file: BinaryIO, path: Path) -> None:
-    """Refuse a second writer, where files can be locked."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(
-            f"{path} is being written by another process: wait for it, or choose another --output_file"
-        ) from None
-    except OSError:
-        pass  # a file system without locks

@@ -9,16 +9,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..config.fields import build
-from ..config.paths import checkpoint_file, origin
+from ..config.paths import checkpoint_file, origin, passed_over, shown, state_remark
 from ..config.schema import DisplayConfig, SamplingConfig
 from ..config.tasks import FILE_COMMANDS
 from ..errors import UserError, nearest
+from ..machine.streams import forgiving
 from .cli import Parser
+from .evaluate import untrained_remark
+from .keyboard import Patience, line_editing
+from .output_files import file_is_done
+from .terminal import is_terminal, say
 from .text_files import check_paths
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, load, talk or work on a file."""
+def talking_parser() -> Parser:
+    """The flags of talking and of work on files."""
     parser = Parser("Talk to a checkpoint: fill, para, complete, mask. Or let it work on a file of texts.")
     what = parser.add_argument_group("model")
     what.add_argument(
@@ -43,20 +48,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_settings(SamplingConfig)
     parser.add_settings(DisplayConfig)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, load, talk or work on a file."""
+    parser = talking_parser()
     given = parser.parse(sys.argv[1:] if argv is None else argv)
     job = {name: given.pop(name, None) for name in ("input_file", "output_file", "command", "overwrite")}
     _check_job(job, given)
     checkpoint = given.pop("checkpoint", None)
     options, display = build(SamplingConfig, given, "--"), build(DisplayConfig, given, "--")
     path = checkpoint_file(checkpoint)
+    out = sys.stdout if job["input_file"] is None else sys.stderr
+    # the line begins before anything slow is loaded, and ends when it is
+    print(
+        f"{'' if checkpoint is not None else origin(path)}{shown(path)}",
+        end="\n" if is_terminal(out) else " ",
+        file=out,
+        flush=True,
+    )
     from ..generation.generator import DiffusionTextGenerator
 
     generator = DiffusionTextGenerator.from_checkpoint(path, **vars(options))
-    line = first_line(path, generator.model, named=checkpoint is not None)
+    line = described(path, generator.model)
     if job["input_file"] is None:
-        print(f"{line}. Type help for the commands, quit to leave.")
+        say(f"{line}. Type help for the commands, quit to leave.")
+        for remark in passed_over(path) if checkpoint is None else []:
+            say(remark)
         return _talk(generator, display)
-    print(f"{line}.", file=sys.stderr)
+    say(f"{line}.", file=sys.stderr)
     from .file_work import work_on_file
 
     done = work_on_file(
@@ -67,7 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         {"weights_sha256": generator.model.weights_sha256},
         bool(job["overwrite"]),
     )
-    parts = [f"{done.entries:,} entries"] + (
+    if job["output_file"] != "-":
+        file_is_done(Path(job["output_file"]))
+    parts = [f"{done.entries:,} {'entry' if done.entries == 1 else 'entries'}"] + (
         [f"{min(done.found, done.entries):,} of them were there"] if done.found else []
     )
     parts += (
@@ -100,42 +123,38 @@ def _check_job(job: dict, given: dict) -> None:
         )
 
 
-def first_line(path: Path, model, named: bool) -> str:
-    """Which checkpoint speaks, and what is to be known of it."""
+def described(path: Path, model) -> str:
+    """What is to be known of the checkpoint that speaks, in brackets."""
     note = model.config.data.license_note
-    licence = f"; {' '.join(note.split())}" if note else ""
-    return (
-        f"{'' if named else origin(path)}{path} ({', '.join(model.skills.tasks)}, {model.parameter_count / 1e6:.1f}M"
-        f" parameters{licence})"
-    )
+    parts = [", ".join(model.skills.tasks) + f", {model.parameter_count / 1e6:.1f}M parameters"]
+    parts += [remark for remark in (state_remark(path), untrained_remark(model)) if remark]
+    parts += [" ".join(note.split())] if note else []
+    return f"({'; '.join(parts)})"
 
 
 def _talk(generator, display: DisplayConfig) -> int:
     """The command loop until quit or the end of the input."""
-    from .live import animate, supports_colour
+    from .live import animate, legend, supports_colour
     from .repl import PROMPT, Repl
 
     def read() -> str:
+        patience.restart()
         line = input(PROMPT)
         if not sys.stdin.isatty():
             print(line)  # so that a piped session reads like one on a terminal
         return line
 
+    explained: list[bool] = []
+
     def show(trace, label: str) -> bool:
+        if not explained:
+            print(f"(written first {legend()} written last; dim: still hidden)")
+        explained.append(True)
         size = shutil.get_terminal_size()
         return animate(trace, label, sys.stdout, (size.columns, size.lines), display.trace_delay / 1000)
 
-    sys.stdin.reconfigure(errors="replace")
-    repl = Repl(generator, lambda line: print(line, flush=True), display, show if supports_colour(sys.stdout) else None)
-    if sys.stdin.isatty():
-        with contextlib.suppress(ImportError):  # not on Windows
-            import readline  # line editing and history for input()
-
-            readline.set_completer(
-                lambda text, number: (repl.completions(text, readline.get_line_buffer()) + [None] * (number + 1))[
-                    number
-                ]
-            )
-            readline.parse_and_bind("bind ^I rl_complete" if "libedit" in (readline.__doc__ or "") else "tab: complete")
-    repl.run(read)
+    forgiving(sys.stdin)
+    repl = Repl(generator, say, display, show if supports_colour(sys.stdout) else None)
+    with line_editing(repl) if sys.stdin.isatty() else contextlib.nullcontext(), Patience() as patience:
+        repl.run(read)
     return 0

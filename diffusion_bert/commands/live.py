@@ -23,6 +23,11 @@ def supports_colour(stream) -> bool:
     return bool(stream.isatty()) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def legend() -> str:
+    """The colours of the steps, from the first to the last."""
+    return "".join(f"\x1b[38;5;{code}m##{RESET}" for code in RAMP)
+
+
 def plain_lines(trace: Trace) -> list[str]:
     """One line per step in which something was written; the last ends with the text."""
     return [f"  step {step:>3}  {printable(''.join(cell.text for cell in cells))}" for step, cells in trace.frames()]

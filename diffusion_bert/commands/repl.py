@@ -5,6 +5,8 @@ will do.
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import re
 from collections.abc import Callable
 from typing import get_type_hints
 
@@ -15,9 +17,10 @@ from ..errors import UserError, nearest
 from ..generation.generator import DiffusionTextGenerator
 from ..generation.tracing import Trace
 from ..machine.seeds import seed_of
-from ..text.english import MASK, strip_enclosing_quotes
+from ..text.english import strip_enclosing_quotes
 from .cli import converter
 from .live import plain_lines, printable
+from .repl_help import EXAMPLES, help_lines
 
 PROMPT = "Enter command: "
 # option -> (the settings it belongs to, its field)
@@ -29,18 +32,9 @@ OPTIONS = {
 }
 SETTABLE = tuple(OPTIONS)
 ALL_SKILLS = tuple(dict.fromkeys(task.command for task in TASKS.values()))
-HELP = """Commands
-{skills}
-  fill <text>           mask about a third of the words and rewrite them (or fill the [MASK]s, if there are any)
-  mask <text>           fill the [MASK]s of the text
-  complete <text>       go on with the text
-  set <option> <value>  change an option ({options})
-  set                   what each option does, and its value
-  show                  the options and the model
-  help                  this text
-  quit, exit, Ctrl-D    leave
-A word of advice: repetition or nonsense - lower the temperature or top_p; dull - raise them; slow - lower num_steps or
-best_of."""
+LEAVE = ("quit", "exit")
+FAREWELLS = ("", "now", "please", "bye", "()", ";", ".", "!")  # what may stand behind quit
+CLOSE = 0.75  # how like a command the first of several words must be to be taken for it
 
 
 class Repl:
@@ -67,6 +61,7 @@ class Repl:
         self.writing = ("para", *(command for command in self.skills if command != "para"), "fill", "mask", "complete")
         self.managing = {"set": self._set, "show": self._show, "help": self._help}
         self.commands = (*self.writing, *self.managing)
+        self.offered: str | None = None  # a line that y would do
         self.requests = 0  # every request gets a seed of its own, so that asking twice gives something new
 
     def run(self, read: Callable[[], str]) -> None:
@@ -90,29 +85,48 @@ class Repl:
 
     def handle(self, line: str) -> bool:
         """Work on one line; False means leave. A mistake costs a line of explanation, nothing else."""
+        offered, self.offered = self.offered, None
+        if offered is not None and line.strip().lower() in ("y", "yes"):
+            line = offered
         command, rest = (*line.split(maxsplit=1), "", "")[:2]
         command = command.lower()
         if not command:
             return True
-        if command in ("quit", "exit"):
+        if command in LEAVE and rest.strip().lower() in FAREWELLS:
             return False
         if command not in self.commands:
-            if command in ALL_SKILLS:
-                self.write(
-                    f"this checkpoint (task {', '.join(self.generator.model.skills.tasks)}) has not learned to"
-                    f" {command}; help lists what it can"
-                )
-            else:
-                self.write(
-                    f"unknown command '{command[:40]}'{nearest(command[:40], [*self.commands, 'quit'])}; help lists the"
-                    " commands"
-                )
+            self._explain(command, line)
             return True
         try:
             self.managing[command](rest.strip()) if command in self.managing else self._answer(command, rest.strip())
         except UserError as error:
             self.write(str(error))
         return True
+
+    def _explain(self, command: str, line: str) -> None:
+        """Say why a line is no command; where it is clear what was meant, offer that, to be taken by y."""
+        words = line.split()
+        setting = re.fullmatch(r"\s*(\w+)\s*(?:=\s*|\s)(\S+)\s*", line)
+        known = [*self.commands, "quit"]
+        if command in ALL_SKILLS:
+            tasks = ", ".join(self.generator.model.skills.tasks)
+            self.write(f"this checkpoint (task {tasks}) has not learned to {command}; help lists what it can")
+        elif setting and setting[1].lower() in OPTIONS:
+            self._offer(f"set {setting[1].lower()} {setting[2]}")
+        elif (
+            command in ("quit", "exit")
+            or len(words) > 1
+            and not difflib.get_close_matches(command, known, n=1, cutoff=CLOSE)
+        ):
+            self._offer(f"para {line.strip()}")
+        else:
+            self.write(f"unknown command '{command[:40]}'{nearest(command[:40], known)}; help lists the commands")
+
+    def _offer(self, line: str) -> None:
+        """Ask whether this was meant; y on the next line does it."""
+        self.offered = line
+        shown = line if len(line) <= 70 else line[:67] + "..."
+        self.write(f"{shown.removesuffix('?')}? (y does it, help lists the commands)")
 
     def completions(self, start: str, line: str) -> list[str]:
         """What a word that begins so may become: a command, or after set an option."""
@@ -136,7 +150,7 @@ class Repl:
             generator.masked_parts(rest)
         text = strip_enclosing_quotes(rest)
         if not text.strip():
-            raise UserError(f"{command} needs a text, for example: {command} {_EXAMPLES[command]}")
+            raise UserError(f"{command} needs a text, for example: {command} {EXAMPLES[command]}")
         self.requests += 1
         traces: list[Trace] = []
         options = {"seed": seed_of(generator.options.seed, self.requests - 1) % 2**32}
@@ -149,6 +163,8 @@ class Repl:
         for number, candidate in enumerate(candidates, 1):
             if not (shown and number == 1):
                 self.write(f"  {number}. {candidate}")
+        if len(candidates) < generator.options.num_samples and generator.options.top_k == 1:
+            self.write(f"({len(candidates)} of {generator.options.num_samples}: top_k 1 leaves little to choose from)")
 
     def _remark_on_para(self) -> None:
         """Say what para writes where it is not a paraphrase."""
@@ -163,7 +179,10 @@ class Repl:
     def _trace(self, trace: Trace) -> bool:
         """Show how the first candidate was written; True when it is itself on the terminal now."""
         if self.show_trace is not None:
-            return self.show_trace(trace, "  1. ") and printable(trace.text) == trace.text
+            try:
+                return self.show_trace(trace, "  1. ") and printable(trace.text) == trace.text
+            except KeyboardInterrupt:
+                return False  # enough of it: on with the answers
         for line in plain_lines(trace):
             self.write(line)
         return False
@@ -173,7 +192,8 @@ class Repl:
         return self.generator.options if OPTIONS[name][0] is SamplingConfig else self.display
 
     def _set(self, rest: str) -> None:
-        name, value = (*rest.split(maxsplit=1), "", "")[:2]
+        assigned = re.fullmatch(r"(\w+)\s*=\s*(.*)", rest, flags=re.S)
+        name, value = assigned.groups() if assigned else (*rest.split(maxsplit=1), "", "")[:2]
         if not name:
             for known, (_, f) in OPTIONS.items():
                 choices = f" ({', '.join(f.metadata['choices'])})" if f.metadata["choices"] else ""
@@ -212,33 +232,10 @@ class Repl:
             self.write(f"  {name} = {typed(getattr(self._values(name), name))}")
 
     def _help(self, rest: str) -> None:
-        task = self.skills["para"]
-        product = TASKS[task].product
-        skills = [
-            f"  {'para <text>':<21} say it again: {product}"
-            + ("" if self.generator.model.knows_pairs else " (not learned: it saw plain texts only)")
-        ]
-        for command, other in self.skills.items():
-            if command != "para":
-                same = "the same as para for this checkpoint: " if other == task else ""
-                skills.append(f"  {f'{command} <text>':<21} {same}{TASKS[other].product}")
-        for name, styles in self.generator.model.skills.all_styles().items():
-            skills.append(f"  {'set style <name>':<21} style of {name}: {', '.join(styles)}, none")
-        for line in HELP.format(skills="\n".join(skills), options=", ".join(SETTABLE)).splitlines():
+        for line in help_lines(self.generator.model, self.skills, SETTABLE):
             self.write(line)
 
 
 def typed(value) -> str:
     """A value as it can be typed."""
     return {True: "on", False: "off", None: "none"}[value] if value is None or isinstance(value, bool) else str(value)
-
-
-_EXAMPLES = {
-    "question": "The Nile flows through eleven countries.",
-    "simplify": "The feline reclined upon the rug.",
-    "reply": "I have not slept well for days.",
-    "para": "How can I learn to cook?",
-    "fill": "The weather is nice today.",
-    "mask": f"The weather is {MASK} today.",
-    "complete": "The best way to learn is",
-}

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from ..config.presets import load_preset
 from ..config.run_config import RunConfig
 from ..errors import UserError
+from ..machine.streams import outlive_reader
 from .cli import ask_settings, choose, settings_of, training_parser
+from .terminal import say
 
 PRESETS = ("quick_demo", "fast_training", "deep_training", "qqp_bert_base", "general_english")
 FOR_CONTINUING = (
@@ -35,13 +37,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = training_parser("Train a conditional masked-diffusion BERT. Without arguments: a menu.", PRESETS)
     given = parser.parse(arguments)
+    outlive_reader()
     if given.get("preset") in FOR_CONTINUING:
         raise UserError(f"preset {given['preset']} is for continue_training.py: expected one of {', '.join(PRESETS)}")
+    preset = given.get("preset")
     settings = settings_of(given) if arguments else ask_for_settings()
+    if not arguments:  # what the menu chose
+        preset = next((name for name in PRESETS if load_preset(name).items() <= settings.items()), None)
     config = RunConfig.from_flat(settings)
+    made_of = "" if preset is None else f" (preset {preset})"
+    say(f"Training {config.model.model_name_or_path} on {config.data.task_name}{made_of}")
     from .training_run import train_run
 
-    return train_run(config)
+    return train_run(config, preset=preset)
 
 
 def ask_for_settings() -> dict:
@@ -54,7 +62,7 @@ def ask_for_settings() -> dict:
         return given
     settings = load_preset(PRESETS[choice])
     if settings.get("task_name", "sample") != "sample":
-        print(
+        say(
             f"The data of task {settings['task_name']}: a folder with train.jsonl and valid.jsonl, or none to download"
             " it from the hub."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from dataclasses import field
 from typing import Any, get_args, get_type_hints
 
@@ -42,6 +43,16 @@ def build(section: type, settings: dict[str, Any], origin: str = "settings"):
     )
 
 
+def plain(value: Any) -> Any:
+    """Numbers and strings of numpy, paths and torch's devices as Python's own; anything else as it is."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    module = type(value).__module__.split(".")[0]
+    if module == "numpy" and getattr(value, "ndim", 1) == 0 and hasattr(value, "item"):
+        return value.item()
+    return str(value) if module == "torch" and type(value).__name__ == "device" else value
+
+
 def check_value(f: dataclasses.Field, hint: Any, value: Any, origin: str = "settings") -> Any:
     """The value in the field's type, or a UserError that names what came and what is expected.
 
@@ -49,6 +60,7 @@ def check_value(f: dataclasses.Field, hint: Any, value: Any, origin: str = "sett
     flag.
     """
     where = f"--{f.name}" if origin == "--" else f"{origin}: {f.name}" if origin else f.name
+    value = plain(value)
     optional = type(None) in get_args(hint)
     kind = next(k for k in get_args(hint) if k is not type(None)) if optional else hint
     if value is None and optional:

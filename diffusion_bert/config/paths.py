@@ -1,10 +1,17 @@
-"""Where checkpoints are found. It needs no torch, so that a wrong path is refused at once."""
+"""Where checkpoints are found, and which run is meant when none is named. It needs no torch, so that a wrong path is
+refused at once.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 from ..errors import UserError
+
+RUN_STATE = "state.json"  # where a training stands, in its run directory
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def beside_or_inside(name: str) -> Path:
@@ -16,16 +23,40 @@ def beside_or_inside(name: str) -> Path:
 BUNDLED = beside_or_inside("checkpoints")
 
 
+def shown(path: str | Path) -> str:
+    """A path as it is shown: from where the user stands if it lies below, else whole."""
+    whole, here = Path(path).absolute(), Path.cwd()
+    return os.path.relpath(whole, here) if whole.is_relative_to(here) else str(path)
+
+
+def script(name: str) -> str:
+    """``python NAME.py`` with the path that it takes from where the user stands."""
+    path = ROOT / f"{name}.py"
+    return f"python {quoted(shown(path) if path.is_relative_to(Path.cwd()) else path)}"
+
+
+def quoted(path: str | Path) -> str:
+    """A path as it is typed in a shell, as ``shown`` shows it."""
+    import shlex
+
+    return shlex.quote(shown(path))
+
+
+def resume_command(run: str | Path) -> str:
+    """What to type to go on with an interrupted run, from where the user stands."""
+    return f"{script('continue_training')} --resume --model_dir {quoted(run)}"
+
+
 def checkpoint_file(run_or_file: str | Path | None, output_dir: str | Path = "runs") -> Path:
     """The checkpoint file that is meant: the file itself, or the best_model.pt of a run directory. None stands for the
-    newest best_model.pt below ``output_dir``, or else for the bundled checkpoint.
+    newest best_model.pt of a finished run below ``output_dir``, or else for the bundled checkpoint.
 
     Raises:
         UserError: no such file, or a folder without a best_model.pt.
     """
     if run_or_file is None:
         bundled = bundled_checkpoint()
-        has_runs = any(Path(output_dir).glob("*/best_model.pt"))
+        has_runs = any(not run_state(path.parent) for path in Path(output_dir).glob("*/best_model.pt"))
         return bundled if bundled is not None and not has_runs else latest_checkpoint(output_dir)
     path = Path(run_or_file)
     if path.is_dir():
@@ -40,6 +71,12 @@ def checkpoint_file(run_or_file: str | Path | None, output_dir: str | Path = "ru
 def bundled_checkpoint() -> Path | None:
     """The checkpoint that came with the program: the last one by name in ``checkpoints/``, or None."""
     return max(BUNDLED.glob("*.pt"), default=None)
+
+
+def bundled_test_set() -> tuple[Path, Path] | None:
+    """Pairs and sentences of our own writing that no checkpoint was trained on, where they came with the program."""
+    found = BUNDLED / "held_out.jsonl", BUNDLED / "held_out_sentences.txt"
+    return found if all(path.is_file() for path in found) else None
 
 
 def is_bundled(path: Path) -> bool:
@@ -57,16 +94,56 @@ def origin(path: Path) -> str:
     return "The bundled checkpoint " if is_bundled(path) else "The newest run, "
 
 
+def run_state(run: Path) -> str:
+    """Empty for a finished run, and for a folder that says nothing of it; else "interrupted at step 41"."""
+    if (run / "training_results.json").is_file() or not (run / "last.pt").is_file():
+        return ""
+    try:
+        state = json.loads((run / RUN_STATE).read_text(encoding="utf-8"))
+        if state["finished"]:
+            return ""
+        what = "interrupted" if state["interrupted"] else "not finished: it was saved"
+        return f"{what} at step {int(state['step']):,}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "not finished"
+
+
+def state_remark(checkpoint: Path) -> str:
+    """What a checkpoint of an unfinished run should be introduced with, or nothing."""
+    state = run_state(checkpoint.parent)
+    return f"{state}, --resume goes on" if state else ""
+
+
+def newest(output_dir: str | Path, name: str) -> list[Path]:
+    """The files of that name in the runs below ``output_dir``, newest first."""
+    found = Path(output_dir).glob(f"*/{name}")
+    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.parent.name), reverse=True)
+
+
 def latest_checkpoint(output_dir: str | Path = "runs", name: str = "best_model.pt") -> Path:
-    """The most recently written checkpoint of that name below ``output_dir``.
+    """The most recently written checkpoint of that name below ``output_dir``, chosen by its use: a last.pt is of an
+    unfinished run, any other of a finished one, if there is such a one.
 
     Raises:
         UserError: there is none.
     """
-    found = sorted(Path(output_dir).glob(f"*/{name}"), key=lambda path: (path.stat().st_mtime_ns, path.parent.name))
+    found = newest(output_dir, name)
     if not found:
         raise UserError(
             f"no trained model ({name}) below {output_dir}: train one with run_conditional_training.py, or name one"
             " with --checkpoint"
         )
-    return found[-1]
+    to_resume = name == "last.pt"
+    return next((path for path in found if bool(run_state(path.parent)) == to_resume), found[0])
+
+
+def passed_over(chosen: Path, output_dir: str | Path = "runs") -> list[str]:
+    """A line on the newest unfinished run that ``chosen`` was preferred to, if it is newer: its state, and how to go
+    on.
+    """
+    for path in newest(output_dir, "last.pt"):
+        if path.parent.resolve() == chosen.parent.resolve():
+            break
+        if state := run_state(path.parent):
+            return [f"(passed over: {shown(path.parent)}, {state}; {resume_command(path.parent)} goes on)"]
+    return []

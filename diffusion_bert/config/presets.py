@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import UserError, nearest
 from .paths import beside_or_inside
 
+MADE_OF = ("parent", "preset")  # what the config.yaml of a run names besides its settings
 CONFIG_DIR = beside_or_inside("configs")
 
 
@@ -52,4 +53,4 @@ def load_settings(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} holds {'nothing' if not settings else type(settings).__name__}: expected 'key: value' lines"
         )
-    return settings
+    return {name: value for name, value in settings.items() if name not in MADE_OF}

@@ -36,6 +36,7 @@ class ModelConfig:
         False, "take only the architecture and vocabulary of model_name_or_path, with fresh weights"
     )
     vocab_size: int = option(8000, "word pieces to learn for a built-in size", low=100, high=1_000_000)
+    strip_accents: bool = option(False, "learn and write letters without their accents (built-in sizes)")
     attention: str = option(
         "isolated", "isolated: the source never sees the target; full: it does", ("isolated", "full")
     )

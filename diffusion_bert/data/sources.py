@@ -94,7 +94,11 @@ def _complete(train, valid, test, name: str, seed: int, notes: list[str]) -> Spl
     """
     if not valid:
         train, valid = _hold_out(train)
-        notes.append(f"{len(valid):,} rows of {name} held out for validation")
+        if len(valid) == 1 and train[0] == valid[0]:
+            notes.append(f"the one row of {name} is its own validation data: the NELBO says nothing about other texts")
+        else:
+            rows = "1 row" if len(valid) == 1 else f"{len(valid):,} rows"
+            notes.append(f"{rows} of {name} held out for validation")
     return _with_test(Splits(train, valid, test, notes))
 
 
@@ -133,6 +137,9 @@ def from_folder(config: DataConfig, seed: int) -> Splits:
     """
     folder = Path(config.data_dir)
     text = config.task_name == "text"
+    first = "train.txt" if text else "train.jsonl"
+    if not (folder / first).is_file() and (folder / config.task_name / first).is_file():
+        folder /= config.task_name  # the folder that holds those of several tasks
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such folder; --data_dir expects one with"

@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from ..errors import UserError
-from .vocabulary import learn_vocabulary, load_tokenizer
+from .vocabulary import learn_vocabulary, load_tokenizer, uncased
 from .word_pieces import BytePieces, WordPieces, evenly_spaced, is_byte_level
 
 SPECIAL_TOKENS = WordPieces.SPECIAL
@@ -71,21 +71,21 @@ class TextTokenizer:
         return cls(tokenizer.backend_tokenizer.to_str(), source=str(name_or_path))
 
     @classmethod
-    def learn(cls, texts: Iterable[str], vocab_size: int) -> TextTokenizer:
+    def learn(cls, texts: Iterable[str], vocab_size: int, strip_accents: bool = False) -> TextTokenizer:
         """Learn an uncased WordPiece vocabulary of at most ``vocab_size`` pieces from texts; the same texts always give
         the same one.
         """
-        return cls.from_vocabulary(learn_vocabulary(texts, vocab_size))
+        return cls.from_vocabulary(learn_vocabulary(texts, vocab_size, strip_accents), strip_accents)
 
     @classmethod
-    def from_vocabulary(cls, tokens: Sequence[str]) -> TextTokenizer:
+    def from_vocabulary(cls, tokens: Sequence[str], strip_accents: bool = False) -> TextTokenizer:
         """An uncased BERT tokenizer with these tokens, the ids being their places."""
         backend = Tokenizer(
             models.WordPiece(
                 {token: index for index, token in enumerate(tokens)}, unk_token="[UNK]", max_input_chars_per_word=100
             )
         )
-        backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+        backend.normalizer = uncased(strip_accents)
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         backend.decoder = decoders.WordPiece(prefix="##")
         backend.add_special_tokens(list(SPECIAL_TOKENS))

@@ -96,6 +96,7 @@ def plot_confidence(written: WrittenText, path: Path) -> None:
                     left + width / 2 - 0.06, row + 0.47, word, ha="center", va="center", size=11, zorder=4, **look
                 )
     axis.set(xlim=(0, sum(widths)), ylim=(rows, 0), xticks=[], ylabel=f"step ({written.sampler})")
+    axis.set_xlabel("bold in an orange frame: written in this step", size=10, color=DARK)
     axis.set_yticks([row + 0.46 for row in range(rows)], [str(row + 1) for row in range(rows)])
     axis.tick_params(length=0, labelsize=11)
     axis.spines[["left", "bottom"]].set_visible(False)

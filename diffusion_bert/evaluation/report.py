@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from .parts import Evaluation
+from .score import FEW_PAIRS
 
 COLUMNS = (
     ("bleu", "BLEU"),
@@ -57,11 +58,12 @@ def table(rows: dict[str, dict], intervals: Sequence[str] | None = None) -> str:
     used = [(key, title) for key, title in COLUMNS if any(key in row for row in rows.values())]
     lines = ["| | " + " | ".join(title for _, title in used) + " |", "|---" * (len(used) + 1) + "|"]
     for name, row in rows.items():
-        lines.append(f"| {name} | " + " | ".join(_cell(key, row, intervals) for key, _ in used) + " |")
+        lines.append(f"| {name} | " + " | ".join(cell(key, row, intervals) for key, _ in used) + " |")
     return "\n".join(lines)
 
 
-def _cell(key: str, row: dict, intervals: Sequence[str] | None) -> str:
+def cell(key: str, row: dict, intervals: Sequence[str] | None) -> str:
+    """One number of a metric row as text, with its interval if that is wanted; empty where there is none."""
     if key not in row:
         return ""
     digits = DIGITS.get(key, 1 if key not in ("bleu", "rouge_l") else 2)
@@ -72,15 +74,20 @@ def _cell(key: str, row: dict, intervals: Sequence[str] | None) -> str:
     return text
 
 
+def main_columns(rows: dict[str, dict]) -> list[tuple[str, str]]:
+    """Keys and titles of the five columns that matter most."""
+    last = ("valid", "valid %") if any("valid" in row for row in rows.values()) else ("nfe", "calls")
+    return [("bleu", "BLEU"), ("rouge_l", "ROUGE-L"), ("overlap", "overlap"), ("ibleu", "iBLEU"), last]
+
+
 def plain_table(rows: dict[str, dict]) -> str:
     """The five columns that matter most, aligned for a terminal of 80 columns, without Markdown."""
-    last = ("valid", "valid %") if any("valid" in row for row in rows.values()) else ("nfe", "calls")
-    used = [("bleu", "BLEU"), ("rouge_l", "ROUGE-L (95 %)"), ("overlap", "overlap"), ("ibleu", "iBLEU"), last]
-    lines = [["", *(title for _, title in used)]]
-    lines += [[name, *(_cell(key, row, ("rouge_l",)) for key, _ in used)] for name, row in rows.items()]
+    used = main_columns(rows)
+    lines = [["", *(f"{title} (95 %)" if key == "rouge_l" else title for key, title in used)]]
+    lines += [[name, *(cell(key, row, ("rouge_l",)) for key, _ in used)] for name, row in rows.items()]
     widths = [max(len(line[column]) for line in lines) for column in range(len(used) + 1)]
     texts = [
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))])
+        "  ".join([line[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(line[1:], widths[1:]))])
         for line in lines
     ]
     return "\n".join(f"  {text.rstrip()}" for text in texts)
@@ -94,7 +101,7 @@ def judged_sentence(rows: dict[str, dict]) -> str:
         ("perplexity", "perplexity per token", names),
         ("meaning", "meaning kept", ("model", "reference")),
     ):
-        cells = [f"{names[row]} {_cell(key, rows[row], None)}" for row in shown if key in rows.get(row, {})]
+        cells = [f"{names[row]} {cell(key, rows[row], None)}" for row in shown if key in rows.get(row, {})]
         parts += [f"{what}: {', '.join(cells)}"] if cells else []
     return "\n".join(parts)
 
@@ -222,8 +229,12 @@ def nelbo_lines(nelbo: dict[str, float]) -> str:
 
 
 def score_lines(result: Evaluation) -> str:
-    """Points, verdict, level, formula, and what the next level needs."""
+    """Points, verdict, level, formula, and what the next level needs; of few pairs that they mean little instead."""
     score = result.score
+    if result.pairs < FEW_PAIRS:
+        pairs = "1 pair" if result.pairs == 1 else f"{result.pairs} pairs"
+        first = f"{score.points:.1f} of 100 from {pairs}: means little, and no verdict; take {FEW_PAIRS} pairs or more"
+        return "\n".join([first, f"  {score.formula()}"])
     lines = [f"{score.points:.1f} of 100: {score.verdict}, level {score.level}", f"  {score.formula()}"]
     lines += [f"  missing for {text}" for text in score.missing]
     return "\n".join(lines)

@@ -17,6 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 STRONG_ACCURACY = 60.0
+FAIR, GOOD = 40.0, 60.0  # points from which a score is called so
+FEW_PAIRS = 50  # a score from fewer says little
 DEFAULT_GAP = 10.0  # iBLEU above the floor that counts as strong where no system is known
 
 # (name, iBLEU) per task; where each comes from stands in docs/decisions.md. The data of QT, wiki_alignment and CC is
@@ -88,10 +90,9 @@ def benchmark_score(
     middle = reconstruction["50"]
     restored = anchored(middle["accuracy"], middle["floor"], max(STRONG_ACCURACY, middle["floor"] + 1))
     points = 0.7 * generation + 0.3 * restored
-    verdict = "Good" if points >= 60 else "Fair" if points >= 40 else "Poor"
-    level, missing = _level(
-        generation, model, rows["one sample"]["div4"], reconstruction["20"]["accuracy"], long_rouge, long_words
-    )
+    verdict = "Good" if points >= GOOD else "Fair" if points >= FAIR else "Poor"
+    accuracy, div4 = reconstruction["20"]["accuracy"], rows["one sample"]["div4"]
+    level, missing = _level(points, generation, model, div4, accuracy, long_rouge, long_words)
     return Score(
         points,
         generation,
@@ -109,14 +110,21 @@ def benchmark_score(
 
 
 def _level(
-    generation: float, model: dict, div4: float, accuracy: float, long_rouge: float | None, long_words: float
+    points: float,
+    generation: float,
+    model: dict,
+    div4: float,
+    accuracy: float,
+    long_rouge: float | None,
+    long_words: float,
 ) -> tuple[str, list[str]]:
     """The highest level whose criteria, and those of all below, are met; and the criteria of the next one that are
-    not.
+    not. No level says more than the verdict: Silver needs Fair, Gold needs Good.
     """
     criteria = {
         "Bronze": [(accuracy >= 35, f"accuracy at 20 % corruption {accuracy:.1f} %, needs 35")],
         "Silver": [
+            (points >= FAIR, f"score {points:.1f}, needs {FAIR:g} (Fair)"),
             (
                 generation >= 40,
                 f"generation {generation:.1f} points, needs 40 (half way from the floor to the strong system)",
@@ -125,6 +133,7 @@ def _level(
             (div4 >= 40, f"div-4 over three samples {div4:.1f}, needs 40"),
         ],
         "Gold": [
+            (points >= GOOD, f"score {points:.1f}, needs {GOOD:g} (Good)"),
             (
                 long_words >= 12,
                 (

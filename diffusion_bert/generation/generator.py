@@ -59,7 +59,7 @@ class DiffusionTextGenerator(TextLimits):
     ) -> DiffusionTextGenerator:
         """Load a checkpoint file or the best of a run directory (default: the newest best_model.pt below runs/)."""
         checked = checked_options({**options, "device": device})
-        return cls(load_checkpoint(checkpoint_file(path)).to(pick_device(device)), checked, task)
+        return cls(load_checkpoint(checkpoint_file(path)).to(pick_device(checked.device)), checked, task)
 
     # ---- the three skills -------------------------------------------------------------------------------------------
 
@@ -127,11 +127,14 @@ class DiffusionTextGenerator(TextLimits):
     def _checked(self, text: str | Sequence[str], overrides: dict) -> tuple[list[str], SamplingConfig]:
         """The texts as a list, each one that a skill can work on, and the options with those of this call."""
         options = checked_options({**vars(self.options), **overrides})
-        if not isinstance(text, Iterable):
+        if not isinstance(text, Iterable) or isinstance(text, (dict, bytes)) or getattr(text, "ndim", 1) == 0:
             raise UserError(f"the text is of type {type(text).__name__}: expected a string or a list of strings")
         texts = [text] if isinstance(text, str) else list(text)
-        for item in texts:
-            self.check_text(item)
+        for number, item in enumerate(texts):
+            try:
+                self.check_text(item)
+            except UserError as error:
+                raise error if isinstance(text, str) else UserError(f"item {number} of the list: {error}") from None
         return texts, options
 
     def skill_of(self, pair: Pair, style: str | None = None) -> int:

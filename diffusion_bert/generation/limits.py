@@ -25,8 +25,11 @@ class TextLimits:
             raise UserError(f"the text is of type {type(text).__name__}: expected a string")
         if problem := unencodable(text):
             raise UserError(f"the text {problem}")
-        if not self.tokenizer.encode(text):
+        ids = self.tokenizer.encode(text)
+        if not ids:
             raise UserError("the text is empty: expected some words")
+        if set(ids) == {self.tokenizer.unk_id}:
+            raise UserError("the vocabulary of this model knows nothing in the text: expected words it may know")
 
     def source_parts(self, text: str) -> list[str]:
         """The text as a source, or sentence by sentence where it is too long for one; refused where a sentence is."""

@@ -114,6 +114,19 @@ def written_whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def state_folder() -> Path | None:
+    """The user's folder for what is remembered between sessions, $XDG_STATE_HOME/diffusion_bert or
+    ~/.local/state/diffusion_bert; None where it cannot be written.
+    """
+    try:
+        home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        folder = Path(home) / "diffusion_bert"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder if os.access(folder, os.W_OK) else None
+    except (OSError, RuntimeError):
+        return None
+
+
 def remove_leftovers(folder: Path) -> int:
     """Delete the temporary files that killed processes left in a folder; how many there were."""
     leftovers = [path for path in folder.glob(".*.tmp") if path.is_file()]

@@ -8,7 +8,7 @@ ever read: ``weights_only=True`` always.
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -33,7 +33,7 @@ def save_checkpoint(path: Path, model: DiffusionModel, training: dict | None = N
     payload = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "saved": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "saved": datetime.now(UTC).isoformat(timespec="seconds"),
         "architecture": json.loads(model.denoiser.bert_config.to_json_string(use_diff=False)),
         "tokenizer": model.tokenizer.json,
         "informativeness": None if model.schedule.informativeness is None else model.schedule.informativeness.cpu(),

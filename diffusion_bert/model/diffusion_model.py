@@ -100,7 +100,8 @@ def build_model(
     styled = [skill.prompt for skill in skills.table if skill.style is not None]
     torch.manual_seed(seed)
     if name in BUILT_IN_SIZES:
-        tokenizer = tokenizer or TextTokenizer.learn([*texts, *PROMPTS * 100, *styled * 100], config.model.vocab_size)
+        size, strip = config.model.vocab_size, config.model.strip_accents
+        tokenizer = tokenizer or TextTokenizer.learn([*texts, *PROMPTS * 100, *styled * 100], size, strip)
         layers, width, heads = BUILT_IN_SIZES[name]
         from transformers import BertConfig
 

@@ -73,12 +73,14 @@ def restore_random_state(state: dict, device: torch.device) -> None:
 
 @contextlib.contextmanager
 def signals_caught(handle: Callable[[int], None]):
-    """Within this block SIGINT and SIGTERM call ``handle(number)`` instead of ending the program."""
+    """Within this block SIGINT, SIGTERM and SIGHUP (a terminal that was closed; not under nohup) call
+    ``handle(number)`` instead of ending the program.
+    """
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     try:
-        before = {
-            number: signal.signal(number, lambda number, _frame: handle(number))
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        before = {number: signal.signal(number, lambda number, _frame: handle(number)) for number in numbers}
     except ValueError:  # not in the main thread: leave signals alone
         before = {}
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 
 from ..config.run_config import RunConfig
@@ -23,7 +24,7 @@ from .noising import low_noise_steps, on_host
 from .objective import LossOptions
 from .optimizer import WeightAverage, make_optimizer
 from .run_directory import RunDirectory
-from .state import Reporter, TrainingData, TrainingState
+from .state import Reporter, Shielded, TrainingData, TrainingState
 from .yardstick import measure
 
 
@@ -63,7 +64,7 @@ class TrainingRun:
         self.diffusion = model.diffusion
         self.host_diffusion = on_host(self.diffusion)
         self.low_noise_steps = low_noise_steps(self.host_diffusion.schedule, self.config.diffusion.num_steps)
-        self.reporter = reporter or Reporter()
+        self.reporter = Shielded(reporter or Reporter())
         decided = None if resume is None else resume.get("precision", "fp32" if self.device.type == "cpu" else None)
         self.precision = self.processes.on_main(
             lambda: decide_precision(self.training.precision, self.device, product_shapes(model.denoiser), decided)
@@ -77,6 +78,7 @@ class TrainingRun:
         self.started, self.elapsed = time.monotonic(), 0.0
         self.average = WeightAverage(model.denoiser, self.training.ema_decay) if self.training.ema_decay else None
         self.last_validation = -1
+        self.started_in = os.path.relpath(".", run.path)  # what relative paths of the settings begin at
         self._cached_epoch: tuple[int, EpochBatches] | None = None
         if resume is not None:
             self._restore(resume)
@@ -123,6 +125,7 @@ class TrainingRun:
 
     def _validate(self) -> dict:
         state, processes = self.state, self.processes
+        self.reporter.validating()
         values = measure(self.model, self.data, self.device, processes)
         improved = values["valid_nelbo"] < state.best_nelbo
         state.bad_validations = 0 if improved else state.bad_validations + 1
@@ -150,11 +153,15 @@ class TrainingRun:
             "rng": random_state(self.device),
             "data_fingerprint": self.data.fingerprint,
             "precision": self.precision.name,
+            "started_in": self.started_in,
         }
         if self.average is not None:
             training["average"] = self.average.state()
         if self.processes.is_main:
             save_checkpoint(self.run.last, self.model, training)
+            state = self.state
+            interrupted = state.step > 0 and self.agreed_signal is not None
+            self.run.note_state(state.step, state.best_step, state.finished, interrupted)
 
     def save_epoch(self) -> None:
         """epoch_<n>.pt for the epoch that just ended; only then is the oldest of ``keep_checkpoints`` removed."""
@@ -167,10 +174,11 @@ class TrainingRun:
     def _restore(self, saved: dict) -> None:
         if saved["data_fingerprint"] != self.data.fingerprint:
             raise UserError(
-                "the training data has changed since this run was interrupted: put it back, or start a new run with"
-                " --checkpoint instead"
+                "the training data has changed since this run was interrupted: put it back (or say where it lies now"
+                " with --train_file or --data_dir), or start a new run with --checkpoint instead"
             )
         self.state = TrainingState(**saved["state"])
+        self.started_in = saved.get("started_in", self.started_in)
         # other processes than before share the same steps
         self.state.group_size = self.state.group_size or self.training.accumulation_steps
         self.optimizer.load_state_dict(saved["optimizer"])

@@ -7,20 +7,38 @@ import os
 import re
 from pathlib import Path
 
+from ..config.paths import RUN_STATE
+from ..config.presets import MADE_OF
 from ..config.run_config import RunConfig
 from ..config.tasks import task_names
 from ..errors import UserError
 from ..machine.storage import to_plain, write_atomically
 
+LONGEST_NAME = 60
+SHORTEST = 12  # characters of model and of tasks that always stay
+LONGEST_STEM = LONGEST_NAME - len("_99999")
 
-def _joined(task_name: str, limit: int = 40) -> str:
-    """The tasks of a run in a directory name: joined by +, those beyond ``limit`` characters only counted."""
-    first, *others = task_names(task_name)
-    for number, name in enumerate(others):
-        if len(first) + len(name) + 1 > limit:
-            return f"{first}+{len(others) - number}more"
-        first += f"+{name}"
-    return first
+
+def run_name(config: RunConfig) -> str:
+    """<model>_<tasks>_lr<lr>_seed<seed>_T<T>_lambda<lambda>, of at most ``LONGEST_STEM`` characters: where it would be
+    longer, model and tasks are shortened, and then the last of the others left out.
+    """
+    name = config.model.model_name_or_path
+    # a local path gives its folder's name, a hub id itself
+    name = Path(name).resolve().name if Path(name).is_dir() else name
+    model = re.sub(r"[^A-Za-z0-9.-]+", "-", name)
+    training, diffusion = config.training, config.diffusion
+    parts = [f"lr{training.lr * training.lr_factor:g}", f"seed{training.seed}", f"T{diffusion.num_steps}"]
+    parts.append(f"lambda{diffusion.word_freq_lambda:g}")
+    first, *others = task_names(config.data.task_name)
+    task = "+".join([first, *others])
+    if len("_".join([model, task, *parts])) > LONGEST_STEM and others:
+        task = f"{first}+{len(others)}more"
+    while len("_".join([model[:SHORTEST], task[:SHORTEST], *parts])) > LONGEST_STEM:
+        parts.pop()
+    room = LONGEST_STEM - len("_".join(["", "", *parts]))
+    model = model[: max(SHORTEST, room - len(task))]
+    return "_".join([model, task[: room - len(model)], *parts])
 
 
 class RunDirectory:
@@ -46,16 +64,8 @@ class RunDirectory:
 
     @classmethod
     def create(cls, config: RunConfig) -> RunDirectory:
-        """runs/model_name_<model>_taskname_<task>_lr_<lr>_seed_<seed>_numsteps_<T>_wordfreqlambda_<lambda>_<NNN>/"""
-        name = config.model.model_name_or_path
-        # a local path gives its folder's name, a hub id itself
-        name = Path(name).resolve().name if Path(name).is_dir() else name
-        training, diffusion = config.training, config.diffusion
-        stem = (
-            f"model_name_{re.sub(r'[^A-Za-z0-9.-]+', '-', name)}_taskname_{_joined(config.data.task_name)}"
-            f"_lr_{training.lr * training.lr_factor:g}_seed_{training.seed}"
-            f"_numsteps_{diffusion.num_steps}_wordfreqlambda_{diffusion.word_freq_lambda:g}"
-        )
+        """A new folder ``run_name``_<NNN> below ``output_dir``."""
+        stem = run_name(config)
         parent = Path(config.training.output_dir)
         try:
             parent.mkdir(parents=True, exist_ok=True)
@@ -103,12 +113,20 @@ class RunDirectory:
         write_atomically(self.metrics, lambda file: file.write(text.encode()))
         return len(records)
 
+    def note_state(self, step: int, best_step: int, finished: bool, interrupted: bool) -> None:
+        """Where the run stands, for a choice among runs that shall not load checkpoints (config/paths.py)."""
+        self.write_json(
+            RUN_STATE, {"step": step, "best_step": best_step, "finished": finished, "interrupted": interrupted}
+        )
+
     def write_json(self, name: str, values: dict) -> None:
         text = json.dumps(to_plain(values), indent=2) + "\n"
         write_atomically(self.path / name, lambda file: file.write(text.encode()))
 
-    def write_config(self, config: RunConfig) -> None:
+    def write_config(self, config: RunConfig, parent: str | None = None, preset: str | None = None) -> None:
+        """config.yaml: all settings, and what else made this run what it is: its parent and preset, if any."""
         import yaml
 
-        text = yaml.safe_dump(config.to_flat(), sort_keys=False)
+        made_of = {name: value for name, value in zip(MADE_OF, (parent, preset)) if value is not None}
+        text = yaml.safe_dump({**made_of, **config.to_flat()}, sort_keys=False)
         write_atomically(self.path / "config.yaml", lambda file: file.write(text.encode()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass, field
 
@@ -16,9 +17,43 @@ class Reporter:
 
     def start(self, total_steps: int, done_steps: int) -> None: ...
     def step(self, step: int, progress: float, values: dict) -> None: ...
+    def validating(self) -> None: ...
     def validation(self, record: dict, improved: bool) -> None: ...
     def demonstration(self, step: int) -> None: ...
     def stop(self) -> None: ...
+    def trouble(self, what: str, error: Exception) -> None: ...
+
+
+class Shielded(Reporter):
+    """A reporter whose errors end nothing: they are told to its ``trouble``, where even that may fail."""
+
+    def __init__(self, inner: Reporter):
+        self.inner = inner
+
+    def start(self, total_steps: int, done_steps: int) -> None:
+        self._try("start", total_steps, done_steps)
+
+    def step(self, step: int, progress: float, values: dict) -> None:
+        self._try("step", step, progress, values)
+
+    def validating(self) -> None:
+        self._try("validating")
+
+    def validation(self, record: dict, improved: bool) -> None:
+        self._try("validation", record, improved)
+
+    def demonstration(self, step: int) -> None:
+        self._try("demonstration", step)
+
+    def stop(self) -> None:
+        self._try("stop")
+
+    def _try(self, what: str, *values) -> None:
+        try:
+            getattr(self.inner, what)(*values)
+        except Exception as error:  # whatever it is: what is shown to people is not worth a training
+            with contextlib.suppress(Exception):
+                self.inner.trouble(what, error)
 
 
 @dataclass

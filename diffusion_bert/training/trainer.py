@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import fields
@@ -20,6 +21,8 @@ from .optimizer import warmup_then_decay
 from .run import TrainingRun
 from .state import TrainingResult, stop_reason
 
+MOST_DEMONSTRATIONS = 10  # of a run that is not told how often
+
 
 class Trainer(TrainingRun):
     """A training run that trains; arguments as in :class:`TrainingRun`."""
@@ -27,8 +30,8 @@ class Trainer(TrainingRun):
     # ---- the loop ---------------------------------------------------------------------------------------------------
 
     def fit(self) -> TrainingResult:
-        """Train to the end, or until a limit, patience, SIGINT or SIGTERM; best_model.pt and last.pt are left in the
-        run directory.
+        """Train to the end, or until a limit, patience, SIGINT, SIGTERM or SIGHUP; best_model.pt and last.pt are left
+        in the run directory, last.pt from before the first step on.
         """
         state, training = self.state, self.training
         if state.finished:  # killed after its last step: only the results are to be written
@@ -40,6 +43,7 @@ class Trainer(TrainingRun):
             with signals_caught(self._stop), enough_memory(self.config, self.device):
                 if state.step == 0:
                     torch.manual_seed(training.seed)
+                    self.save_last()  # whoever kills it in its first seconds can resume it
                     self.validate()
                 while reason is None:
                     for share in self._shares_of_epoch():
@@ -52,6 +56,8 @@ class Trainer(TrainingRun):
                 if state.finished and self.last_validation != state.step:
                     self.validate()
                 self.save_last()
+                if state.finished:
+                    self._demonstrate()
         finally:
             self.reporter.stop()
         return TrainingResult(state, reason, self.agreed_signal)
@@ -80,18 +86,25 @@ class Trainer(TrainingRun):
             self.log.write_averages(self.epochs_done())
         if epoch_ended or (training.eval_steps and state.step % training.eval_steps == 0):
             self.validate()
-        if (epoch_ended and training.demonstration_steps is None) or (
-            training.demonstration_steps and state.step % training.demonstration_steps == 0
-        ):
-            self.log.read()
-            with self.averaged():
-                self.reporter.demonstration(state.step)
         if epoch_ended and training.keep_checkpoints:
             self.save_epoch()
         reason = stop_reason(state, training, self.total_steps, self.agreed_signal)
         if reason is None and (epoch_ended or state.step % training.save_steps == 0):
             self.save_last()
+        if reason is None:
+            self._demonstrate()
         return reason
+
+    def _demonstrate(self) -> None:
+        """A demonstration, when all is saved and if one is due: every ``demonstration_steps``, or after an epoch, at
+        most ``MOST_DEMONSTRATIONS`` in a run.
+        """
+        every, state = self.training.demonstration_steps, self.state
+        gap = math.ceil(self.training.epochs / MOST_DEMONSTRATIONS)
+        if state.step % every == 0 if every is not None else state.batch == 0 and state.epoch % gap == 0:
+            self.log.read()
+            with self.averaged():
+                self.reporter.demonstration(state.step)
 
     def step(self, share: StepShare) -> None:
         """One optimizer step of all processes together; the ``share`` holds this one's micro-batches, possibly none."""
@@ -184,10 +197,15 @@ class Trainer(TrainingRun):
         """Linear warm-up over ``warmup_ratio`` of training, then linear decay to zero."""
         return warmup_then_decay(self.progress(), self.training.warmup_ratio, self.total_steps)
 
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Finish the step and save, as if this signal had come."""
+        self.stop_signal = self.stop_signal or number
+
     def _stop(self, number: int) -> None:
         """A signal: finish the step and save; the second one stops at once (torchrun passes signals on, so a second one
-        is usual there).
+        is usual there, and a closed terminal sends SIGHUP more than once).
         """
-        if self.stop_signal is not None and self.processes.size == 1:
+        by_hand = (signal.SIGINT, signal.SIGTERM)
+        if self.stop_signal in by_hand and number in by_hand and self.processes.size == 1:
             raise KeyboardInterrupt
-        self.stop_signal = number
+        self.stop(number)

@@ -10,7 +10,8 @@ import pytest
 import torch
 import yaml
 
-from diffusion_bert.commands.continue_training import child_config, inherited, restart_command, task_for
+from diffusion_bert.commands.child_settings import child_config, inherited, task_for
+from diffusion_bert.commands.verdicts import restart_command
 from diffusion_bert.config.paths import latest_checkpoint
 from diffusion_bert.data.skills import Skills
 from diffusion_bert.errors import UserError
@@ -31,7 +32,16 @@ def only_child(output: Path) -> Path:
 def write_verdict(run_directory: Path, verdict: str, checkpoint: str = "best_model.pt") -> Path:
     """An evaluation.json as evaluate_trained_model.py leaves it, as far as --auto reads it."""
     path = run_directory / "evaluation.json"
-    path.write_text(json.dumps({"checkpoint": f"{run_directory}/{checkpoint}", "score": {"verdict": verdict}}))
+    path.write_text(
+        json.dumps(
+            {
+                "checkpoint": f"{run_directory}/{checkpoint}",
+                "split": "test",
+                "pairs": 200,
+                "score": {"verdict": verdict},
+            }
+        )
+    )
     return path
 
 
@@ -76,9 +86,7 @@ def test_auto_with_data_of_its_own(own_run, data_dir, tmp_path):
     flags = ["--auto", "--checkpoint", checkpoint, "--data_dir", data_dir, "--output_dir", tmp_path / "out", *QUICK]
     result = run("continue_training", *flags)
     assert (
-        result.code == 0
-        and "evaluating 500 pairs first" in result.out
-        and "_taskname_CC_" in only_child(tmp_path / "out").name
+        result.code == 0 and "evaluating 500 pairs first" in result.out and "_CC_" in only_child(tmp_path / "out").name
     ), result.err
     assert (own_run / "evaluation.json").read_text() == kept
     assert json.loads((own_run / "evaluation_auto" / "evaluation.json").read_text())["score"]["verdict"] == "Poor"
@@ -95,11 +103,16 @@ def test_the_restart_command_can_be_typed():
     )
 
 
-@pytest.mark.parametrize("spoil", ["older", "another checkpoint", "not json", "a list", "no score"])
+@pytest.mark.parametrize(
+    "spoil",
+    ["older", "another checkpoint", "not json", "a list", "no score", "199 pairs", "a test file", "no pairs said"],
+)
 def test_auto_trusts_only_a_fresh_evaluation(own_run, tmp_path, monkeypatch, spoil):
-    """An evaluation older than the checkpoint, of another file, or unreadable does not count."""
+    """An evaluation older than the checkpoint, of another file, unreadable, of few pairs or other data does not
+    count.
+    """
     from diffusion_bert.commands import evaluate
-    from diffusion_bert.commands.continue_training import choose_by_verdict
+    from diffusion_bert.commands.verdicts import choose_by_verdict
 
     path = write_verdict(own_run, "Good", "other.pt" if spoil == "another checkpoint" else "best_model.pt")
     if spoil == "older":
@@ -108,6 +121,9 @@ def test_auto_trusts_only_a_fresh_evaluation(own_run, tmp_path, monkeypatch, spo
         path.write_text("{" if spoil == "not json" else "[1]")
     elif spoil == "no score":
         path.write_text(json.dumps({"checkpoint": "best_model.pt", "score": None}))
+    changes = {"199 pairs": {"pairs": 199}, "a test file": {"split": "mine.jsonl"}, "no pairs said": {"pairs": None}}
+    if spoil in changes:
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes[spoil]))
 
     class Fresh:
         class score:  # noqa: N801

@@ -225,6 +225,43 @@ def test_help_lists_everything(session):
     )
 
 
+@pytest.mark.parametrize(
+    "line", ["set temperature = 0.5", "set temperature=0.5", "set  temperature= 0.5", "set temperature 0.5"]
+)
+def test_set_takes_an_equals_sign(session, line):
+    """As the options are printed, so they can be typed."""
+    assert session(line) == ["temperature = 0.5"]
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("temperature 0.5", "set temperature 0.5"),
+        ("temperature = 0.5", "set temperature 0.5"),
+        ("top_k=7", "set top_k 7"),
+        ("Hello, how are you?", "para Hello, how are you?"),
+        ("quit smoking is hard", "para quit smoking is hard"),
+        ("The weather is nice today.", "para The weather is nice today."),
+    ],
+)
+def test_what_was_probably_meant_is_offered(session, line, offered):
+    """A setting without set, a text without a command: asked, and done by y; by anything else not."""
+    (question,) = session(line)
+    assert question.startswith(f"{offered.removesuffix('?')}? (y ")
+    before = session.options()
+    assert session("show") and session("y")[0].startswith("unknown command 'y'") and session.options() == before
+    session(line)
+    lines = session("y")
+    assert lines == session(offered) if offered.startswith("set") else lines[0].startswith("  1. ")
+
+
+@pytest.mark.parametrize("line", ["quit smoking is hard", "exit strategies for startups", "Quit the job?"])
+def test_a_sentence_is_no_farewell(session, line):
+    """quit and exit leave alone, or with a word of farewell."""
+    assert session.repl.handle(line) is True
+    assert session.repl.handle("quit now") is False
+
+
 def test_commands_do_not_mind_case_and_spaces(session):
     """PARA works; so do spaces around and a tab between."""
     assert len(session.candidates("  PARA   How are you?  ")) >= 2

@@ -1,8 +1,11 @@
 """Settings: every field is described and checked, presets are read, mistakes give one helpful line."""
 
 import dataclasses
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
 from diffusion_bert.config.fields import build
@@ -193,3 +196,21 @@ def test_unreadable_preset(tmp_path, name):
     """A missing file and a directory are refused by path."""
     (tmp_path / "folder.yaml").mkdir()
     assert str(tmp_path / name) in refusal(load_preset, str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("num_steps", np.int64(7), 7),
+        ("temperature", np.float32(0.5), 0.5),
+        ("margin", np.bool_(True), True),
+        ("sampler", np.str_("entropy"), "entropy"),
+        ("device", torch.device("cpu"), "cpu"),
+        ("style", Path("a/b"), "a/b"),
+        ("top_k", np.array(3), 3),
+    ],
+)
+def test_values_of_numpy_torch_and_paths(name, value, expected):
+    """They are what they stand for, in Python's own types."""
+    found = getattr(build(SamplingConfig, {name: value}), name)
+    assert found == expected and type(found) is type(expected)

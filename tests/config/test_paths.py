@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffusion_bert.commands.child_settings import child_config
 from diffusion_bert.commands.cli import settings_of
-from diffusion_bert.commands.continue_training import child_config
 from diffusion_bert.config import paths as finding
 from diffusion_bert.config.paths import checkpoint_file
 from diffusion_bert.machine.storage import weights_digest
@@ -70,8 +70,8 @@ def test_licence_note(tmp_path):
     )
     assert result.code == 0 and "licence of the training data: research use only" in result.out, result.err
     assert (
-        "licence of the training data" in (tmp_path / "evaluation.md").read_text()
-        and (tmp_path / "confidence_map.png").is_file()
+        "licence of the training data" in (tmp_path / "evaluation_pairs.md").read_text()
+        and (tmp_path / "confidence_map_pairs.png").is_file()
     )
     assert child_config(path, {"epochs": 1}).data.license_note.startswith("research use only")
     assert new_model().config.data.license_note is None
@@ -132,7 +132,7 @@ def test_evaluation_of_the_bundled_checkpoint(tmp_path, monkeypatch, data_dir):
     small = ("--max_samples", "2", "--num_steps", "2", "--parts", "nelbo", "--device", "cpu")
     for folder in (data_dir, tmp_path / "data"):
         done = run("evaluate_trained_model", "--data_dir", folder, *small)
-        assert done.code in (None, 0) and done.out.startswith(f"The bundled checkpoint {bundled / 'a.pt'}"), done.err
+        assert done.code in (None, 0) and done.out.startswith("The bundled checkpoint checkpoints/a.pt\n"), done.err
     assert (tmp_path / "runs" / "evaluation_a" / "evaluation.json").is_file() and [
         path.name for path in bundled.iterdir()
     ] == ["a.pt"]

@@ -62,6 +62,25 @@ def test_vocabulary_limit_with_many_letters():
     assert tokenizer.vocab_size <= 120 and {"z", "##z", "y"} <= set(tokenizer.tokens)
 
 
+@pytest.mark.parametrize(
+    ("texts", "kept"),
+    [
+        (["".join(chr(0x4E00 + 3 * n + k) for k in range(20)) for n in range(600)] * 2, "\u4e10\u4e28\u4fff"),
+        (["Élan über naïve cafés"] * 3, "élüï"),
+        (["한국어 배우기"] * 3, "한국어배"),
+        (["где музей ёлка"] * 3, "гёй"),
+    ],
+)
+def test_letters_of_other_languages_are_kept(texts, kept):
+    """Chinese beyond 500 letters, accents, Hangul: in the vocabulary and not stripped, unless that is asked for."""
+    tokenizer = TextTokenizer.learn(texts, 4000)
+    assert all(tokenizer.unk_id not in tokenizer.encode(text) for text in texts)
+    assert set(kept) <= {letter for token in tokenizer.tokens for letter in token}
+    if kept == "élüï":
+        stripped = TextTokenizer.learn(texts, 4000, strip_accents=True)
+        assert stripped.encode("élan") == stripped.encode("elan") != tokenizer.encode("élan")
+
+
 @pytest.mark.parametrize("token", SPECIAL_TOKENS)
 def test_literal_special_tokens_are_ordinary_text(token):
     """What looks like a special token in a text becomes no special id, [UNK] for unknown signs aside."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from diffusion_bert.commands import evaluation_progress
+from diffusion_bert.commands import progress as progress_module
 from diffusion_bert.data.grammar import Grammar
 from diffusion_bert.data.pairs import Pair
 from diffusion_bert.evaluation import writing
@@ -98,8 +99,8 @@ def test_first_lines(trained, tmp_path):
     """The sample and its seed stand in the first line, figures of the short parts before the tables."""
     argv = ("--checkpoint", trained / "best_model.pt", *FLAGS, "--output_dir", tmp_path, "--max_samples", "3")
     out = run("evaluate_trained_model", *argv).out.splitlines()
-    assert out[0].endswith("on 3 examples of test, a random sample by seed 0 (--max_samples 3)")
-    assert out[1].startswith("Restored words by corruption: ") and "% at 20 %" in out[1]
+    assert out[1].endswith("on 3 examples of test, a random sample by seed 0 (--max_samples 3)")
+    assert out[2].startswith("Restored words by corruption: ") and "% at 20 %" in out[2]
 
 
 # ---- the journal ---------------------------------------------------------------------------------------------------
@@ -124,16 +125,18 @@ def test_another_job_begins_anew(tmp_path):
 # ---- progress and memory -------------------------------------------------------------------------------------------
 
 
-def test_a_log_gets_a_line_now_and_then(capsys):
-    """Count, rate and time left, at most every half minute."""
-    times = iter([0.0, 10.0, 29.0, 31.0, 45.0, 62.0])
-    progress = evaluation_progress._lines(lambda: next(times))
-    for done in (10, 29, 31, 45, 62):
-        progress("generation", done, 182)
+def test_a_log_gets_a_line_now_and_then(capsys, monkeypatch):
+    """Count, time left and rate, at most every half minute."""
+    now = [0.0]
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
+    progress = evaluation_progress.progress_bars()
+    progress("generation", 0, 182)
+    for now[0] in (10, 29, 31, 45, 62):
+        progress("generation", int(now[0]), 182)
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "generation: 31 of 182, 1.00 a second, 3 minutes left",
-        "generation: 62 of 182, 1.00 a second, 2 minutes left",
+        "generation 17%, 31 of 182, 2:31 left, 1.00 a second",
+        "generation 34%, 62 of 182, 2:00 left, 1.00 a second",
     ]
 
 

@@ -223,8 +223,7 @@ def test_printed_report(alone):
         "ROUGE-L",
         "Score: ",
         "= 0.7 x",
-        "Poor",
-        "missing for",
+        "means little",
         "continue_training.py --checkpoint",
         "source     ",
     ):
@@ -270,7 +269,11 @@ def test_own_test_file(own_run, tmp_path):
     own = tmp_path / "own.tsv"
     long = " ".join(["very"] * 120)
     own.write_text(f"src\ttrg\nHow do I cook?\tWhat is the way to cook?\n{long} long\tShort.\n")
-    _, report, _ = evaluate(own_run / "best_model.pt", "--test_file", own)
+    evaluate(own_run / "best_model.pt", "--max_samples", "2")
+    before = (own_run / "evaluation.json").read_bytes()
+    evaluate(own_run / "best_model.pt", "--test_file", own)
+    report = json.loads((own_run / "evaluation_own.json").read_text())
+    assert (own_run / "evaluation.json").read_bytes() == before and (own_run / "generations_own.jsonl").is_file()
     assert report["pairs"] == 2 and report["split"] == str(own)
     assert report["examples"][1]["output"] == "" and any("1 sources are longer" in note for note in report["notes"])
 

@@ -57,7 +57,7 @@ def test_markdown_holds_all_parts():
         }
     }
     example = {"source": "s", "reference": "r", "output": "o", "samples": ["x", "y"]}
-    text = markdown(Evaluation("qqp", 5, reconstruction, ROWS, [example], NELBO, SCORE, ["a note"]), "Title")
+    text = markdown(Evaluation("qqp", 50, reconstruction, ROWS, [example], NELBO, SCORE, ["a note"]), "Title")
     for words in (
         "# Title",
         "- a note",
@@ -119,13 +119,22 @@ def test_markdown_of_little():
 def test_lines():
     """The NELBO per word piece and per word; the score with its formula and what is missing."""
     assert nelbo_lines(NELBO).count("3.100") == 2
-    lines = score_lines(Evaluation("qqp", 1, score=SCORE)).splitlines()
+    lines = score_lines(Evaluation("qqp", 50, score=SCORE)).splitlines()
     assert (
         lines[0] == "10.0 of 100: Poor, level none"
         and "0.7 x 10.0" in lines[1]
         and "4.6" in lines[2]
         and "Bronze" in lines[4]
     )
+
+
+@pytest.mark.parametrize(("pairs", "words"), [(1, "from 1 pair:"), (2, "from 2 pairs:"), (49, "from 49 pairs:")])
+def test_few_pairs_give_no_verdict(pairs, words):
+    """Of fewer than 50 pairs the score means little: it says so instead of a verdict."""
+    perfect = dataclasses.replace(SCORE, points=100.0, verdict="Good", level="Gold", missing=[])
+    text = score_lines(Evaluation("qqp", pairs, score=perfect))
+    assert words in text and "means little" in text and "Good" not in text and "Gold" not in text
+    assert "100.0 of 100: Good, level Gold" in score_lines(Evaluation("qqp", 50, score=perfect))
 
 
 @pytest.mark.parametrize(

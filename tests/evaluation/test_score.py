@@ -71,6 +71,9 @@ def test_verdicts(points, verdict):
     ("change", "level", "missing"),
     [
         ({}, "Gold", None),
+        ({"ibleu": 17.0, "accuracy": (40.0, 30.0, 20.0)}, "Silver", "Gold: score 4"),
+        ({"ibleu": 17.0, "accuracy": (40.0, 10.0, 5.0)}, "Bronze", "Silver: score 3"),
+        ({"ibleu": 22.0, "accuracy": (40.0, 40.0, 20.0)}, "Silver", "Gold: score 5"),
         ({"accuracy": (34.9, 50.0, 20.0)}, "none", "Bronze: accuracy at 20 % corruption 34.9 %, needs 35"),
         ({"ibleu": 10.0}, "Bronze", "Silver: generation"),
         ({"overlap": 60.1}, "Bronze", "Silver: overlap"),
@@ -84,7 +87,7 @@ def test_verdicts(points, verdict):
 )
 def test_levels(change, level, missing):
     """A level needs its criteria and those of all below; what is missing for the next one, and only that, is told."""
-    result = score(**{"ibleu": 20.0, **change})
+    result = score(**{"ibleu": 24.0, **change})
     assert result.level == level
     assert (result.missing == []) == (missing is None)
     assert all(text.startswith(missing.split(":")[0]) for text in result.missing) and (

@@ -189,7 +189,8 @@ def test_a_signal_to_the_real_process(data, uninterrupted, tmp_path, number, cod
     out, err = process.communicate(timeout=60)
     folder = only_run(output)
     assert process.returncode == code and "Traceback" not in err
-    assert f"Go on with:  python continue_training.py --resume --model_dir {folder}" in out
+    shown = folder.relative_to(tmp_path)
+    assert f"Go on with:  python {ROOT}/continue_training.py --resume --model_dir {shown}\n" in out
     assert (folder / "last.pt").is_file() and not read_payload(folder / "last.pt")["training"]["state"]["finished"]
     assert not list(folder.glob(".*"))
     resume(folder)

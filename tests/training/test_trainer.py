@@ -354,7 +354,7 @@ def test_run_directory_holds_everything(trained):
 
 def test_run_directory_name(trained):
     """The name tells model, task, learning rate, seed, T and lambda, and ends in a number."""
-    assert trained.name == "model_name_tiny_taskname_sample_lr_0.002_seed_3_numsteps_16_wordfreqlambda_0.2_001"
+    assert trained.name == "tiny_sample_lr0.002_seed3_T16_lambda0.2_001"
 
 
 def test_run_directories_are_numbered(little, tmp_path):
@@ -370,7 +370,7 @@ def test_unsafe_model_names_make_safe_folders(tmp_path):
     for name, expected in (("someone/bert-x", "someone-bert-x"), (str(tmp_path / "my bert"), "my-bert")):
         config = RunConfig.from_flat({**SMALL, "model_name_or_path": name, "output_dir": str(tmp_path / "out")})
         path = RunDirectory.create(config).path
-        assert path.parent == tmp_path / "out" and path.name.startswith(f"model_name_{expected}_taskname_")
+        assert path.parent == tmp_path / "out" and path.name.startswith(f"{expected}_sample_")
 
 
 def test_metrics_records(little, tmp_path):

@@ -1,0 +1,87 @@
+"""How far work is: a bar on a terminal, in a pipe or a log a plain line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from .terminal import fitted, is_terminal, say, terminal_width
+
+SHORTEST_BAR, EVERY_SECONDS = 10, 30.0
+
+
+def duration(seconds: float) -> str:
+    """1:05 for 65 seconds, 2:00:00 for two hours."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class Progress:
+    """Shows a share from 0 to 1, with as many of its remarks as the line has room for.
+
+    Args:
+        what: one word for what is being done; may be changed by ``doing``.
+        log: where plain lines go when stderr is no terminal.
+        begins_at: the share that was done before.
+    """
+
+    def __init__(self, what: str, log=None, begins_at: float = 0.0):
+        self.what, self.log, self.bar = what, log, None
+        self.share = self.begins_at = begins_at
+        self.started = self.told = time.monotonic()
+        if is_terminal(sys.stderr):
+            from tqdm import tqdm
+
+            self.bar = tqdm(
+                total=1.0,
+                initial=begins_at,
+                desc=what,
+                dynamic_ncols=True,
+                mininterval=0.5,
+                bar_format="{desc} {percentage:3.0f}%|{bar}|{postfix}",
+            )
+
+    def update(self, share: float, *remarks: str) -> None:
+        """``share`` is done; the first remarks are the most important ones."""
+        self.share = min(1.0, share)
+        if self.bar is not None:
+            room = terminal_width() - len(self.what) - len(" 100%||, ") - SHORTEST_BAR
+            text = ""
+            for remark in remarks:
+                if len(text) + len(remark) + 2 > room:
+                    break
+                text += f"{', ' if text else ''}{remark}"
+            self.bar.postfix = text
+            self.bar.update(self.share - self.bar.n)
+        elif time.monotonic() - self.told >= EVERY_SECONDS:
+            self.told = time.monotonic()
+            print(f"{self.what} {self.share:.0%}, {', '.join(remarks)}", file=self.log or sys.stderr, flush=True)
+
+    def left(self, share: float) -> str:
+        """How long it will take at the pace that led to ``share``."""
+        done = share - self.begins_at
+        if done <= 0:
+            return ""
+        return f"{duration((time.monotonic() - self.started) * (1 - share) / done)} left"
+
+    def pace(self, share: float, total: int) -> str:
+        """How many of ``total`` a second led to ``share``."""
+        return f"{(share - self.begins_at) * total / max(time.monotonic() - self.started, 1e-9):.2f} a second"
+
+    def doing(self, what: str) -> None:
+        """Show another word at once."""
+        self.what = what
+        if self.bar is not None:
+            self.bar.set_description_str(what, refresh=True)
+
+    def write(self, text: str, file=None) -> None:
+        """A line above the bar."""
+        if self.bar is not None:
+            self.bar.write(fitted(text), file=file)
+        else:
+            say(text, file=file)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
