@@ -73,7 +73,7 @@ class Spelling:
             for lexicon in (self.lexicon, self.own[row]):
                 found: tuple[int, ...] = ()
                 if anywhere and left.beginning:
-                    found = lexicon.between((), left.lead, (), right.room, left.beginning)
+                    found = lexicon.going_on(left.beginning, left.lead, right.room)
                 elif not anywhere and (left.pieces or left.lead):
                     found = lexicon.between(left.pieces, left.lead, right.pieces, right.room, left.beginning)
                 at += [number] * len(found)
@@ -86,17 +86,19 @@ class Spelling:
     def _take(self, log_mu: Tensor, before: Tensor, kept: Tensor, bound: dict[int, list[int]]) -> None:
         """Leave of the continuations those ``kept`` [N, C], and at the ``bound`` places of the others those named."""
         log_mu.index_copy_(-1, self._columns, before.masked_fill(~kept, float("-inf")))
-        closed = log_mu[:, self._some_starts].amax(-1).isneginf()  # places that take continuations only, or bound ones
-        doubtful = sorted({*closed.nonzero().squeeze(-1).tolist(), *bound})
-        for number in doubtful:
-            whole = log_mu[number].clone()
-            whole[self._columns] = before[number]
-            if number in bound:
-                starts = log_mu[number, bound[number]]
-                log_mu[number, ~self.continuation] = float("-inf")
-                log_mu[number, bound[number]] = starts
-            if bool(log_mu[number].amax().isneginf()):
-                log_mu[number] = whole
+        closed = log_mu[:, self._some_starts].amax(-1).isneginf()  # places that take continuations only
+        numbers = sorted({*closed.nonzero().squeeze(-1).tolist(), *bound})
+        if not numbers:
+            return
+        part = log_mu[numbers]
+        whole = part.clone()
+        whole[:, self._columns] = before[numbers]
+        starts = (~self.continuation).repeat(len(numbers), 1)  # [n, V] those that are taken
+        for line, number in enumerate(numbers):
+            starts[line] &= number in bound
+            starts[line, bound.get(number, [])] = False
+        part.masked_fill_(starts, float("-inf"))
+        log_mu[numbers] = torch.where(part.amax(-1, keepdim=True).isneginf(), whole, part)
 
     def clash(
         self, x_t: Tensor, rows: Tensor, columns: Tensor, words: Tensor, chosen: Tensor, score: Tensor, mask_id: int
