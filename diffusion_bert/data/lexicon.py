@@ -89,6 +89,10 @@ class Lexicon:
             self._answer(True, before, lead, after, room, beginning) if beginning else ()
         )
 
+    def going_on(self, beginning: Word, lead: int, room: int) -> tuple[int, ...]:
+        """Of ``between`` with nothing at either side the pieces of the words with this ``beginning``."""
+        return self._answer(True, (), lead, (), room, beginning)
+
     def has(self, part: Word, lead: int, room: int, beginning: Word = ()) -> bool:
         """Whether ``part`` may be a part of a known word, as in ``between``; a single first piece is always a word."""
         if len(part) == 1 and not lead:

@@ -72,7 +72,7 @@ class Spelling:
             for lexicon in (self.lexicon, self.own[row]):
                 found: tuple[int, ...] = ()
                 if anywhere and left.beginning:
-                    found = lexicon.between((), left.lead, (), right.room, left.beginning)
+                    found = lexicon.going_on(left.beginning, left.lead, right.room)
                 elif not anywhere and (left.pieces or left.lead):
                     found = lexicon.between(left.pieces, left.lead, right.pieces, right.room, left.beginning)
                 at += [number] * len(found)

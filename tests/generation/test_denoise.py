@@ -81,9 +81,9 @@ def test_guidance_in_decode():
     """
     model = new_model()
     canvases = pair_canvases(model)
+    bare = SamplingConfig(num_steps=3, temperature=0.0, known_words=False)  # no word is written twice
     plain, guided = (
-        decode(model, canvases, SamplingConfig(num_steps=3, temperature=0.0, guidance_scale=w), collator_of(model))
-        for w in (0.0, 3.0)
+        decode(model, canvases, dataclasses.replace(bare, guidance_scale=w), collator_of(model)) for w in (0.0, 3.0)
     )
     assert ids(plain) != ids(guided) and [2 * one.nfe for one in plain] == [two.nfe for two in guided]
     fill = [canvas for canvas in mixed_canvases(model) if canvas.skill == NO_SOURCE]

@@ -16,7 +16,7 @@ SKILLS = {
 
 @pytest.fixture(scope="module")
 def generator():
-    return DiffusionTextGenerator(tiny_model(), SamplingConfig(num_steps=6, device="cpu", best_of=2))
+    return DiffusionTextGenerator(tiny_model(), SamplingConfig(num_steps=6, known_words=False, device="cpu", best_of=2))
 
 
 @pytest.mark.parametrize("sampler", SAMPLER_NAMES)
@@ -96,7 +96,10 @@ def test_alignment():
 def test_confidence_is_a_probability_and_kept_for_every_step():
     """One row per step, zero at places the model never looked at, sure or not between 0 and 1 elsewhere."""
     model = new_model()
-    generator, tracer = DiffusionTextGenerator(model, SamplingConfig(num_steps=5)), Tracer(confidence=True)
+    generator, tracer = (
+        DiffusionTextGenerator(model, SamplingConfig(num_steps=5, known_words=False)),
+        Tracer(confidence=True),
+    )
     source = model.tokenizer.encode("How can I learn to cook?")
     ((output,),) = generator.generate_ids([(1, source)], generator.options, [1], 0, tracer=tracer)
     (history,) = tracer.histories.values()
