@@ -177,8 +177,8 @@ def finish(trainer: Trainer, result: TrainingResult, splits: Splits, keep: bool 
         say("Remark: validation did not improve for most of the run; try a smaller --lr, or more data")
     if keep:
         say(f"Run directory: {shown(run.path)}")
-        say(f"Next:  {script('evaluate_trained_model')} --checkpoint {quoted(run.path)}")
-        say(f"       {script('interactive_generation')} --checkpoint {quoted(run.path)}")
+        say(f"Next:  {script('evaluate_trained_model')} --checkpoint {quoted(run.best)}")
+        say(f"       {script('interactive_generation')} --checkpoint {quoted(run.best)}")
     return 0
 
 

@@ -30,6 +30,9 @@ class Shielded(Reporter):
     def __init__(self, inner: Reporter):
         self.inner = inner
 
+    def __getattr__(self, name: str):
+        return getattr(self.inner, name)
+
     def start(self, total_steps: int, done_steps: int) -> None:
         self._try("start", total_steps, done_steps)
 

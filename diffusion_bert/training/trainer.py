@@ -41,10 +41,10 @@ class Trainer(TrainingRun):
         reason = None
         try:
             with signals_caught(self._stop), enough_memory(self.config, self.device):
-                if state.step == 0:
+                if state.step == 0 and self.last_validation != 0:
                     torch.manual_seed(training.seed)
-                    self.save_last()  # whoever kills it in its first seconds can resume it
                     self.validate()
+                    self.save_last()  # whoever kills it in its first steps can resume it
                 while reason is None:
                     for share in self._shares_of_epoch():
                         self.step(share)

@@ -452,7 +452,7 @@ def test_results_and_output_of_the_script(little, tmp_path):
         f"python evaluate_trained_model.py --checkpoint {folder / 'best_model.pt'}",
     ):
         assert words in result.out, words
-    assert "tokens/s" in result.err and "error" not in result.err
+    assert result.err == ""  # no bars in a pipe
 
 
 def test_weight_decay_spares_biases_and_norms(little, tmp_path):
@@ -517,7 +517,7 @@ def test_last_epochs_are_kept(little, tmp_path):
 def test_an_old_epoch_goes_only_after_the_new_one_is_written(little, tmp_path, monkeypatch):
     """When the disk is full the older checkpoint stays."""
     trainer = new_trainer(little, tmp_path, epochs=4, keep_checkpoints=1)
-    save = training.save_checkpoint
+    save = run_module.save_checkpoint
 
     def full(path, *rest):
         if path.name == "epoch_2.pt":
@@ -583,7 +583,7 @@ def test_numbers_that_stay_on_the_device(little, tmp_path):
     leave_unread(trainer, spoilt=2)
     with pytest.raises(UserError, match="step 2: the loss is nan"):
         trainer.fit()
-    assert not trainer.run.last.exists()
+    assert read_payload(trainer.run.last)["training"]["state"]["step"] == 0
     assert all(bool(value.isfinite().all()) for value in load_checkpoint(trainer.run.best).denoiser.parameters())
 
 
