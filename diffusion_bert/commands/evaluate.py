@@ -158,11 +158,15 @@ def evaluate_checkpoint(
     result.notes[:0] = notes
     result.split, result.versions = shown, versions()
     if processes.is_main:
-        data = model.config.data
-        knows_data = bool(data.data_dir or data.train_file or data.dataset_name) or data.task_name == "sample"
-        show(result, checkpoint, write_report(result, checkpoint, folder, generator), quiet, knows_data)
+        show(result, checkpoint, write_report(result, checkpoint, folder, generator), quiet, knows_data(model.config))
     end_journal(journal, processes)
     return result
+
+
+def knows_data(config) -> bool:
+    """Whether the settings of a checkpoint say where data for it is."""
+    data = config.data
+    return bool(data.data_dir or data.train_file or data.dataset_name) or data.task_name == "sample"
 
 
 def report_place(folder: Path) -> Path:
