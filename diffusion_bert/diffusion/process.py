@@ -127,17 +127,17 @@ class AbsorbingDiffusion:
         )
         return KlTerms(-r_x * log_mu_x, torch.where(last, 0.0, 1 - r_x) * stay), log_mu_x
 
-    def correct_for_time(self, log_mu: Tensor, tau_t: Tensor) -> Tensor:
+    def correct_for_time(self, log_mu: Tensor, tau_t: Tensor, in_place: bool = False) -> Tensor:
         """mu*(v) proportional to mu(v) m_t(v), renormalised: what a time-free network cannot know.
 
         With lambda > 0 the mere fact that a place is still masked at t speaks for the words that are masked early. The
         factor p(masked at t | v) = m_t(v) is exact for one masked place and first order for several. log_mu [N, V],
-        tau_t [N], on the host or beside log_mu.
+        tau_t [N], on the host or beside log_mu. ``in_place`` writes over log_mu, which spares a table.
         """
         if self.schedule.is_plain:
             return log_mu
         log_m = self._by_time(lambda tau: self.schedule.mask_probability(tau).log(), log_mu, tau_t)
-        return torch.log_softmax(log_mu + log_m, dim=-1)
+        return torch.log_softmax(log_mu.add_(log_m) if in_place else log_mu + log_m, dim=-1)
 
     @staticmethod
     def _by_time(table, like: Tensor, *taus: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ class GuidedDenoiser:
         ask = self._ask if self.memory is None else self._remembered
         log_mu = ask(canvas, tau, active, rows, columns)
         if self.time_correction:
-            log_mu = self.model.diffusion.correct_for_time(log_mu, tau[rows])
+            log_mu = self.model.diffusion.correct_for_time(log_mu, tau[rows], in_place=True)
         log_mu[:, self.unwritable] = float("-inf")
         kind = self.constraints[active[rows], columns]
         kinds = ((NEW_WORD, self.continuation), (CONTINUATION, ~self.continuation), (NO_SIGN, self.signs))

@@ -84,12 +84,14 @@ class CopyHead(nn.Module):
         # equal words share their weight, at the first of them
         share = torch.zeros_like(weights).scatter_add(-1, first, weights)
         ids = source_ids[rows]
-        log_vocabulary = torch.log_softmax(logits, dim=-1) + log_not_g[:, None]
+        log_vocabulary = torch.log_softmax(logits, dim=-1)
+        in_place = not torch.is_grad_enabled()  # spares two tables of N x V
+        log_vocabulary = log_vocabulary.add_(log_not_g[:, None]) if in_place else log_vocabulary + log_not_g[:, None]
         own = log_vocabulary.gather(-1, ids)
         mixed = self.mix(own, log_g[:, None], torch.zeros_like(own), share)
         # where nothing is copied the gain is 0; where own is -inf nothing may be copied
         gain = torch.where(share > 0, mixed - torch.where(share > 0, own, 0.0), 0.0)
-        return log_vocabulary.scatter_add(-1, ids, gain)
+        return (log_vocabulary.scatter_add_ if in_place else log_vocabulary.scatter_add)(-1, ids, gain)
 
 
 def first_occurrence(source_ids: Tensor, copyable: Tensor) -> Tensor:
