@@ -93,19 +93,9 @@ def evaluate_checkpoint(
     journal = journal_of(generator, pairs, mbr, place, processes) if "generation" in done else None
     if journal and journal.remark and speaks:
         say(journal.remark)
-    result = evaluate(
-        generator,
-        pairs,
-        mbr,
-        sentences,
-        progress_bars() if processes.is_main else None,
-        _anchored_task(model, name, pairs, ours),
-        parts,
-        judges,
-        journal,
-        processes,
-        early_figures if speaks else lambda part, result: None,
-    )
+    task, progress = _anchored_task(model, name, pairs, ours), progress_bars() if processes.is_main else None
+    listener = early_figures if speaks else lambda part, result: None
+    result = evaluate(generator, pairs, mbr, sentences, progress, task, parts, judges, journal, processes, listener)
     result.split, result.versions = measured, versions()
     result.notes[:0] = _licence_and_age(model) + notes
     if processes.is_main:
