@@ -69,9 +69,8 @@ def evaluate_checkpoint(
 
     options = build(SamplingConfig, models_and_sampling, "--")
     processes = join(options.device)
-    speaks = processes.is_main and not quiet
-    if speaks:
-        say("Loading the model and its data ...")
+    tell = say if processes.is_main and not quiet else lambda line: None
+    tell("Loading the model and its data ...")
     options = {**vars(options), "device": own_device(options.device)}
     generator = DiffusionTextGenerator.from_checkpoint(checkpoint, **options)
     model, notes = generator.model, []
@@ -87,15 +86,15 @@ def evaluate_checkpoint(
     folder = _folder_for(output_dir, checkpoint)
     stem = report_stem(folder, checkpoint, done, len(pairs), test_file, None if name == model.skills.first else name)
     measured = split if test_file is None else str(test_file)
-    if speaks:
-        say(first_line(checkpoint, len(pairs), measured, max_samples, generator.options.seed))
+    tell(first_line(checkpoint, len(pairs), measured, max_samples, generator.options.seed))
     place = report_files(folder, stem)[3]
     journal = journal_of(generator, pairs, mbr, place, processes) if "generation" in done else None
-    if journal and journal.remark and speaks:
-        say(journal.remark)
+    if journal and journal.remark:
+        tell(journal.remark)
     task, progress = _anchored_task(model, name, pairs, ours), progress_bars() if processes.is_main else None
-    listener = early_figures if speaks else lambda part, result: None
-    result = evaluate(generator, pairs, mbr, sentences, progress, task, parts, judges, journal, processes, listener)
+    result = evaluate(
+        generator, pairs, mbr, sentences, progress, task, parts, judges, journal, processes, early_figures(tell)
+    )
     result.split, result.versions = measured, versions()
     result.notes[:0] = _licence_and_age(model) + notes
     if processes.is_main:

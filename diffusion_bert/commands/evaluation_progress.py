@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..config.paths import shown
 from .progress import Progress
-from .terminal import counted, say
+from .terminal import counted
 
 
 def first_line(checkpoint: Path, count: int, split: str, max_samples: int | None, seed: int) -> str:
@@ -32,13 +32,18 @@ def progress_bars():
     return progress
 
 
-def early_figures(part: str, result) -> None:
-    """One line as soon as a short part is done; the tables come at the end."""
-    if part == "reconstruction" and result.reconstruction:
-        shares = ", ".join(f"{row['accuracy']:.1f} % at {percent} %" for percent, row in result.reconstruction.items())
-        say(f"Restored words by corruption: {shares}")
-    if part == "nelbo" and result.nelbo:
-        say(f"NELBO {result.nelbo['nelbo_per_token']:.4f} nats per word piece")
+def early_figures(tell):
+    """A callable (part, result) that tells one line as soon as a short part is done; the tables come at the end."""
+
+    def listener(part: str, result) -> None:
+        if part == "reconstruction" and result.reconstruction:
+            rows = result.reconstruction.items()
+            shares = ", ".join(f"{row['accuracy']:.1f} % at {percent} %" for percent, row in rows)
+            tell(f"Restored words by corruption: {shares}")
+        if part == "nelbo" and result.nelbo:
+            tell(f"NELBO {result.nelbo['nelbo_per_token']:.4f} nats per word piece")
+
+    return listener
 
 
 def journal_of(generator, pairs, mbr: int, path: Path, processes):
