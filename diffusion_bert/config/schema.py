@@ -234,7 +234,9 @@ class SamplingConfig:
         3, "write this many times as many candidates and keep those the model finds likeliest", low=1, high=100
     )
     known_words: bool = option(
-        True, "write a word of several pieces only where the source or the training data has it; off: the bare sampler"
+        True,
+        "write a word of several pieces only where source or training data have it (may take a few calls more); off:"
+        " the bare sampler",
     )
     min_added_words: int = option(
         2, "complete: add at least so many words where no length is asked for; 0 = any number", low=0, high=20

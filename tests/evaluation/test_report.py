@@ -149,5 +149,5 @@ def test_curves_of_short_runs(tmp_path, records):
 def test_picture_of_an_evaluation(tmp_path):
     """With rows and without them."""
     for number, rows in enumerate((ROWS, {})):
-        plot_evaluation({"50": {"accuracy": 1.0, "floor": 2.0}}, rows, tmp_path / f"{number}.png")
+        plot_evaluation(Evaluation("qqp", 1, {"50": {"accuracy": 1.0, "floor": 2.0}}, rows), tmp_path / f"{number}.png")
         assert (tmp_path / f"{number}.png").stat().st_size > 5_000
