@@ -91,6 +91,8 @@ def _read_txt(lines, report: ReadReport) -> Iterator[Pair]:
 
 
 def _read_jsonl(lines, report: ReadReport) -> Iterator[Pair]:
+    """Pairs, or plain texts: the first row decides which, and rows of the other kind are malformed."""
+    pairs_so_far = texts_so_far = 0
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -106,12 +108,19 @@ def _read_jsonl(lines, report: ReadReport) -> Iterator[Pair]:
             report.reject(number, f"expected an object with src and trg, got {type(row).__name__}")
             continue
         source, target, style = (named_as(row, names) for names in (SOURCE_NAMES, TARGET_NAMES, STYLE_NAMES))
-        text = named_as(row, ("text",)) if source is None and target is None else None
+        text = named_as(row, ("text",)) if source is None and target is None and not pairs_so_far else None
+        if text is None and texts_so_far:
+            report.reject(number, "text is missing, which the rows before have")
+            continue
         pair = checked_pair(source if text is None else "", target if text is None else text, report, number, style)
-        if pair is not None and text is not None:
+        if pair is None:
+            continue
+        if text is None:
+            pairs_so_far += 1
+        else:
+            texts_so_far += 1
             pair = StyledPair(None, pair.target, pair.style) if pair.style else Pair(None, pair.target)
-        if pair is not None:
-            yield pair
+        yield pair
 
 
 def _read_table(lines, report: ReadReport) -> Iterator[Pair]:

@@ -43,10 +43,10 @@ class DiffusionModel:
     # words of several pieces in its training targets, flat (data/lexicon.py)
     lexicon: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int32))
     weights_sha256: str = ""  # digest of the weights in the file it was read from
+    _known: tuple[Tensor, Lexicon] | None = field(default=None, repr=False)  # made from ``lexicon`` when it is asked
 
     def __post_init__(self):
         self.skills = self.skills or Skills.of(self.config.data.task_name)
-        self._known: tuple[Tensor, Lexicon] | None = None
 
     @property
     def known_words(self) -> Lexicon:

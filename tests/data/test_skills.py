@@ -492,7 +492,8 @@ def test_evaluation_of_one_task(trained_on_tasks, tmp_path):
     for task, size in (("qqp", 14), ("QT", 6), ("text", 2)):
         result = run("evaluate_trained_model", *flags, *(() if task == "qqp" else ("--task_name", task)))
         assert result.code == 0, result.err
-        pairs[task] = json.loads((tmp_path / "evaluation.json").read_text())
+        name = "evaluation.json" if task == "qqp" else f"evaluation_{task}.json"
+        pairs[task] = json.loads((tmp_path / name).read_text())
         assert (pairs[task]["task"], pairs[task]["pairs"]) == (task, size) and pairs[task]["nelbo"]
     refused = run("evaluate_trained_model", *flags, "--task_name", "CC")
     assert refused.code == 2 and "knows qqp, QT, text" in refused.err
@@ -576,7 +577,7 @@ def test_styles_in_a_checkpoint(styled_file, tmp_path):
         "--num_steps",
         2,
     )
-    assert evaluated.code == 0 and "style formal" in (best.parent / "evaluation.md").read_text(), evaluated.err
+    assert evaluated.code == 0 and "| style | formal |" in (best.parent / "evaluation.md").read_text(), evaluated.err
 
 
 def test_old_checkpoints_load(trained, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from diffusion_bert.data.batching import Collator, EpochBatches
 from diffusion_bert.data.encoding import encode_tasks, styles_of
+from diffusion_bert.data.reading import read_file
 from diffusion_bert.data.skills import CONTINUE, NO_SOURCE, Skills, is_continuing, is_pair
 from diffusion_bert.data.splits import load_pairs
 from diffusion_bert.generation.generator import DiffusionTextGenerator
@@ -43,6 +44,15 @@ def mixed(folder, **settings):
     skills = Skills.of("qqp,text", styles_of(pairs, "qqp,text"))
     collator = Collator(tiny_tokenizer(), skills.prompts, skills.continuing_prompts, config.continue_words_left)
     return encode_tasks(pairs, tiny_tokenizer(), config, skills), skills, collator, config
+
+
+def test_pairs_and_texts_do_not_mix(tmp_path):
+    """The first row of a .jsonl file decides; a row of the other kind costs itself only."""
+    text, pair = {"text": "A cat."}, {"src": "a", "trg": "b"}
+    for rows, kept in (([text, pair, text], [None, None]), ([pair, text, pair], ["a", "a"])):
+        (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        report = read_file(tmp_path / "a.jsonl")
+        assert [row.source for row in report.pairs] == kept and "line 2: " in report.bad_rows[0]
 
 
 def test_origins_are_styles_of_continuing(folder):

@@ -133,7 +133,7 @@ def test_generated_sentences_look_like_sentences():
 
 
 @pytest.mark.parametrize(
-    "text", [SOURCE, "  two  BLANKS\tand tab", "iPhone \u2014 caf\u00e9", "\ufb01rst \u00df", "a", "Is that so?"]
+    "text", [SOURCE, "  two  BLANKS\tand tab", "iPhone \u2014 caf\u00e9", "a \ufb01rst \u00df", "a", "Is that so?"]
 )
 def test_complete_starts_with_the_typed_text(text):
     """The text comes back as it was typed (outer blanks at its end aside), and something is added."""
@@ -253,10 +253,16 @@ def test_other_words_for_every_candidate():
     assert len(places) > 2
 
 
-@pytest.mark.parametrize("text", ["...", "?", "\U0001f600", "12", "\u4e2d\u6587"])
+@pytest.mark.parametrize("text", ["...", "?", "12", "a \U0001f600"])
 def test_texts_without_words(text):
-    """Punctuation, emoji, numbers and other scripts can be filled, too."""
+    """Punctuation and numbers can be filled, too, and what is unknown may stand in a text."""
     assert generator().fill_masks(text, num_samples=1, num_steps=1)
+
+
+@pytest.mark.parametrize("text", ["\U0001f600", "\u4e2d\u6587"])
+def test_texts_of_the_unknown(text):
+    """Of a text that is unknown to the vocabulary from end to end the model would see nothing."""
+    assert "knows nothing in the text" in refusal(generator().fill_masks, text)
 
 
 def test_a_long_text_with_an_invisible_sentence():
