@@ -144,7 +144,8 @@ def test_the_reader_of_file_work_goes_away(trained, tmp_path):
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_closed_terminal(data_dir, tmp_path, times):
     """SIGHUP saves, however often it comes."""
-    process = start(TRAIN, *small_flags(data_dir, output_dir="runs", **LONG), cwd=tmp_path)
+    heed = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)}  # also where the tests run under nohup
+    process = start(TRAIN, *small_flags(data_dir, output_dir="runs", **LONG), cwd=tmp_path, **heed)
     wait_for(lambda: has_saved(tmp_path / "runs"), process)
     for _ in range(times):
         process.send_signal(signal.SIGHUP)
