@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
-TOOLS := "pytest>=8" "pytest-cov>=5" "hypothesis>=6" "setuptools>=68" "nbclient>=0.10" "ipykernel>=6.29"
+TOOLS := "pytest>=8" "pytest-cov>=5" "pytest-xdist>=3.5" "hypothesis>=6" "setuptools>=68" "nbclient>=0.10" "ipykernel>=6.29"
 
 .PHONY: demo test soak mutations coverage test-oldest style check-style flag-tables clean
 
@@ -18,8 +18,9 @@ demo: $(VENV)/.installed
 	printf 'para How can I learn to bake bread in two weeks?\npara If it rains on Friday, we will visit the museum.\nquit\n' | \
 		$(BIN)/python interactive_generation.py
 
+# as many files at once as there are cores, with one thread each
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 # kills training a hundred times at random moments; two minutes on a quiet machine, a quarter of an hour on a busy one
 soak: $(VENV)/.installed

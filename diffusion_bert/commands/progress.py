@@ -12,7 +12,7 @@ SHORTEST_BAR, EVERY_SECONDS = 10, 30.0
 
 def duration(seconds: float) -> str:
     """1:05 for 65 seconds, 2:00:00 for two hours."""
-    minutes, rest = divmod(int(seconds), 60)
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
