@@ -41,6 +41,7 @@ COLUMNS = (
     ("repetition", "repeats"),
 )
 SWEPT = ("sampler", "num_steps", "num_samples", "best_of")
+BARE = {"length_beam": 1, "known_words": False}  # the sampler alone
 
 
 def main(argv=None) -> int:
@@ -57,11 +58,11 @@ def main(argv=None) -> int:
         "--steps", metavar="NUMBERS", help=f"with commas (default: {','.join(map(str, STEPS))}; ancestral also 64)"
     )
     what.add_argument("--output_dir", metavar="DIR", help="where sweep.jsonl, .md and .png go (default: sweep)")
-    parser.add_settings(SamplingConfig, leave_out=SWEPT, defaults={"length_beam": 1})
+    parser.add_settings(SamplingConfig, leave_out=SWEPT, defaults=BARE)
     given = parser.parse(sys.argv[1:] if argv is None else argv)
     names = ("checkpoint", "test_file", "sources", "samplers", "steps", "output_dir")
     checkpoint, test_file, sources, samplers, steps, output_dir = (given.pop(name, None) for name in names)
-    options = build(SamplingConfig, {"length_beam": 1, **given}, "--")
+    options = build(SamplingConfig, {**BARE, **given}, "--")
     settings = chosen_settings(samplers, steps)
     checkpoint = checkpoint_file(checkpoint)
     folder = Path(output_dir or "sweep")

@@ -166,7 +166,9 @@ def speed(model: DiffusionModel, options: argparse.Namespace) -> float:
     sources = some_sources(model, options, options.sources)
     canvases = canvases_of(model, sources, options.lengths, options.candidates)
     each = options.lengths * options.candidates
-    settings = SamplingConfig(sampler="confidence", num_steps=options.num_steps, batch_size=options.batch_size)
+    settings = SamplingConfig(
+        sampler="confidence", num_steps=options.num_steps, batch_size=options.batch_size, known_words=False
+    )
     collator, calls = Collator(model.tokenizer, PROMPT), []
 
     def ours() -> None:

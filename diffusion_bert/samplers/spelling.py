@@ -56,6 +56,8 @@ class Spelling:
         """Take the mass of pieces that would make an unknown word of what stands already, in place; log_mu [N, V] at
         the places (rows, columns). A place where nothing else is possible keeps its words.
         """
+        if not len(self._columns):  # every piece is a word
+            return
         kept = torch.zeros(len(rows), len(self._columns), dtype=torch.bool)  # most places lose continuations only
         bound: dict[int, list[int]] = {}  # places where a new word may not begin, or few may, and which
         at: list[int] = []

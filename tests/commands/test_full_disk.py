@@ -92,7 +92,7 @@ def test_resuming_on_a_full_disk(data_dir, tmp_path):
     assert read_payload(trainer.run.last)["training"]["state"]["step"] == 4
 
 
-@pytest.mark.parametrize("limit, name", [(100, "evaluation.json"), (20_000, "evaluation.png")])
+@pytest.mark.parametrize("limit, name", [(3_000, "evaluation.json"), (20_000, "evaluation.png")])
 def test_reports_on_a_full_disk(own_run, limit, name):
     """The previous report stays, whichever of its files does not fit."""
     for file in ("evaluation.json", "evaluation.md", "evaluation.png"):

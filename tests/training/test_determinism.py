@@ -26,7 +26,7 @@ def test_two_processes_train_the_same_model_and_write_the_same(tmp_path):
     training = [
         start("run_conditional_training", *small_flags(data, output_dir=folder, epochs=2)) for folder in folders
     ]
-    assert [process.communicate(timeout=300)[1] and process.returncode for process in training] == [0, 0]
+    assert [process.wait(timeout=300) for process in training] == [0, 0]
     assert compare_runs(only(folders[0]), only(folders[1])) == []
     lines = "".join(f"{command} {text}\n" for command in ("para", "fill", "complete") for text in TEXTS)
     outputs = []
