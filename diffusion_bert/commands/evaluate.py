@@ -85,7 +85,7 @@ def evaluate_checkpoint(
     done = [part for part in parts if part != "generation" or any(pair.source is not None for pair in pairs)]
     folder = _folder_for(output_dir, checkpoint)
     stem = report_stem(folder, checkpoint, done, len(pairs), test_file, None if name == model.skills.first else name)
-    measured = split if test_file is None else str(test_file)
+    measured = split if test_file is None else shown(test_file)
     tell(first_line(checkpoint, len(pairs), measured, max_samples, generator.options.seed))
     place = report_files(folder, stem)[3]
     journal = journal_of(generator, pairs, mbr, place, processes) if "generation" in done else None
