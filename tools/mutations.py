@@ -330,7 +330,7 @@ def mutate(folder: Path, file: str, text: str, replacement: str) -> str:
     path = folder / "diffusion_bert" / file
     content = path.read_text()
     if content.count(text) != 1:
-        return f"the text stands {content.count(text)} times in {file}: mend this mutant"
+        return f"the text stands {content.count(text)} times in {file}: correct this mutant"
     path.write_text(content.replace(text, replacement))
     return ""
 

@@ -8,7 +8,7 @@ group's first row, pair by pair.
     python -m benchmarks.quality.ablation --group teacher --teacher checkpoints/general_english.pt \\
         --data_dir path/to/qqp
 
-Every finished row is one line of --results; finished rows are not trained again, and one that was killed starts anew.
+Every finished row is one line of --results; finished rows are not trained again, and one that was killed starts over.
 Several processes may work on the same file side by side (give each its --set num_threads=1): no row is trained twice,
 and a last call prints all tables. --rows trains some of the rows only, such as those for which a second seed is wanted.
 
@@ -307,7 +307,7 @@ def main(argv=None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: finished rows are kept, this one starts anew next time", file=sys.stderr)
+        print("interrupted: finished rows are kept, this one starts over next time", file=sys.stderr)
         return 130
 
 

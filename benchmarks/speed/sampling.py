@@ -8,7 +8,7 @@ loop is what one writes first: a canvas of 64 [MASK]s after the source, the whol
 words drawn at all its places, no copy head; the same number of calls and candidates. ours: ``decode``, with all that it
 computes.
 exact: in float64 at temperature 0 the words are the same as those of a slow reference that takes one canvas at a time,
-encodes the source anew in every call and computes the words of every place; the program stops with an error if one
+encodes the source again in every call and computes the words of every place; the program stops with an error if one
 differs.
 quality: (with --checkpoint and --test_file) BLEU, ROUGE-L and seconds at 4, 8 and 16 calls, temperature 0, likeliest
 length.

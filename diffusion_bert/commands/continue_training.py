@@ -35,7 +35,7 @@ CUSTOM = tuple(
     "task_name data_dir train_file max_samples num_steps epochs max_minutes batch_size lr seed device"
     " output_dir".split()
 )
-MOVED = ("train_file", "valid_file", "test_file", "data_dir")  # may be told anew when a run is resumed
+MOVED = ("train_file", "valid_file", "test_file", "data_dir")  # may be given again when a run is resumed
 
 
 def main(argv: Sequence[str] | None = None) -> int:

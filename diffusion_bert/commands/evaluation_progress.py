@@ -76,7 +76,7 @@ def journal_of(generator, pairs, mbr: int, path: Path, processes):
 
 
 def end_journal(journal, processes) -> None:
-    """The report is written: the next evaluation begins anew, and the parts of several processes go."""
+    """The report is written: the next evaluation starts over, and the parts of several processes go."""
     if journal is not None:
         processes.broadcast()  # not before the first process has written the whole
         journal.finish() if processes.size == 1 else journal.discard()

@@ -36,7 +36,7 @@ class ReadReport:
         if len(self.bad_rows) > self.max_bad_rows:
             raise UserError(
                 f"{self.bad_rows[0]} - and {len(self.bad_rows) - 1} more malformed rows, over --max_bad_rows"
-                f" {self.max_bad_rows}; mend the file or raise the limit"
+                f" {self.max_bad_rows}; correct the file or raise the limit"
             )
 
 

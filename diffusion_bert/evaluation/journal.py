@@ -17,7 +17,7 @@ class Journal:
     """The records of an evaluation, in memory and, if there is a ``path``, on the disk as well.
 
     Beside the file lies NAME.job.json while the evaluation runs: what the texts depend on, and the seconds spent. The
-    records of the same job are taken over; those of another are begun anew.
+    records of the same job are taken over; those of another are started over.
 
     Args:
         path: the .jsonl file, or None.
@@ -53,7 +53,7 @@ class Journal:
         self._write_note()
 
     def finish(self) -> None:
-        """The evaluation is complete: the next one begins anew."""
+        """The evaluation is complete: the next one starts over."""
         if self.path is not None:
             self.note.unlink(missing_ok=True)
 
@@ -75,7 +75,7 @@ class Journal:
             self.remark = f"going on after {len(self.records):,} sources of {self.path}" if self.records else ""
         elif job is not None and self.path.is_file():
             names = [name for name in self.job if job.get(name) != self.job[name]] if isinstance(job, dict) else []
-            self.remark = f"{self.path} was begun with another {', '.join(names) or 'job'}: written anew"
+            self.remark = f"{self.path} was begun with another {', '.join(names) or 'job'}: started over"
         text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in self.records)
         write_atomically(self.path, lambda file: file.write(text.encode()))
         self._write_note()

@@ -159,7 +159,7 @@ def test_every_text_has_its_own_seed(tmp_path):
 
 def test_made_otherwise_is_refused(whole):
     """Other options, command, input or checkpoint, no note of how it was made, or stdin: refused; what is there stays.
-    --overwrite begins anew.
+    --overwrite starts over.
     """
     folder, made = whole
     source, path, note = folder / "in.txt", folder / "out.jsonl", folder / "out.jsonl.job.json"

@@ -1,4 +1,4 @@
-"""continue_training.py: which parent, which preset by which verdict, what the child keeps and what it takes anew."""
+"""continue_training.py: which parent, which preset by which verdict, what the child keeps and what is new."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def write_verdict(run_directory: Path, verdict: str, checkpoint: str = "best_mod
 )
 def test_auto_follows_the_verdict(own_run, tmp_path, verdict, preset, epochs, num_steps):
     """Good -> fine_tuning, Fair -> quality_boost (5 epochs, 64 steps), Poor -> deep_training_continue (8 and 128) and
-    the way to start anew.
+    the way to start over.
     """
     write_verdict(own_run, verdict)
     result = run("continue_training", "--auto", "--model_dir", own_run, "--output_dir", tmp_path / "out", *QUICK)

@@ -1,4 +1,4 @@
-"""The cache on disk: whole or not there, never stale, mended when damaged, optional."""
+"""The cache on disk: whole or not there, never stale, repaired when damaged, optional."""
 
 import contextlib
 import json

@@ -286,7 +286,7 @@ def test_shares_of_an_epoch(folder, balance, shares):
 
 
 def test_epochs_walk_through_a_large_task():
-    """Four epochs of a quarter each take every row once; then it is shuffled anew."""
+    """Four epochs of a quarter each take every row once; then it is shuffled again."""
     parts = [balanced_choice([100, 25], "equal", 3, epoch) for epoch in range(8)]
     large = [part[part < 100] for part in parts]
     assert sorted(np.concatenate(large[:4])) == sorted(np.concatenate(large[4:])) == list(range(100))

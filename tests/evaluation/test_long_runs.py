@@ -108,7 +108,7 @@ def test_first_lines(trained, tmp_path):
 
 def test_another_job_begins_anew(tmp_path):
     """Records of the same job are taken over in whole chunks; another job's are not, and the remark names what differs;
-    a finished one begins anew.
+    a finished one starts over.
     """
     path, records = tmp_path / "generations.jsonl", [{"source": f"é {number}"} for number in range(5)]
     Journal(path, {"steps": 3}, 2).append(records, {"greedy": 1.5})

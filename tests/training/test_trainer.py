@@ -243,7 +243,7 @@ def scripted(monkeypatch, values):
 
 
 def test_patience(little, tmp_path, monkeypatch):
-    """It stops after so many validations in a row without a better NELBO; a better one starts the count anew."""
+    """It stops after so many validations in a row without a better NELBO; a better one starts the count again."""
     scripted(monkeypatch, [9.0, 8.0, 8.5, 7.0, 7.0, 7.5, 1.0])
     result = new_trainer(little, tmp_path, epochs=20, patience=2).fit()
     assert (
