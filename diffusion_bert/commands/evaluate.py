@@ -20,7 +20,7 @@ from ..config.paths import (
 from ..config.schema import EVALUATION_PARTS, SamplingConfig
 from ..errors import UserError, nearest
 from .evaluation_data import all_pairs, from_grammar
-from .evaluation_flags import JUDGES, evaluation_parser
+from .evaluation_flags import JUDGES, SAMPLER_ALONE, evaluation_parser
 from .evaluation_progress import early_figures, end_journal, first_line, journal_of, progress_bars
 from .evaluation_report import report_files, report_stem, show, write_report
 from .terminal import say
@@ -67,7 +67,7 @@ def evaluate_checkpoint(
     from ..machine.processes import join, own_device
     from ..machine.storage import versions
 
-    options = build(SamplingConfig, models_and_sampling, "--")
+    options = build(SamplingConfig, SAMPLER_ALONE | models_and_sampling, "--")
     processes = join(options.device)
     tell = say if processes.is_main and not quiet else lambda line: None
     tell("Loading the model and its data ...")

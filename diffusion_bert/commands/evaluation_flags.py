@@ -8,6 +8,7 @@ from ..config.schema import EVALUATION_PARTS, SamplingConfig
 from ..errors import nearest
 from .cli import Parser, whole_number
 
+SAMPLER_ALONE = {"rank_by": "revealed"}  # what is measured unless more is asked for
 # models that judge the texts: a directory or a hub id each
 JUDGES = {
     "bertscore": "BERTScore by this model, a directory or hub id (microsoft/deberta-xlarge-mnli)",
@@ -71,7 +72,7 @@ def evaluation_parser() -> Parser:
             " runs/evaluation_NAME)"
         ),
     )
-    parser.add_settings(SamplingConfig, leave_out=("num_samples", "best_of"))
+    parser.add_settings(SamplingConfig, leave_out=("num_samples", "best_of"), defaults=SAMPLER_ALONE)
     return parser
 
 

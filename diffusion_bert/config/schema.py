@@ -242,9 +242,10 @@ class SamplingConfig:
         2, "complete: add at least so many words where no length is asked for; 0 = any number", low=0, high=20
     )
     rank_by: str = option(
-        "revealed",
-        "score of a candidate: its words as they were revealed, or leave_one_out: each word beside all the others",
-        ("revealed", "leave_one_out"),
+        "noisy_channel",
+        "score of a candidate: its words as they were revealed; leave_one_out: each word beside all the others;"
+        " noisy_channel: that, the text by itself, and its source beside it",
+        ("revealed", "leave_one_out", "noisy_channel"),
     )
     revise: int = option(
         0, "rewrite up to this many of the worst words of a finished candidate where that is likelier", low=0, high=100

@@ -151,6 +151,11 @@ class Skills:
             f"style is '{style}': for {task} this checkpoint knows {', '.join(styles)}{nearest(style, styles)}"
         )
 
+    def is_reversible(self, number: int) -> bool:
+        """Whether the source of the skill ``number`` is as good a target: a paraphrase, but no reply."""
+        pairs = [skill for skill in self.table if not skill.continues]
+        return TASKS[pairs[number if number == PAIR else number - CONTINUE].task].reversible
+
     def continuing(self, style: str | None = None) -> int:
         """The skill that continues a text, in ``style`` if plain texts have one of that name, else CONTINUE."""
         style = None if style is None else " ".join(style.lower().split())

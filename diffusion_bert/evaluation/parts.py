@@ -155,7 +155,9 @@ def reconstruct(generator: DiffusionTextGenerator, texts: Sequence[str], progres
             tau = float(model.schedule.tau(torch.tensor(len(chosen) / len(ids))))
             canvases.append(Canvas(NO_SOURCE, [], words, tau))
             places.append(chosen)
-        options = dataclasses.replace(generator.options, temperature=0.0, sampler="confidence", known_words=False)
+        options = dataclasses.replace(
+            generator.options, temperature=0.0, sampler="confidence", known_words=False, rank_by="revealed"
+        )
         outputs = decode(model, canvases, options, generator.collator, generator.options.seed, time_correction=False)
         progress(f"reconstruction at {percent} %", len(canvases), len(canvases))
         right = sum(

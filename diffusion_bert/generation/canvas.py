@@ -37,7 +37,7 @@ class Canvas:
 @dataclass
 class Decoded:
     """A finished target, the denoiser calls it took part in, and its score for ranking: the mean log-probability of its
-    words as they were revealed, or by ``leave_one_out``, and of its length.
+    words as they were revealed, or that of ``rank_by``, and of its length.
     """
 
     ids: list[int]

@@ -68,7 +68,7 @@ def decode(
             results[index] = output
         if progress is not None:
             progress(len(chosen))
-    if options.rank_by == "leave_one_out" or options.revise or options.shorten:
+    if options.rank_by != "revealed" or options.revise or options.shorten:
         rewriting = dataclasses.replace(
             options,
             rank_by="revealed",

@@ -158,8 +158,7 @@ class DiffusionTextGenerator(TextLimits):
         possible.
 
         ``best_of`` times as many are written and ranked; ``finish(index, ids)`` makes the text, which begins with
-        ``given[index]``. For a ``reversible`` task a text that only leaves out words of ``avoid`` says less than a
-        paraphrase should, and comes after the others.
+        ``given[index]``. For a ``reversible`` task near copies of ``avoid`` cost something.
         """
         ranking = Ranking(len(examples), options.num_samples)
         for attempt in range(1 + RETRIES):
@@ -180,7 +179,8 @@ class DiffusionTextGenerator(TextLimits):
                     score = ranking_score(text, output.score, avoid[index], reversible)
                 else:
                     least = options.min_added_words if options.length is None else 0
-                    score = completion_score(self.tokenizer.words(output.ids), output.score, least)
+                    words = self.tokenizer.words(output.ids)
+                    score = completion_score(text, given[index] if given else "", words, output.score, least)
                 ranking.add(index, text, score, trace)
         return ranking.answers()
 

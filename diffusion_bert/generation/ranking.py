@@ -10,6 +10,9 @@ from typing import NamedTuple
 from .tracing import Trace, join_traces
 
 LESS = 1e6  # This is more than any difference of scores.
+NEAR_COPY = 0.85  # A longer sentence with one word exchanged shares more than this.
+COST = 0.5  # in nats per word piece, of a near copy and of a repeated phrase; measured in docs/ablations.md
+LONGEST_PHRASE = 4  # words that may not stand twice in a row
 
 
 class Answer(NamedTuple):
@@ -62,20 +65,42 @@ def unwrapped(text: str | Sequence[str], answers: list[Answer], on_trace: Callab
 
 
 def ranking_score(text: str, score: float, source: str, reversible: bool) -> float:
-    """The score by which candidates are ranked: the source again comes last (-inf), and before it, where the task is
-    ``reversible``, what only leaves out words of the source, since it says less than a paraphrase should.
+    """The score by which candidates are ranked: the source again comes last (-inf); a phrase twice in a row costs
+    ``COST``, and so does, where the task is ``reversible``, a near copy, since a paraphrase should use other words.
     """
     if text.casefold() == source.strip().casefold():
         return -math.inf
-    return score - LESS * (reversible and leaves_out_words(text, source))
+    repeats = bool(repeated_phrases(text) - repeated_phrases(source))
+    return score - COST * (repeats + (reversible and is_near_copy(text, source)))
 
 
-def completion_score(added: Sequence[str], score: float, least: int) -> float:
-    """The score by which continuations are ranked: those of fewer than ``least`` words (no marks) come last."""
-    return score - LESS * (sum(any(map(str.isalnum, word)) for word in added) < least)
+def completion_score(text: str, given: str, added: Sequence[str], score: float, least: int) -> float:
+    """The score by which continuations of ``given`` are ranked: those whose ``added`` pieces hold fewer than ``least``
+    words come last; a phrase twice in a row costs ``COST``.
+    """
+    words = sum(any(map(str.isalnum, word)) for word in added)
+    return score - LESS * (words < least) - COST * bool(repeated_phrases(text) - repeated_phrases(given))
 
 
-def leaves_out_words(text: str, source: str) -> bool:
-    """Whether all words of the text stand in the source in this order; case and punctuation do not count."""
-    rest = iter(re.findall(r"\w+", source.casefold()))
-    return all(word in rest for word in re.findall(r"\w+", text.casefold()))
+def is_near_copy(text: str, source: str) -> bool:
+    """Whether a text has hardly a word of its own: its words are some of the source's, the source's and some more, or
+    more than ``NEAR_COPY`` of all words of the two are in both. Case, order, repetition and punctuation do not count.
+    """
+    ours, theirs = set(words_of(text)), set(words_of(source))
+    return ours <= theirs or ours >= theirs or len(ours & theirs) > NEAR_COPY * len(ours | theirs)
+
+
+def repeated_phrases(text: str) -> set[tuple[str, ...]]:
+    """The phrases of up to ``LONGEST_PHRASE`` words that stand twice in a row."""
+    words = words_of(text)
+    return {
+        tuple(words[start : start + size])
+        for size in range(1, LONGEST_PHRASE + 1)
+        for start in range(len(words) - 2 * size + 1)
+        if words[start : start + size] == words[start + size : start + 2 * size]
+    }
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text without case and punctuation."""
+    return re.findall(r"\w+", text.casefold())

@@ -19,6 +19,7 @@ from ..data.tokenizer import TextTokenizer
 from ..model.diffusion_model import DiffusionModel
 from .canvas import CONTINUATION, FREE, NO_SIGN, WORD, Canvas, Decoded
 from .leave_one_out import leave_one_out, text_score
+from .noisy_channel import channel_scores
 from .tracing import Tracer
 
 SURE = math.log(0.5)  # a likelier word is the model's first choice already
@@ -71,11 +72,16 @@ def refined(
             break
     if options.shorten:
         leave_out_worst(drafts, model.tokenizer, scored, tracer)
-    by_reading = options.rank_by == "leave_one_out"
-    return [
-        Decoded(draft.ids, draft.nfe, draft.score if by_reading else output.score)
-        for draft, output in zip(drafts, decoded)
-    ]
+    ranked = [output.score for output in decoded]
+    if options.rank_by != "revealed":
+        ranked = [draft.score for draft in drafts]
+    if options.rank_by == "noisy_channel":
+        ids, now = [draft.ids for draft in drafts], [draft.canvas for draft in drafts]
+        more, calls = channel_scores(model, now, ids, collator, options.batch_size)
+        ranked = [score + other for score, other in zip(ranked, more)]
+        for draft, count in zip(drafts, calls):
+            draft.nfe += count
+    return [Decoded(draft.ids, draft.nfe, score) for draft, score in zip(drafts, ranked)]
 
 
 def rewrite_worst(drafts: list[Draft], model: DiffusionModel, scored, write: Write, tracer: Tracer | None) -> int:

@@ -9,7 +9,7 @@ from diffusion_bert.data.skills import CONTINUE, NO_SOURCE, PAIR
 from diffusion_bert.generation.canvas import NEW_WORD, NO_SIGN, Canvas, at_least, blank_canvas
 from diffusion_bert.generation.decoding import decode
 from diffusion_bert.generation.generator import DiffusionTextGenerator
-from diffusion_bert.generation.ranking import LESS, completion_score
+from diffusion_bert.generation.ranking import COST, LESS, completion_score
 from diffusion_bert.model.diffusion_model import extend_lexicon
 from diffusion_bert.samplers import SAMPLERS
 from tests.helpers.canvases import collator_of
@@ -90,4 +90,7 @@ def test_what_a_completion_begins_with():
     log_probs = torch.tensor([0.5, 0.3, 0.2]).log()
     assert at_least(log_probs, 3).isfinite().tolist() == [False, False, True]
     assert torch.equal(at_least(log_probs, 4), log_probs) and torch.equal(at_least(log_probs, 1), log_probs)
-    assert completion_score(["the", "."], -1.0, 2) == -1.0 - LESS and completion_score(["a", "b"], -1.0, 2) == -1.0
+    assert completion_score("x", "x", ["the", "."], -1.0, 2) == -1.0 - LESS
+    assert completion_score("x a b", "x", ["a", "b"], -1.0, 2) == -1.0
+    assert completion_score("the door and the door", "the door and", ["the", "door"], -1.0, 2) == -1.0
+    assert completion_score("go to the sea to the sea", "go to the sea", ["to"] * 2, -1.0, 2) == -1.0 - COST

@@ -4,7 +4,6 @@ import random
 
 import pytest
 
-from diffusion_bert.generation.ranking import leaves_out_words
 from diffusion_bert.text.casing import sentence_case
 from diffusion_bert.text.english import MASK, detokenize, split_sentences, strip_enclosing_quotes
 from diffusion_bert.text.metrics import metric_text
@@ -244,18 +243,3 @@ def test_split_sentences_table(pieces):
 )
 def test_strip_enclosing_quotes_table(text, expected):
     assert strip_enclosing_quotes(text) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("Why is sky blue?", True),
-        ("why is the Sky blue", True),
-        ("Why is the sky so blue?", False),
-        ("Is why the sky blue?", False),
-        ("?", True),
-    ],
-)
-def test_leaving_out_words(text, expected):
-    """Words of the source in their order, whatever their case and the signs between them."""
-    assert leaves_out_words(text, "Why is the sky blue?") == expected
