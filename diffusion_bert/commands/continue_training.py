@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..config.paths import (
+    best_of_run,
     checkpoint_file,
+    last_of_run,
     latest_checkpoint,
     passed_over,
     resume_command,
@@ -99,9 +101,7 @@ def _resume(checkpoint: str | None, model_dir: str | None, given: dict) -> int:
             " --resume"
         )
     if model_dir:
-        last = Path(model_dir) / "last.pt"
-        if not last.is_file():
-            raise UserError(f"{model_dir} holds no last.pt: expected the directory of an interrupted run")
+        last = last_of_run(model_dir)
     elif checkpoint:
         last = Path(checkpoint) / "last.pt" if (Path(checkpoint) / "last.pt").is_file() else checkpoint_file(checkpoint)
     else:
@@ -117,10 +117,7 @@ def find_parent(checkpoint: str | None, model_dir: str | None, output_dir: str) 
     if checkpoint:
         return checkpoint_file(checkpoint)
     if model_dir:
-        path = Path(model_dir) / "best_model.pt"
-        if not path.is_file():
-            raise UserError(f"{model_dir} holds no best_model.pt: expected a run directory")
-        return path
+        return best_of_run(model_dir, f"{model_dir} holds no best_model.pt: expected a run directory")
     return latest_checkpoint(output_dir)
 
 
