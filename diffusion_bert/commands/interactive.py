@@ -80,14 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(f"{line}.", file=sys.stderr)
     from .file_work import work_on_file
 
-    done = work_on_file(
-        generator,
-        job["command"] or "para",
-        job["input_file"],
-        job["output_file"],
-        {"weights_sha256": generator.model.weights_sha256},
-        bool(job["overwrite"]),
-    )
+    made_with = {"weights_sha256": generator.model.weights_sha256}
+    files = (job["input_file"], job["output_file"], made_with, bool(job["overwrite"]))
+    with Patience():
+        done = work_on_file(generator, job["command"] or "para", *files)
     if job["output_file"] != "-":
         file_is_done(Path(job["output_file"]))
     parts = [f"{done.entries:,} {'entry' if done.entries == 1 else 'entries'}"] + (
