@@ -148,7 +148,9 @@ def _draw_metrics(rows: dict[str, dict]) -> None:
 
 
 def _next_command(result, checkpoint: Path, knows_data: bool) -> str:
-    if result.score is None or result.score.verdict == "Good":
+    from ..evaluation.score import says_little
+
+    if result.score is None or says_little(result.pairs) or result.score.verdict == "Good":
         return f"{script('interactive_generation')} --checkpoint {quoted(checkpoint)}"
     given = f" --checkpoint {quoted(checkpoint)} --auto{'' if knows_data else ' --data_dir DIR'}"
     return script("continue_training") + given
