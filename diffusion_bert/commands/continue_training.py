@@ -21,8 +21,9 @@ from ..errors import UserError
 from ..machine.processes import join
 from ..machine.streams import outlive_reader
 from .child_settings import child_config, inherited
-from .cli import ask_settings, choose, training_parser
-from .terminal import say
+from .cli import training_parser
+from .questions import ask_settings, choose
+from .terminal import say, say_command
 from .train import FOR_CONTINUING
 from .verdicts import choose_by_verdict, known_verdict
 
@@ -126,7 +127,7 @@ def ask_for_settings(parent: Path) -> dict:
     verdict = known_verdict(parent)
     say(f"Parent  {shown(parent)}, {f'verdict {verdict}' if verdict else 'not evaluated yet (--auto evaluates it)'}")
     if (parent.parent / "last.pt").is_file() and run_state(parent.parent):
-        say(f"        to go on with this run itself instead:  {resume_command(parent.parent)}")
+        say_command("        to go on with this run itself instead:  ", resume_command(parent.parent))
     choice = choose("How shall training go on?", MENU)
     if choice < 3:
         return {"preset": PRESETS[choice]}

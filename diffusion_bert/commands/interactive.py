@@ -18,7 +18,7 @@ from .cli import Parser
 from .evaluate import untrained_remark
 from .keyboard import Patience, line_editing
 from .output_files import file_is_done
-from .terminal import is_terminal, say
+from .terminal import fitted, is_terminal, say
 from .text_files import check_paths
 
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = sys.stdout if job["input_file"] is None else sys.stderr
     # the line begins before anything slow is loaded, and ends when it is
     print(
-        f"{'' if checkpoint is not None else origin(path)}{shown(path)}",
+        fitted(f"{'' if checkpoint is not None else origin(path)}{shown(path)}"),
         end="\n" if is_terminal(out) else " ",
         file=out,
         flush=True,
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parts += (
         [f"{len(done.problems):,} without an answer, the first: entry {done.problems[0][0]}"] if done.problems else []
     )
-    print(f"{job['output_file']}: {', '.join(parts)}", file=sys.stderr)
+    say(f"{job['output_file']}: {', '.join(parts)}", file=sys.stderr)
     return 0
 
 

@@ -13,7 +13,7 @@ from ..config.paths import report_folder, script, shown
 from ..config.run_config import RunConfig
 from ..errors import UserError
 from .child_settings import DATA_SOURCE, inherited
-from .terminal import counted, say
+from .terminal import counted, say, say_command
 
 BY_VERDICT = {"Good": "fine_tuning", "Fair": "quality_boost", "Poor": "deep_training_continue"}
 WITHOUT_VERDICT = "quality_boost"  # where there are too few pairs for one: the middle way
@@ -76,7 +76,7 @@ def choose_by_verdict(parent: Path, device: str, keep: bool = True, data_dir: st
     preset = BY_VERDICT[verdict.name]
     say(f"Verdict {verdict}, so: --preset {preset}")
     if verdict.name == "Poor":
-        say(f"To restart from scratch with a larger model instead:  {restart_command(inherited(parent))}")
+        say_command("To restart from scratch with a larger model instead:  ", restart_command(inherited(parent)))
     return preset
 
 
