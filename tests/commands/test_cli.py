@@ -137,10 +137,11 @@ def test_menu_quick_demo(answers, capsys):
     assert "'quick' is none of 1 to 4" in capsys.readouterr().out
 
 
-def test_menu_asks_where_the_data_is(answers, tmp_path, capsys):
+@pytest.mark.parametrize(("choice", "preset"), [("2", "fast_training"), ("3", "deep_training")])
+def test_menu_asks_where_the_data_is(answers, tmp_path, capsys, choice, preset):
     """Tasks that need data ask for their folder, again where there is none of that name."""
-    answers("2", "some/folder", str(tmp_path))
-    assert train.ask_for_settings() == {**load_preset("fast_training"), "data_dir": str(tmp_path)}
+    answers(choice, "some/folder", str(tmp_path))
+    assert train.ask_for_settings() == {**load_preset(preset), "data_dir": str(tmp_path)}
     assert "data_dir is 'some/folder'" in capsys.readouterr().out
 
 

@@ -16,10 +16,22 @@ from diffusion_bert import DiffusionTextGenerator
 from diffusion_bert.config.paths import latest_checkpoint
 from tests.helpers.scripts import ROOT, SCRIPTS, only_run, run, write_data
 
-CUSTOM = (  # the answers to the menu's questions, in order
-    "4 task_name=sample data_dir=data train_file= model=tiny max_samples=60 num_steps=8 lambda=0.1 epochs=1 minutes="
-    " batch_size=16 lr= seed=1 device=cpu output_dir=runs"
-)
+CUSTOM = {  # the menu's questions, in order, with answers; an empty answer takes the default
+    "task_name": "sample",
+    "data_dir": "data",
+    "train_file": "",
+    "model_name_or_path": "tiny",
+    "max_samples": 60,
+    "num_steps": 8,
+    "word_freq_lambda": 0.1,
+    "epochs": 1,
+    "max_minutes": "",
+    "batch_size": 16,
+    "lr": "",
+    "seed": 1,
+    "device": "cpu",
+    "output_dir": "runs",
+}
 PLAY = (
     "fill The weather is really nice today",
     "para I love learning new things",
@@ -33,6 +45,11 @@ PLAY = (
 )
 
 
+def answers(**others) -> str:
+    """What is typed into the training menu: Custom, then an answer to each question."""
+    return "\n".join(["4", *map(str, {**CUSTOM, **others}.values()), ""])
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Where the reader works: the scripts by their names, data, and a model that was trained by the menu."""
@@ -41,8 +58,7 @@ def folder(tmp_path_factory) -> Path:
         (folder / f"{script}.py").symlink_to(ROOT / f"{script}.py")
     for name in ("sample", "QT", "wiki_alignment", "qqp"):
         write_data(folder / "data" / name, train=60, valid=12, test=50)
-    answers = "".join(answer.partition("=")[2] + "\n" if "=" in answer else answer + "\n" for answer in CUSTOM.split())
-    out = typed("python run_conditional_training.py", folder, answers)
+    out = typed("python run_conditional_training.py", folder, answers())
     assert "What shall be trained?" in out and "Trained 4 steps" in out
     assert f"Next:  python {ROOT}/evaluate_trained_model.py --checkpoint runs/" in out
     return folder
@@ -81,13 +97,13 @@ def test_play(folder):
     """Every line of the guide gets its candidates, and the settings change."""
     lines = ["set num_steps 2", *PLAY, "set temperature = 1.0", "set top_p 0.9", PLAY[0], "help", "show", "quit"]
     out = typed("python interactive_generation.py --device cpu", folder, "\n".join(lines) + "\n")
-    answers = out.split("Enter command: ")
-    assert len(answers) == len(lines) + 1 and "The newest run, runs/" in answers[0]
-    for line, answer in zip(lines, answers[1:]):
+    shown = out.split("Enter command: ")
+    assert len(shown) == len(lines) + 1 and "The newest run, runs/" in shown[0]
+    for line, answer in zip(lines, shown[1:]):
         assert answer.startswith(f"{line}\n")
         if line.split()[0] in ("fill", "para", "complete", "mask"):
             assert "  1. " in answer and "[MASK]" not in answer.split("\n", 1)[1], answer
-    assert "temperature = 1.0" in answers[-1 - 5] and "top_p = 0.9" in answers[-1 - 4]
+    assert "temperature = 1.0" in shown[-6] and "top_p = 0.9" in shown[-5]
 
 
 def test_train_on(folder):
@@ -108,28 +124,25 @@ def test_paths_by_verdict(folder, monkeypatch, preset):
     assert result.code == 0 and f"(preset {preset})" in result.out, result.err
 
 
-def test_deep_training_stopped_and_resumed(folder):
-    """Option 3 of the menu asks for the data; Ctrl-C saves and prints what goes on, and that does."""
+def test_stopped_and_resumed(folder):
+    """Ctrl-C saves and prints the command that goes on, which does."""
     with process("python run_conditional_training.py", folder) as running:
-        running.stdin.write("3\ndata/qqp\n")
+        running.stdin.write(answers(epochs=500, output_dir="stopped"))
         running.stdin.flush()
-        end, output = time.monotonic() + 200, folder / "runs"
-        while not any("_qqp_" in path.parent.name for path in output.glob("*/metrics.jsonl")):
+        end = time.monotonic() + 200
+        while not list((folder / "stopped").glob("*/metrics.jsonl")):
             assert running.poll() is None and time.monotonic() < end, running.communicate()
             time.sleep(0.05)
         running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=100)
-    assert running.returncode == 130 and "Interrupted at step 1\n" in out, out + err
-    command = re.search(r"^Go on with:  (.*)$", out, flags=re.M)[1]
-    assert command.startswith(f"python {ROOT}/continue_training.py --resume --model_dir runs/small_qqp_")
+    assert running.returncode == 130 and "Interrupted at step" in out, out + err
+    command = re.search(r"^Go on with:  python (.*)$", out, flags=re.M)[1]
+    assert command.startswith(f"{ROOT}/continue_training.py --resume --model_dir stopped/")
     done = subprocess.run(
-        ["bash", "-c", f"{sys.executable} {command.removeprefix('python ')} | sed 3q"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=200,
+        ["bash", "-c", f"{sys.executable} {command} | sed 3q"], cwd=folder, capture_output=True, text=True, timeout=280
     )
-    assert "at step 1 of 10" in done.stdout and "Traceback" not in done.stderr, done.stderr
+    assert re.search(r"^Resuming stopped/\S+ at step [1-9]", done.stdout, flags=re.M), done.stdout + done.stderr
+    assert "interrupted at step" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
