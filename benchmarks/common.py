@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from diffusion_bert.model.diffusion_model import DiffusionModel, assemble, fit_s
 
 PROMPT = PROMPTS[0]
 ROOT = Path(__file__).resolve().parent.parent  # of the repository
+WORDS = 1500  # made-up ones, in made-up pairs
 
 
 def machine() -> str:
@@ -100,6 +102,32 @@ def synthetic_pairs(model: DiffusionModel, count: int, length: int, seed: int = 
     ids = zipf_words(count * (source + target), model.tokenizer.vocab_size, generator).numpy().astype(np.int32)
     offsets = np.concatenate([[0], np.cumsum(np.tile([source, target], count))])
     return EncodedPairs(ids, offsets, np.ones(count, dtype=bool))
+
+
+def write_pairs(path: Path, rows: int, seed: int) -> None:
+    """``rows`` made-up pairs as .jsonl, a block at a time."""
+    import numpy as np
+
+    letters = random.Random(seed)
+    words = sorted(
+        {"".join(letters.choices("abcdefghijklmnoprstuvwyz", k=2 + number % 7)) for number in range(2 * WORDS)}
+    )
+    words = letters.sample(words, WORDS)
+    rng = np.random.default_rng(seed)
+    weights = 1 / np.arange(1, len(words) + 1)
+    with open(path, "w", encoding="utf-8") as file:
+        for start in range(0, rows, 10_000):
+            lengths = rng.integers(5, 21, size=min(10_000, rows - start))
+            drawn = [
+                words[index]
+                for index in rng.choice(len(words), size=int(lengths.sum()), p=weights / weights.sum()).tolist()
+            ]
+            end = 0
+            for length, turn, other in zip(lengths.tolist(), rng.integers(1, 20, size=len(lengths)).tolist(), drawn):
+                source, end = drawn[end : end + length], end + length
+                first = turn % length
+                target = [other, *source[first + 1 :], *source[:first]]
+                file.write(f'{{"src": "{" ".join(source)}?", "trg": "{" ".join(target)}."}}\n')
 
 
 def time_in_turns(

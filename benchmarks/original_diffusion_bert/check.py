@@ -20,11 +20,11 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.original_diffusion_bert.canvas import on_canvas
 from benchmarks.original_diffusion_bert.objective import (
     HYBRID,
     NUM_STEPS,
     keep_probability,
-    on_canvas,
     original_loss,
     original_step_loss,
     pairs_batch,

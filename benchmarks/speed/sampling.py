@@ -20,18 +20,15 @@ Quora questions.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import torch
 
-from benchmarks.common import PROMPT, ROOT, machine, ratio, synthetic_model, time_in_turns, zipf_words
+from benchmarks.common import PROMPT, machine, ratio, synthetic_model, time_in_turns, zipf_words
+from benchmarks.speed.sampling_references import plain_loop, slow_reference
+from benchmarks.speed.waiting import wait
 from diffusion_bert.commands.cli import whole_number
 from diffusion_bert.config.schema import BUILT_IN_SIZES, SamplingConfig
 from diffusion_bert.data.batching import Collator
@@ -42,14 +39,12 @@ from diffusion_bert.generation.canvas import blank_canvas
 from diffusion_bert.generation.decoding import decode
 from diffusion_bert.generation.generator import DiffusionTextGenerator
 from diffusion_bert.machine.device import pick_device
-from diffusion_bert.model.checkpoint import load_checkpoint, save_checkpoint
+from diffusion_bert.model.checkpoint import load_checkpoint
 from diffusion_bert.model.diffusion_model import DiffusionModel
-from diffusion_bert.samplers import SAMPLERS, SamplerOptions
 from diffusion_bert.text import metrics
 from diffusion_bert.text.metrics import metric_text
 
 PARTS = ("speed", "exact", "quality", "wait")
-PLAIN_CANVAS = 64
 
 
 def arguments(argv=None) -> argparse.Namespace:
@@ -120,39 +115,6 @@ def canvases_of(model: DiffusionModel, sources: list[list[int]], lengths: int, c
 # ---- speed ---------------------------------------------------------------------------------------------------------
 
 
-@torch.no_grad()
-def plain_loop(
-    bert, model: DiffusionModel, sources: list[list[int]], each: int, steps: int, temperature: float, batch_size: int
-) -> torch.Tensor:
-    """MaskGIT on whole sequences, as one writes it first: [n, 64] words for ``each`` candidates of every source."""
-    tokenizer, device, written = model.tokenizer, model.device, []
-    prompt = Collator(tokenizer, PROMPT).prompts[PAIR]
-    rows = [[tokenizer.cls_id, *prompt, *source, tokenizer.sep_id] for source in sources for _ in range(each)]
-    for start in range(0, len(rows), batch_size):
-        group = rows[start : start + batch_size]
-        width = max(map(len, group)) + PLAIN_CANVAS + 1
-        x = torch.full((len(group), width), tokenizer.pad_id, device=device)
-        is_canvas = torch.zeros_like(x, dtype=torch.bool)
-        for row, first in enumerate(group):
-            ids = [*first, *[tokenizer.mask_id] * PLAIN_CANVAS, tokenizer.sep_id]
-            x[row, : len(ids)] = torch.tensor(ids)
-            is_canvas[row, len(first) : len(first) + PLAIN_CANVAS] = True
-        for step in range(steps, 0, -1):
-            logits = bert(x, attention_mask=x != tokenizer.pad_id).logits
-            logits[..., tokenizer.forbidden_ids] = float("-inf")
-            p = torch.softmax(logits / temperature, -1)
-            words = torch.multinomial(p.flatten(0, 1), 1).view(x.shape)
-            masked = (x == tokenizer.mask_id) & is_canvas
-            confidence = p.gather(-1, words[..., None]).squeeze(-1).masked_fill(~masked, -1.0)
-            kept = PLAIN_CANVAS * (step - 1) // steps  # places that stay masked
-            reveal = confidence.argsort(-1, descending=True)[
-                :, : PLAIN_CANVAS - kept - int((~masked & is_canvas)[0].sum())
-            ]
-            x.scatter_(1, reveal, words.gather(1, reveal))
-        written.append(x[is_canvas].view(len(group), PLAIN_CANVAS))
-    return torch.cat(written)
-
-
 def speed(model: DiffusionModel, options: argparse.Namespace) -> float:
     """Print sources per second of both; returns the ratio of the medians."""
     from transformers import BertConfig, BertForMaskedLM
@@ -193,40 +155,6 @@ def speed(model: DiffusionModel, options: argparse.Namespace) -> float:
 # ---- exactness -----------------------------------------------------------------------------------------------------
 
 
-@torch.no_grad()
-def slow_reference(model: DiffusionModel, canvas, steps: int, sampler: str) -> list[int]:
-    """One canvas, nothing kept from call to call: the whole sequence through the network, words of every place of the
-    target.
-    """
-    tokenizer = model.tokenizer
-    batch = Collator(tokenizer, PROMPT).batch([(canvas.skill, canvas.source, canvas.words)]).to(model.device)
-    width = int(batch.source_length)
-    continuation = torch.zeros(model.denoiser.bert_config.vocab_size, dtype=torch.bool, device=model.device)
-    continuation[: tokenizer.vocab_size] = tokenizer.continuation.to(model.device)
-
-    def denoise(x_t, tau, _active):
-        sequence = batch.input_ids.clone()
-        sequence[:, width:] = x_t
-        states = model.denoiser.hidden_states(batch, sequence, tau)
-        rows = torch.zeros(x_t.shape[1], dtype=torch.long, device=x_t.device)
-        places = rows, width + torch.arange(x_t.shape[1], device=x_t.device)  # of the whole target, its [SEP] too
-        log_mu = model.denoiser.word_log_probs(
-            states, places, states[:, :width], batch.input_ids[:, :width], batch.copyable[:, :width]
-        )
-        if model.config.diffusion.time_correction:
-            log_mu = model.diffusion.correct_for_time(log_mu, tau.expand(len(rows)))
-        log_mu[:, tokenizer.unwritable_ids] = float("-inf")
-        log_mu[0, continuation] = float("-inf")
-        return log_mu[x_t[0] == tokenizer.mask_id]
-
-    x_t = torch.tensor([[*canvas.words, tokenizer.sep_id]], device=model.device)
-    settings = SamplerOptions(steps=steps, temperature=0.0)
-    output = SAMPLERS[sampler](
-        denoise, x_t, model.schedule, tokenizer.mask_id, torch.ones(1, dtype=torch.float64), settings
-    )
-    return output.x_0[0, :-1].tolist()
-
-
 def exact(model: DiffusionModel, options: argparse.Namespace) -> None:
     """Compare ``decode`` with the slow reference in float64; raises RuntimeError when a word differs."""
     if model.denoiser.self_conditioning is not None:
@@ -256,7 +184,7 @@ def exact(model: DiffusionModel, options: argparse.Namespace) -> None:
         raise RuntimeError(f"decode differs from the slow reference on {different} of {len(canvases)} sources")
 
 
-# ---- quality and waiting -------------------------------------------------------------------------------------------
+# ---- quality -------------------------------------------------------------------------------------------------------
 
 
 def quality(model: DiffusionModel, options: argparse.Namespace) -> None:
@@ -281,71 +209,6 @@ def quality(model: DiffusionModel, options: argparse.Namespace) -> None:
             metrics.mean([score(*both) for both in texts]) for score in (metrics.sentence_bleu, metrics.rouge_l)
         )
         print(f"| {steps} | {bleu:.2f} | {rouge:.2f} | {seconds / len(pairs):.4f} |")
-
-
-def wait(model: DiffusionModel, options: argparse.Namespace) -> None:
-    """Seconds for an answer of the command loop, for its start, and for --help and a refusal."""
-    generator = DiffusionTextGenerator(model, dataclasses.replace(SamplingConfig(), device=options.device))
-    texts = [
-        "How can I learn to cook at home in two weeks?",
-        "What is the best way to get a new job?",
-        "Why do people ask so many questions?",
-    ]
-    if not options.checkpoint:  # made-up words
-        texts = [" ".join(model.tokenizer.words(source)) for source in some_sources(model, options, 3)]
-    seconds = []
-    for number in range(9):
-        start = time.perf_counter()
-        generator.paraphrase_text(texts[number % 3], num_samples=3, seed=number)
-        seconds.append(time.perf_counter() - start)
-    print(
-        f"\nwait: an answer of three candidates {statistics.median(seconds[1:]):.3f} s (the first {seconds[0]:.3f} s)"
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(options.checkpoint or Path(folder) / "random.pt").resolve()
-        if not options.checkpoint:
-            save_checkpoint(path, model)
-        print(f"  command loop, start to prompt: {statistics.median(seconds_to_prompt(path) for _ in range(3)):.2f} s")
-    for what, argv in (("--help", ["--help"]), ("a refusal", ["--num_stepz", "3"])):
-        for script in (
-            "run_conditional_training",
-            "continue_training",
-            "evaluate_trained_model",
-            "interactive_generation",
-        ):
-            print(f"  {what:10s} of {script}: {statistics.median(seconds_of(script, argv) for _ in range(3)):.2f} s")
-
-
-def seconds_to_prompt(checkpoint: Path) -> float:
-    """From starting the program to its first prompt."""
-    command = [
-        sys.executable,
-        str(ROOT / "interactive_generation.py"),
-        "--checkpoint",
-        str(checkpoint),
-        "--device",
-        "cpu",
-    ]
-    start = time.perf_counter()
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUTF8": "1"}
-    ) as process:
-        seen = ""
-        while "Enter command: " not in seen:
-            letter = process.stdout.read(1)
-            if not letter:
-                raise RuntimeError(f"the command loop ended before its prompt: {seen[-300:]}")
-            seen += letter
-        seconds = time.perf_counter() - start
-        process.communicate("quit\n")
-    return seconds
-
-
-def seconds_of(script: str, argv: list[str]) -> float:
-    """A whole run of a script."""
-    start = time.perf_counter()
-    subprocess.run([sys.executable, str(ROOT / f"{script}.py"), *argv], capture_output=True, check=False)
-    return time.perf_counter() - start
 
 
 def main(argv=None) -> int:
@@ -374,7 +237,7 @@ def main(argv=None) -> int:
         else:
             print("\nquality: left out; it needs --checkpoint and --test_file")
     if "wait" in parts:
-        wait(model, options)
+        wait(model, options, some_sources(model, options, 3))
     return 0
 
 

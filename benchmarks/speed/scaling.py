@@ -22,19 +22,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 START = time.perf_counter()
 
-import numpy as np  # noqa: E402
 
-from benchmarks.common import ROOT, machine, ratio, time_in_turns  # noqa: E402
+from benchmarks.common import ROOT, machine, ratio, time_in_turns, write_pairs  # noqa: E402
+from benchmarks.speed.memory import Memory  # noqa: E402
 from diffusion_bert.commands.cli import whole_number  # noqa: E402
 from diffusion_bert.config.run_config import RunConfig  # noqa: E402
 from diffusion_bert.data.batching import EpochBatches  # noqa: E402
@@ -45,8 +43,6 @@ from diffusion_bert.training.preparation import encode_training_data, vocabulary
 from diffusion_bert.training.run_directory import RunDirectory  # noqa: E402
 from diffusion_bert.training.state import Reporter  # noqa: E402
 from diffusion_bert.training.trainer import Trainer  # noqa: E402
-
-WORDS = 1500
 
 
 def arguments(argv=None) -> argparse.Namespace:
@@ -86,30 +82,6 @@ def arguments(argv=None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def write_pairs(path: Path, rows: int, seed: int) -> None:
-    """``rows`` made-up pairs as .jsonl, a block at a time."""
-    letters = random.Random(seed)
-    words = sorted(
-        {"".join(letters.choices("abcdefghijklmnoprstuvwyz", k=2 + number % 7)) for number in range(2 * WORDS)}
-    )
-    words = letters.sample(words, WORDS)
-    rng = np.random.default_rng(seed)
-    weights = 1 / np.arange(1, len(words) + 1)
-    with open(path, "w", encoding="utf-8") as file:
-        for start in range(0, rows, 10_000):
-            lengths = rng.integers(5, 21, size=min(10_000, rows - start))
-            drawn = [
-                words[index]
-                for index in rng.choice(len(words), size=int(lengths.sum()), p=weights / weights.sum()).tolist()
-            ]
-            end = 0
-            for length, turn, other in zip(lengths.tolist(), rng.integers(1, 20, size=len(lengths)).tolist(), drawn):
-                source, end = drawn[end : end + length], end + length
-                first = turn % length
-                target = [other, *source[first + 1 :], *source[:first]]
-                file.write(f'{{"src": "{" ".join(source)}?", "trg": "{" ".join(target)}."}}\n')
-
-
 def new_trainer(options: argparse.Namespace, path: str, folder: Path, reporter: Reporter | None = None) -> Trainer:
     """The trainer that the training script would make for this file."""
     config = RunConfig.from_flat(
@@ -135,33 +107,6 @@ def new_trainer(options: argparse.Namespace, path: str, folder: Path, reporter: 
     model = build_model(config, vocabulary_texts(splits.train), options.seed)
     _, data = encode_training_data(model, splits, fit=True)
     return Trainer(model, data, RunDirectory.create(config), reporter)
-
-
-class Memory:
-    """The highest anonymous and mapped resident size since the start, in MB."""
-
-    def __init__(self):
-        self.anonymous = self.mapped = 0.0
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def _watch(self) -> None:
-        while True:
-            self.look()
-            time.sleep(0.02)
-
-    def look(self) -> None:
-        try:
-            with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-                values = {
-                    name: rest.split()[0] for name, _, rest in (line.partition(":") for line in file) if rest.strip()
-                }
-            anonymous, mapped = int(values["RssAnon"]) / 1024, int(values["RssFile"]) / 1024
-        except (OSError, KeyError):
-            import resource
-
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            anonymous, mapped = peak / (1024 if sys.platform != "darwin" else 1024**2), 0.0
-        self.anonymous, self.mapped = max(self.anonymous, anonymous), max(self.mapped, mapped)
 
 
 class FirstStep(Reporter):

@@ -32,9 +32,10 @@ import sys
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import ROOT, machine, matmul_peak, ratio, time_in_turns
+from benchmarks.speed.memory import peak_memory
+from benchmarks.speed.operations import count_flops, profile
 from benchmarks.speed.train_variants import COUNTERPART, NAMES, make_step
 from diffusion_bert.commands.cli import guarded, whole_number
 from diffusion_bert.errors import UserError
@@ -91,7 +92,7 @@ def arguments(argv=None) -> argparse.Namespace:
 
 def set_up(variant: str, argv: list[str]):
     """(the flags, the device, the variant's step) in a process that is to run this variant alone. Ours keeps freed
-    blocks, as our programs do (diffusion_bert/memory.py); the others have the C library's own habit.
+    blocks, as our programs do (diffusion_bert/machine/memory.py); the others have the C library's own habit.
     """
     options = arguments(argv)
     if options.threads:
@@ -143,27 +144,6 @@ class Worker:
 # ---- memory --------------------------------------------------------------------------------------------------------
 
 
-def resident(name: str) -> int:
-    """VmRSS or VmHWM of this process in bytes."""
-    with open("/proc/self/status", encoding="ascii") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(f"{name}:"))
-
-
-def peak_memory(step, device: torch.device) -> int:
-    """Bytes by which three steps rise above what is there between steps."""
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        base = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        base = resident("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM = VmRSS
-    for _ in range(3):
-        step()
-    return (torch.cuda.max_memory_allocated() if device.type == "cuda" else resident("VmHWM")) - base
-
-
 def peak_in_child(variant: str, argv: list[str]) -> int | None:
     """``peak_memory`` of a variant in a process of its own, which gives freed memory back at once; None where there is
     no /proc.
@@ -179,35 +159,6 @@ def peak_in_child(variant: str, argv: list[str]) -> int | None:
 
 
 # ---- the report ----------------------------------------------------------------------------------------------------
-
-
-def count_flops(step) -> int:
-    """Matrix FLOPs of one step, forward and backward, attention included."""
-    # the fused attention of the CPU is not in the counter's list; the plain one is, and does the same products
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        step()
-    return counter.get_total_flops()
-
-
-def profile(step, rounds: int = 3) -> str:
-    """A table of the operators of some steps, by their own time."""
-    for _ in range(2):
-        step()
-    with torch.profiler.profile(record_shapes=True) as recorded:
-        for _ in range(rounds):
-            step()
-    averages = recorded.key_averages(group_by_input_shape=True)
-    name = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-    entries = sorted(((getattr(entry, name), entry) for entry in averages), key=lambda item: -item[0])
-    total = sum(spent for spent, _ in entries)
-    lines = [f"{total / rounds / 1000:.1f} ms per step; share, operator, shapes"]
-    lines += [
-        f"{100 * spent / total:5.1f} %  {entry.key:45s} {str(entry.input_shapes)[:110]}"
-        for spent, entry in entries[:40]
-    ]
-    return "\n".join(lines)
 
 
 def main(argv=None) -> int:

@@ -1,5 +1,5 @@
-"""What the four commands share: flags made from the settings' dataclasses, one-line errors, questions. Nothing here
-imports torch.
+"""What the four commands share: flags made from the settings' dataclasses, one-line errors. Nothing here imports
+torch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import errno
 import os
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -23,9 +24,10 @@ from ..machine.processes import process_count, process_rank, should_print
 from ..machine.streams import ReaderGone, forget_stdout, prepare_streams
 from ..version import __version__
 from .flag_names import OTHER_NAMES
-from .terminal import fitted, say
+from .terminal import say, terminal_width
 
 USER_ERROR = 2
+NARROW, MOST_IN_USAGE = 70, 8  # columns, and options, of a help
 # what a full, broken or read-only disk says, wherever it is met (printing into a file is one such place)
 NOT_OUR_FAULT = (
     errno.ENOSPC,
@@ -43,10 +45,30 @@ NOT_OUR_FAULT = (
 SWITCH = {"true": True, "false": False, "on": True, "off": False, "yes": True, "no": False, "1": True, "0": False}
 
 
+class Help(argparse.HelpFormatter):
+    """A help whose lines break between words only, and whose usage does not name dozens of options that follow."""
+
+    def __init__(self, prog: str, **settings):
+        position = 24 if terminal_width() >= NARROW else 6
+        super().__init__(prog, **{"max_help_position": position, "width": terminal_width(), **settings})
+
+    def add_usage(self, usage, actions, groups, prefix=None) -> None:
+        if usage is None and len(actions) > MOST_IN_USAGE:
+            usage = " ".join(["%(prog)s [--option value] ...", *(a.metavar for a in actions if not a.option_strings)])
+        super().add_usage(usage, actions, groups, prefix)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_long_words=False, break_on_hyphens=False)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(indent + line for line in self._split_lines(text, width - len(indent)))
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that refuses in one line and keeps only what was really given."""
 
     def __init__(self, description: str, **settings):
+        settings = {"formatter_class": Help, **settings}
         super().__init__(description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS, **settings)
         self.add_argument("--version", action="version", version=f"diffusion-bert {__version__}")
 
@@ -154,7 +176,7 @@ def guarded(command: Callable[[Sequence[str] | None], int | None], argv: Sequenc
     except KeyboardInterrupt:
         code, message = 128 + signal.SIGINT, "\ninterrupted"
     if should_print():
-        print(message, file=sys.stderr)
+        say(message, 2, file=sys.stderr)
     if process_count() > 1:
         sys.stderr.flush()
         with contextlib.suppress(OSError):
@@ -195,48 +217,3 @@ def settings_of(given: dict[str, Any]) -> dict[str, Any]:
     if {"train_file", "dataset_name"} & set(given):
         base.pop("license_note", None)  # it was about the preset's own data
     return {**base, **given}
-
-
-def ask(question: str, default: str = "") -> str:
-    """One line from the terminal (or the pipe); an empty answer is the default."""
-    if process_count() > 1:
-        raise UserError("several processes cannot share one menu: give --preset NAME or flags")
-    try:
-        answer = input(f"{question}{f' [{default}]' if default else ''}: ").strip()
-    except EOFError:
-        raise UserError("no answer: the input has ended; give --preset NAME or flags, or run in a terminal") from None
-    return answer or default
-
-
-def choose(title: str, choices: Sequence[tuple[str, str]]) -> int:
-    """A numbered menu; the index of the choice. Asks again on nonsense."""
-    say(title)
-    for number, (name, what) in enumerate(choices, 1):
-        say(f"  {number}  {name:<14} {what}", 20)
-    while True:
-        answer = ask(f"Your choice (1-{len(choices)})", "1")
-        if answer.isdigit() and 1 <= int(answer) <= len(choices):
-            return int(answer) - 1
-        say(f"'{answer}' is none of 1 to {len(choices)}")
-
-
-def ask_settings(names: Sequence[str], current: dict[str, Any]) -> dict[str, Any]:
-    """Ask for some settings one by one, with the present values as defaults; asks again until a value is legal."""
-    fields = {
-        f.name: (f, get_type_hints(section)[f.name])
-        for section in (ModelConfig, DataConfig, DiffusionConfig, TrainingConfig)
-        for f in dataclasses.fields(section)
-    }
-    answers: dict[str, Any] = {}
-    for name in names:
-        f, hint = fields[name]
-        default = current.get(name, f.default)
-        while True:
-            question = fitted(f"  {name} - {f.metadata['help']}")
-            text = ask(question, "none" if default is None else str(default))
-            try:
-                answers[name] = converter(f, hint)(text)
-                break
-            except UserError as error:
-                say(f"  {error}")
-    return answers

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..config.paths import (
+    best_of_run,
     checkpoint_file,
+    last_of_run,
     latest_checkpoint,
     passed_over,
     resume_command,
@@ -19,8 +21,9 @@ from ..errors import UserError
 from ..machine.processes import join
 from ..machine.streams import outlive_reader
 from .child_settings import child_config, inherited
-from .cli import ask_settings, choose, training_parser
-from .terminal import say
+from .cli import training_parser
+from .questions import ask_settings, choose
+from .terminal import say, say_command
 from .train import FOR_CONTINUING
 from .verdicts import choose_by_verdict, known_verdict
 
@@ -99,9 +102,7 @@ def _resume(checkpoint: str | None, model_dir: str | None, given: dict) -> int:
             " --resume"
         )
     if model_dir:
-        last = Path(model_dir) / "last.pt"
-        if not last.is_file():
-            raise UserError(f"{model_dir} holds no last.pt: expected the directory of an interrupted run")
+        last = last_of_run(model_dir)
     elif checkpoint:
         last = Path(checkpoint) / "last.pt" if (Path(checkpoint) / "last.pt").is_file() else checkpoint_file(checkpoint)
     else:
@@ -117,10 +118,7 @@ def find_parent(checkpoint: str | None, model_dir: str | None, output_dir: str) 
     if checkpoint:
         return checkpoint_file(checkpoint)
     if model_dir:
-        path = Path(model_dir) / "best_model.pt"
-        if not path.is_file():
-            raise UserError(f"{model_dir} holds no best_model.pt: expected a run directory")
-        return path
+        return best_of_run(model_dir, f"{model_dir} holds no best_model.pt: expected a run directory")
     return latest_checkpoint(output_dir)
 
 
@@ -129,7 +127,7 @@ def ask_for_settings(parent: Path) -> dict:
     verdict = known_verdict(parent)
     say(f"Parent  {shown(parent)}, {f'verdict {verdict}' if verdict else 'not evaluated yet (--auto evaluates it)'}")
     if (parent.parent / "last.pt").is_file() and run_state(parent.parent):
-        say(f"        to go on with this run itself instead:  {resume_command(parent.parent)}")
+        say_command("        to go on with this run itself instead:  ", resume_command(parent.parent))
     choice = choose("How shall training go on?", MENU)
     if choice < 3:
         return {"preset": PRESETS[choice]}

@@ -19,7 +19,7 @@ from ..config.paths import (
 )
 from ..config.schema import EVALUATION_PARTS, SamplingConfig
 from ..errors import UserError, nearest
-from .evaluation_data import all_pairs, from_grammar
+from .evaluation_data import chosen_pairs, from_grammar
 from .evaluation_flags import JUDGES, SAMPLER_ALONE, evaluation_parser
 from .evaluation_progress import early_figures, end_journal, first_line, journal_of, progress_bars
 from .evaluation_report import report_files, report_stem, show, write_report
@@ -61,7 +61,6 @@ def evaluate_checkpoint(
     ``models_and_sampling``: some of JUDGES, and sampling options.
     """
     from ..data.reading import read_file
-    from ..data.splits import take_sample
     from ..evaluation.parts import evaluate
     from ..generation.generator import DiffusionTextGenerator
     from ..machine.processes import join, own_device
@@ -79,8 +78,7 @@ def evaluate_checkpoint(
     ours = data_dir is None and test_file is None and is_bundled(checkpoint) and not _knows_data(model)
     if ours and bundled_test_set() is not None:
         test_file, examples = _bundled_test_set(notes, examples)
-    everything = all_pairs(model.config, split, data_dir, test_file, notes, name)
-    pairs = take_sample(everything, max_samples, generator.options.seed)
+    pairs = chosen_pairs(model.config, split, data_dir, test_file, max_samples, generator.options.seed, notes, name)
     sentences = [pair.target for pair in read_file(examples).pairs] if examples else None
     done = [part for part in parts if part != "generation" or any(pair.source is not None for pair in pairs)]
     folder = _folder_for(output_dir, checkpoint)
@@ -98,8 +96,7 @@ def evaluate_checkpoint(
     result.split, result.versions = measured, versions()
     result.notes[:0] = _licence_and_age(model) + notes
     if processes.is_main:
-        of_what = {"data_dir": data_dir, "whole_split": len(pairs) == len(everything) and test_file is None}
-        paths = write_report(result, checkpoint, folder, generator, stem, of_what)
+        paths = write_report(result, checkpoint, folder, generator, stem, {"data_dir": data_dir})
         show(result, checkpoint, paths, quiet, _knows_data(model))
     end_journal(journal, processes)
     return result

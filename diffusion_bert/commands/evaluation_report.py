@@ -11,7 +11,7 @@ from pathlib import Path
 from ..config.paths import quoted, script, shown
 from ..config.schema import MAP_STEPS
 from ..errors import UserError
-from .terminal import counted, draw_table, is_terminal, say, terminal_width
+from .terminal import counted, draw_table, is_terminal, say, say_command, terminal_width
 
 OUTPUT_FILES = ("{}.json", "{}.md", "{}.png", "{}.jsonl", "{}.png")
 MAP, GENERATIONS, EVALUATION = "confidence_map", "generations", "evaluation"
@@ -96,7 +96,7 @@ def show(result, checkpoint: Path, paths: list[Path], quiet: bool, knows_data: b
         say(f"\nScore: {score_lines(result)}", 4)
     say(f"\nReport in {shown(paths[0].parent)}: {', '.join(path.name for path in paths)}")
     if not quiet:
-        say(f"Next:  {_next_command(result, checkpoint, knows_data)}")
+        say_command("Next:  ", _next_command(result, checkpoint, knows_data))
 
 
 def _show_reconstruction(result) -> None:
@@ -148,7 +148,9 @@ def _draw_metrics(rows: dict[str, dict]) -> None:
 
 
 def _next_command(result, checkpoint: Path, knows_data: bool) -> str:
-    if result.score is None or result.score.verdict == "Good":
+    from ..evaluation.score import says_little
+
+    if result.score is None or says_little(result.pairs) or result.score.verdict == "Good":
         return f"{script('interactive_generation')} --checkpoint {quoted(checkpoint)}"
     given = f" --checkpoint {quoted(checkpoint)} --auto{'' if knows_data else ' --data_dir DIR'}"
     return script("continue_training") + given

@@ -18,7 +18,7 @@ from .cli import Parser
 from .evaluate import untrained_remark
 from .keyboard import Patience, line_editing
 from .output_files import file_is_done
-from .terminal import is_terminal, say
+from .terminal import fitted, is_terminal, say
 from .text_files import check_paths
 
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = sys.stdout if job["input_file"] is None else sys.stderr
     # the line begins before anything slow is loaded, and ends when it is
     print(
-        f"{'' if checkpoint is not None else origin(path)}{shown(path)}",
+        fitted(f"{'' if checkpoint is not None else origin(path)}{shown(path)}"),
         end="\n" if is_terminal(out) else " ",
         file=out,
         flush=True,
@@ -80,14 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     say(f"{line}.", file=sys.stderr)
     from .file_work import work_on_file
 
-    done = work_on_file(
-        generator,
-        job["command"] or "para",
-        job["input_file"],
-        job["output_file"],
-        {"weights_sha256": generator.model.weights_sha256},
-        bool(job["overwrite"]),
-    )
+    made_with = {"weights_sha256": generator.model.weights_sha256}
+    files = (job["input_file"], job["output_file"], made_with, bool(job["overwrite"]))
+    with Patience():
+        done = work_on_file(generator, job["command"] or "para", *files)
     if job["output_file"] != "-":
         file_is_done(Path(job["output_file"]))
     parts = [f"{done.entries:,} {'entry' if done.entries == 1 else 'entries'}"] + (
@@ -96,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parts += (
         [f"{len(done.problems):,} without an answer, the first: entry {done.problems[0][0]}"] if done.problems else []
     )
-    print(f"{job['output_file']}: {', '.join(parts)}", file=sys.stderr)
+    say(f"{job['output_file']}: {', '.join(parts)}", file=sys.stderr)
     return 0
 
 

@@ -8,6 +8,8 @@ import time
 from .terminal import fitted, is_terminal, say, terminal_width
 
 SHORTEST_BAR, EVERY_SECONDS = 10, 30.0
+BAR = "{desc} {percentage:3.0f}%|{bar}| "
+SHORTEST_MEASURED = 1.0  # seconds: a pace from less is an accident
 
 
 def duration(seconds: float) -> str:
@@ -34,40 +36,40 @@ class Progress:
             from tqdm import tqdm
 
             self.bar = tqdm(
-                total=1.0,
-                initial=begins_at,
-                desc=what,
-                dynamic_ncols=True,
-                mininterval=0.5,
-                bar_format="{desc} {percentage:3.0f}%|{bar}|{postfix}",
+                total=1.0, initial=begins_at, desc=what, dynamic_ncols=True, mininterval=0.5, bar_format=BAR
             )
 
     def update(self, share: float, *remarks: str) -> None:
         """``share`` is done; the first remarks are the most important ones."""
         self.share = min(1.0, share)
+        remarks = tuple(filter(None, remarks))
         if self.bar is not None:
-            room = terminal_width() - len(self.what) - len(" 100%||, ") - SHORTEST_BAR
+            room = terminal_width() - len(self.what) - len(" 100%|| ") - SHORTEST_BAR
             text = ""
             for remark in remarks:
                 if len(text) + len(remark) + 2 > room:
                     break
                 text += f"{', ' if text else ''}{remark}"
-            self.bar.postfix = text
+            self.bar.bar_format = BAR + text.replace("{", "{{").replace("}", "}}")
             self.bar.update(self.share - self.bar.n)
         elif time.monotonic() - self.told >= EVERY_SECONDS:
             self.told = time.monotonic()
             print(f"{self.what} {self.share:.0%}, {', '.join(remarks)}", file=self.log or sys.stderr, flush=True)
 
     def left(self, share: float) -> str:
-        """How long it will take at the pace that led to ``share``."""
+        """How long it will take at the pace that led to ``share``; empty where nothing is done yet, or all is."""
         done = share - self.begins_at
-        if done <= 0:
+        if done <= 0 or share >= 1:
             return ""
         return f"{duration((time.monotonic() - self.started) * (1 - share) / done)} left"
 
     def pace(self, share: float, total: int) -> str:
-        """How many of ``total`` a second led to ``share``."""
-        return f"{(share - self.begins_at) * total / max(time.monotonic() - self.started, 1e-9):.2f} a second"
+        """How many of ``total`` a second led to ``share``; empty where that took no time."""
+        elapsed = time.monotonic() - self.started
+        if elapsed < SHORTEST_MEASURED:
+            return ""
+        pace = (share - self.begins_at) * total / elapsed
+        return f"{pace:,.0f} a second" if pace >= 10 else f"{pace:.2f} a second"
 
     def doing(self, what: str) -> None:
         """Show another word at once."""

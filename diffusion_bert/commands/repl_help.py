@@ -17,8 +17,8 @@ HELP = """Commands
   show                  the options and the model
   help                  this text
   quit, exit, Ctrl-D    leave
-A word of advice: repetition or nonsense - lower the temperature or top_p; dull - raise them; slow - lower num_steps or
-best_of."""
+A word of advice: repetition or nonsense - lower the temperature or top_p; dull - raise them; \
+slow - lower num_steps or best_of."""
 
 
 def help_lines(model, tasks: dict[str, str], options: Sequence[str]) -> list[str]:

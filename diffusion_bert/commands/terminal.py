@@ -6,7 +6,7 @@ import shutil
 import sys
 import textwrap
 
-NARROWEST = 20
+NARROWEST, WIDEST_FIRST, NO_BREAK = 20, 30, "\xa0"  # columns of a terminal, of the first of two columns
 
 
 def is_terminal(stream=None) -> bool:
@@ -34,12 +34,13 @@ def wrapped(text: str, width: int, hang: int | None = None) -> str:
             continue
         start = len(line) - len(line.lstrip(" "))
         gap = line.find("  ", start)
-        column = len(line) - len(line[gap:].lstrip(" ")) if start < gap < start + 24 else start + 2
+        column = len(line) - len(line[gap:].lstrip(" ")) if start < gap < start + WIDEST_FIRST else start + 2
         indent = " " * min(column if hang is None else start + hang, width // 2)
+        whole = line.replace(" %", f"{NO_BREAK}%")  # a number and its sign stay together
         lines += textwrap.wrap(
-            line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+            whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
         ) or [""]
-    return "\n".join(lines)
+    return "\n".join(lines).replace(f"{NO_BREAK}%", " %")
 
 
 def fitted(text: str, hang: int | None = None) -> str:
@@ -53,6 +54,20 @@ def say(text: str = "", hang: int | None = None, file=None) -> None:
         print(fitted(text, hang), flush=True)
     else:
         print(wrapped(text, terminal_width(), hang) if is_terminal(file) else text, file=file, flush=True)
+
+
+def say_command(label: str, command: str) -> None:
+    """Print a command that is to be typed behind a label. Where a terminal has no room for it, it goes on in the next
+    line behind a backslash, so that a shell takes what is copied.
+    """
+    room = terminal_width() - len(" \\")
+    if not is_terminal() or len(label + command) <= terminal_width() or "'" in command:  # quotes may hold spaces
+        print(f"{label}{command}", flush=True)
+        return
+    indent = " " * (len(label) if len(label) <= room // 4 else 4)
+    first = label if len(label) <= room // 4 else f"{fitted(label.rstrip())}\n{indent}"
+    lines = textwrap.wrap(command, room - len(indent), break_long_words=False, break_on_hyphens=False)
+    print(first + f" \\\n{indent}".join(lines), flush=True)
 
 
 def counted(number: int, noun: str) -> str:

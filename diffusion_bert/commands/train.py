@@ -9,7 +9,8 @@ from ..config.presets import load_preset
 from ..config.run_config import RunConfig
 from ..errors import UserError
 from ..machine.streams import outlive_reader
-from .cli import ask_settings, choose, settings_of, training_parser
+from .cli import settings_of, training_parser
+from .questions import ask_settings, choose
 from .terminal import say
 
 PRESETS = ("quick_demo", "fast_training", "deep_training", "qqp_bert_base", "general_english")

@@ -37,7 +37,7 @@ from ..training.trainer import Trainer
 from ..training.yardstick import nelbo_of_tasks
 from .announcement import announce, effective_batch
 from .console import ConsoleReporter
-from .terminal import say
+from .terminal import counted, say, say_command
 
 DRY_RUN_EXAMPLES, DRY_RUN_STEPS = 64, 3
 
@@ -158,15 +158,16 @@ def finish(trainer: Trainer, result: TrainingResult, splits: Splits, keep: bool 
     if result.reason == "interrupted":
         say(f"\nInterrupted at step {state.step:,}")
         if keep:
-            say(f"Saved {shown(run.last)}\nGo on with:  {resume_command(run.path)}")
+            say(f"Saved {shown(run.last)}")
+            say_command("Go on with:  ", resume_command(run.path))
             if reader_gone() or result.signal == getattr(signal, "SIGHUP", None):
                 line = f"interrupted at step {state.step:,}; go on with:  {resume_command(run.path)}"
                 say(line, file=sys.stderr)
         return 128 + int(result.signal)
     say("Measuring the best checkpoint on the test data ...")
     values = write_results(trainer, result, splits)
-    minutes = f"{state.seconds / 60:.1f} minutes" if state.seconds >= 60 else f"{state.seconds:.0f} seconds"
-    say(f"\nTrained {state.step:,} steps in {minutes} (stopped by {result.reason})")
+    minutes = f"{state.seconds / 60:.1f} minutes" if state.seconds >= 60 else counted(round(state.seconds), "second")
+    say(f"\nTrained {counted(state.step, 'step')} in {minutes} (stopped by {result.reason})")
     say(f"Best validation NELBO {state.best_nelbo:.4f} nats per word piece at step {state.best_step:,}")
     if values:
         terms = " + ".join(f"{name} {values[f'test_{name}']:.4f}" for name in ("reveal", "stay", "length"))
@@ -177,8 +178,8 @@ def finish(trainer: Trainer, result: TrainingResult, splits: Splits, keep: bool 
         say("Remark: validation did not improve for most of the run; try a smaller --lr, or more data")
     if keep:
         say(f"Run directory: {shown(run.path)}")
-        say(f"Next:  {script('evaluate_trained_model')} --checkpoint {quoted(run.best)}")
-        say(f"       {script('interactive_generation')} --checkpoint {quoted(run.best)}")
+        say_command("Next:  ", f"{script('evaluate_trained_model')} --checkpoint {quoted(run.best)}")
+        say_command("       ", f"{script('interactive_generation')} --checkpoint {quoted(run.best)}")
     return 0
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 from ..errors import UserError
@@ -60,12 +61,52 @@ def checkpoint_file(run_or_file: str | Path | None, output_dir: str | Path = "ru
         return bundled if bundled is not None and not has_runs else latest_checkpoint(output_dir)
     path = Path(run_or_file)
     if path.is_dir():
-        if not (path / "best_model.pt").is_file():
-            raise UserError(f"{path} is a folder: expected a checkpoint file such as {path / 'best_model.pt'}")
-        path = path / "best_model.pt"
+        path = best_of_run(path, f"{path} is a folder: expected a checkpoint file such as {path / 'best_model.pt'}")
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; train one with run_conditional_training.py")
     return path
+
+
+def best_of_run(run: str | Path, otherwise: str) -> Path:
+    """The best_model.pt of a run directory.
+
+    Raises:
+        UserError: there is none: how to go on with a run that was killed in its first validation, else ``otherwise``.
+    """
+    best = Path(run) / "best_model.pt"
+    if not best.is_file():
+        to_resume = best.with_name("last.pt").is_file()
+        raise UserError(
+            f"{shown(run)} has no best_model.pt yet, its first validation was cut off: {resume_command(run)} goes on"
+            if to_resume
+            else otherwise
+        )
+    return best
+
+
+def last_of_run(run: str | Path) -> Path:
+    """The last.pt of a run directory.
+
+    Raises:
+        UserError: there is none: how to start a run again that was killed before its first save, else what is expected.
+    """
+    last = Path(run) / "last.pt"
+    if not last.is_file():
+        settings = last.with_name("config.yaml")
+        killed = settings.is_file() and not last.with_name("best_model.pt").exists()
+        raise UserError(
+            f"{shown(run)} was killed before its first save, so nothing is lost: {_start_again(settings)}"
+            if killed
+            else f"{run} holds no last.pt: expected the directory of an interrupted run"
+        )
+    return last
+
+
+def _start_again(settings: Path) -> str:
+    """What to do for a run of which only its config.yaml is left."""
+    if re.search(r"^parent:", settings.read_text(encoding="utf-8", errors="replace"), flags=re.M):
+        return "give the command again that began it"
+    return f"{script('run_conditional_training')} --config {quoted(settings)} starts it again"
 
 
 def bundled_checkpoint() -> Path | None:
@@ -127,14 +168,23 @@ def latest_checkpoint(output_dir: str | Path = "runs", name: str = "best_model.p
     Raises:
         UserError: there is none.
     """
-    found = newest(output_dir, name)
+    found, to_resume = newest(output_dir, name), name == "last.pt"
+    fitting = next((path for path in found if bool(run_state(path.parent)) == to_resume), None)
+    if fitting is not None:
+        return fitting
+    if to_resume:
+        for settings in newest(output_dir, "config.yaml")[:1]:
+            last_of_run(settings.parent)  # refuses the newest run if it was killed before its first save
+        if not found:
+            raise UserError(f"no run to resume (last.pt) below {output_dir}: --model_dir names the directory of one")
     if not found:
+        for last in newest(output_dir, "last.pt")[:1]:
+            best_of_run(last.parent, "")  # says how to go on with it
         raise UserError(
             f"no trained model ({name}) below {output_dir}: train one with run_conditional_training.py, or name one"
             " with --checkpoint"
         )
-    to_resume = name == "last.pt"
-    return next((path for path in found if bool(run_state(path.parent)) == to_resume), found[0])
+    return found[0]
 
 
 def passed_over(chosen: Path, output_dir: str | Path = "runs") -> list[str]:

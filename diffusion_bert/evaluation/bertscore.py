@@ -14,27 +14,21 @@ import torch
 from torch import Tensor
 
 from ..text.metrics import metric_text
-from .judges import BATCH, load_judge, longest_of
+from .judges import PretrainedJudge, batches_of
 from .measures import with_interval
 
 # the layer that the authors found best; DiffuSeq's protocol uses deberta-xlarge-mnli
 LAYERS = {"deberta-xlarge-mnli": 40, "roberta-large": 17, "bert-base-uncased": 9, "bert-large-uncased": 18}
 
 
-class BertScorer:
-    """Scores pairs of texts with a pretrained encoder from a local directory or the hub; other models than the named
-    use their last layer.
-
-    Raises:
-        UserError: the model cannot be had.
-    """
+class BertScorer(PretrainedJudge):
+    """Scores pairs of texts with a pretrained encoder; other models than the named use their last layer."""
 
     column, needs_references = "bertscore", True
+    flag, what = "bertscore", "BERTScore model"
 
     def __init__(self, name: str, device: torch.device | str = "cpu"):
-        self.tokenizer, self.model = load_judge(name, "AutoModel", "bertscore", "BERTScore model", spare=("pooler",))
-        self.model.to(device)
-        self.device = torch.device(device)
+        super().__init__(name, device)
         self.layer = min(
             LAYERS.get(name.rstrip("/").split("/")[-1], self.model.config.num_hidden_layers),
             self.model.config.num_hidden_layers,
@@ -61,18 +55,9 @@ class BertScorer:
     @torch.no_grad()
     def _embed(self, texts: set[str]) -> dict[str, tuple[Tensor, Tensor]]:
         """Unit vectors [L, D] of every text, and which of them count [L]."""
-        ordered = sorted(texts, key=lambda text: (len(text), text))
         found = {}
-        for start in range(0, len(ordered), BATCH):
-            group = ordered[start : start + BATCH]
-            encoded = self.tokenizer(
-                group,
-                padding=True,
-                truncation=True,
-                max_length=longest_of(self.model),
-                return_tensors="pt",
-                return_special_tokens_mask=True,
-            )
+        for group in batches_of(texts):
+            encoded = self.encoded(group, return_special_tokens_mask=True)
             counts = encoded.pop("special_tokens_mask") == 0
             states = self.model(**encoded.to(self.device), output_hidden_states=True).hidden_states[self.layer]
             vectors = torch.nn.functional.normalize(states.float(), dim=-1).cpu()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..machine.storage import write_atomically
-from .score import FEW_PAIRS
+from .score import says_little
 
 # dark on opaque white: legible on paper and on a dark screen
 INK, MAIN, SECOND, QUIET = "#2b3440", "#2f7fd3", "#e08a1e", "#9a9a9a"
@@ -103,7 +103,7 @@ def _headline(result) -> str:
     text = f"Task {result.task}, {result.pairs:,} pairs"
     if result.score is None:
         return text
-    few = result.pairs < FEW_PAIRS
+    few = says_little(result.pairs)
     verdict = "few pairs: means little" if few else f"{result.score.verdict}, level {result.score.level}"
     return f"{text}: score {result.score.points:.1f} of 100 ({verdict})"
 

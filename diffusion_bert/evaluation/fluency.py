@@ -14,11 +14,11 @@ from collections.abc import Sequence
 import torch
 
 from ..errors import UserError
-from .judges import BATCH, load_judge, longest_of
+from .judges import PretrainedJudge, batches_of, longest_of
 from .measures import with_interval
 
 
-class FluencyJudge:
+class FluencyJudge(PretrainedJudge):
     """Nats per token of texts under any causal language model.
 
     Raises:
@@ -26,11 +26,10 @@ class FluencyJudge:
     """
 
     column, needs_references = "fluency", False
+    auto_class, flag, what, spare = "AutoModelForCausalLM", "fluency_model", "fluency model", ()
 
     def __init__(self, name: str, device: torch.device | str = "cpu"):
-        self.tokenizer, self.model = load_judge(name, "AutoModelForCausalLM", "fluency_model", "fluency model")
-        self.model.to(device)
-        self.device, self.name = torch.device(device), name
+        super().__init__(name, device)
         self.start = next(
             (
                 token
@@ -52,9 +51,7 @@ class FluencyJudge:
 
     def nats(self, texts: Sequence[str]) -> list[float]:
         """Nats per token of each text; an empty one counts as a guess among all tokens, ln V."""
-        ordered = sorted({text for text in texts if text not in self._kept}, key=lambda text: (len(text), text))
-        for start in range(0, len(ordered), BATCH):
-            group = ordered[start : start + BATCH]
+        for group in batches_of(text for text in texts if text not in self._kept):
             self._kept |= dict(zip(group, self._nats_of(group), strict=True))
         return [self._kept[text] for text in texts]
 

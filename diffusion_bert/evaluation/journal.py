@@ -5,12 +5,10 @@ where it was stopped.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import UserError
-from ..machine.storage import to_plain, write_atomically
+from ..machine.storage import append_safely, to_plain, write_atomically
 
 
 class Journal:
@@ -41,15 +39,8 @@ class Journal:
             self.seconds[name] = self.seconds.get(name, 0.0) + value
         if self.path is None:
             return
-        try:
-            with open(self.path, "ab") as file:
-                file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise UserError(
-                f"cannot write {self.path}: {error.strerror}; free some space, then the same command goes on"
-            ) from None
+        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        append_safely(self.path, lines, "free some space, then the same command goes on")
         self._write_note()
 
     def finish(self) -> None:

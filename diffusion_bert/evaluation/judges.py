@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -24,6 +24,37 @@ class Judge(Protocol):
 
     def measured(self, sources: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]) -> dict:
         """The columns, each mean with its 95 % interval as ``<name>_interval``."""
+
+
+class PretrainedJudge:
+    """What the judges have in common: a pretrained model from a local directory or the hub, with its tokenizer.
+
+    Raises:
+        UserError: the model cannot be had.
+    """
+
+    auto_class = "AutoModel"  # the class of transformers that loads it
+    flag, what = "", ""  # the setting that named it, and what it is, for messages
+    spare: tuple[str, ...] = ("pooler",)  # parts of the names of weights that may be missing: they are not used
+
+    def __init__(self, name: str, device: torch.device | str = "cpu"):
+        self.tokenizer, self.model = load_judge(name, self.auto_class, self.flag, self.what, self.spare)
+        self.model.to(device)
+        self.device, self.name = torch.device(device), name
+
+    def encoded(self, texts: list[str], **more):
+        """What the tokenizer makes of some texts, padded to the longest and cut to what the model reads; ``more`` goes
+        to the tokenizer.
+        """
+        longest = longest_of(self.model)
+        return self.tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt", **more)
+
+
+def batches_of(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Different texts in batches of like length, which need little padding."""
+    ordered = sorted(set(texts), key=lambda text: (len(text), text))
+    for start in range(0, len(ordered), BATCH):
+        yield ordered[start : start + BATCH]
 
 
 def load_judge(name: str, auto_class: str, flag: str, what: str, spare: tuple[str, ...] = ()):

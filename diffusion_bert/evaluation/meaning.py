@@ -12,23 +12,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .judges import BATCH, load_judge, longest_of
+from .judges import PretrainedJudge, batches_of
 from .measures import with_interval
 
 
-class MeaningJudge:
-    """Cosine of mean-pooled sentence vectors by a pretrained encoder.
-
-    Raises:
-        UserError: the model cannot be had.
-    """
+class MeaningJudge(PretrainedJudge):
+    """Cosine of mean-pooled sentence vectors by a pretrained encoder."""
 
     column, needs_references = "meaning", False
+    flag, what = "meaning_model", "meaning model"
 
     def __init__(self, name: str, device: torch.device | str = "cpu"):
-        self.tokenizer, self.model = load_judge(name, "AutoModel", "meaning_model", "meaning model", spare=("pooler",))
-        self.model.to(device)
-        self.device, self.name = torch.device(device), name
+        super().__init__(name, device)
         self._kept: dict[str, Tensor] = {}
 
     def measured(self, sources: Sequence[str], references: Sequence[str], hypotheses: Sequence[str]) -> dict:
@@ -43,12 +38,8 @@ class MeaningJudge:
     @torch.no_grad()
     def _embed(self, texts: set[str]) -> None:
         """Keep the unit vector [D] of every text; zeros for an empty one."""
-        ordered = sorted(texts, key=lambda text: (len(text), text))
-        for start in range(0, len(ordered), BATCH):
-            group = ordered[start : start + BATCH]
-            encoded = self.tokenizer(
-                group, padding=True, truncation=True, max_length=longest_of(self.model), return_tensors="pt"
-            ).to(self.device)
+        for group in batches_of(texts):
+            encoded = self.encoded(group).to(self.device)
             states = self.model(**encoded).last_hidden_state.float()
             real = encoded["attention_mask"][..., None].float()
             vectors = torch.nn.functional.normalize((states * real).sum(1) / real.sum(1).clamp(min=1), dim=-1).cpu()

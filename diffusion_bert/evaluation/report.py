@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 
 from .parts import Evaluation
-from .score import FEW_PAIRS
+from .score import FEW_PAIRS, says_little
 
 COLUMNS = (
     ("bleu", "BLEU"),
@@ -131,6 +131,8 @@ def _answer(result: Evaluation, checkpoint: str) -> list[str]:
     score = result.score
     if score is None:
         return [f"- {note}" for note in result.notes]
+    if says_little(result.pairs):
+        return [f"**Score {score_lines(result).splitlines()[0]}.**"]
     lines = [f"**Score {score.points:.1f} of 100: {score.verdict}, level {score.level}.**"]
     lines.append("\n".join(f"- missing for {text}" for text in score.missing) or "- nothing is missing")
     name = shlex.quote(checkpoint) if checkpoint else "FILE"
@@ -231,7 +233,7 @@ def nelbo_lines(nelbo: dict[str, float]) -> str:
 def score_lines(result: Evaluation) -> str:
     """Points, verdict, level, formula, and what the next level needs; of few pairs that they mean little instead."""
     score = result.score
-    if result.pairs < FEW_PAIRS:
+    if says_little(result.pairs):
         pairs = "1 pair" if result.pairs == 1 else f"{result.pairs} pairs"
         first = f"{score.points:.1f} of 100 from {pairs}: means little, and no verdict; take {FEW_PAIRS} pairs or more"
         return "\n".join([first, f"  {score.formula()}"])

@@ -59,6 +59,11 @@ class Score:
         )
 
 
+def says_little(pairs: int) -> bool:
+    """Whether a score from so many pairs is too uncertain for a verdict."""
+    return pairs < FEW_PAIRS
+
+
 def anchored(value: float, floor: float, strong: float) -> float:
     """0 at the floor, 80 at the strong system, cut off at 0 and 100."""
     return min(100.0, max(0.0, 80.0 * (value - floor) / max(strong - floor, 1e-9)))

@@ -67,6 +67,21 @@ def versions() -> dict[str, str]:
     }
 
 
+def append_safely(path: Path, text: str, advice: str) -> None:
+    """Append to a file; the text is on the disk when this returns.
+
+    Raises:
+        UserError: it cannot be written; ``advice`` says what to do.
+    """
+    try:
+        with open(path, "ab") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; {advice}") from None
+
+
 def write_atomically(path: Path, write) -> None:
     """Call ``write`` on a temporary file beside ``path``, flush it to the disk, then rename: the path never holds half
     a file.

@@ -188,7 +188,9 @@ class TrainingRun:
         if self.processes.is_main:
             remove_leftovers(self.run.path)
             self.state.metrics_lines = self.run.cut_metrics(self.state.metrics_lines)
-        self.last_validation = self.state.step if self.state.batch == 0 else -1
+        # killed in its first validation: that is still to be made
+        validated = self.state.batch == 0 and (self.state.step > 0 or self.state.metrics_lines > 0)
+        self.last_validation = self.state.step if validated else -1
 
     def _epoch_batches(self, epoch: int) -> EpochBatches:
         if self._cached_epoch is None or self._cached_epoch[0] != epoch:

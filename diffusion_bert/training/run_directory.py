@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from ..config.presets import MADE_OF
 from ..config.run_config import RunConfig
 from ..config.tasks import task_names
 from ..errors import UserError
-from ..machine.storage import to_plain, write_atomically
+from ..machine.storage import append_safely, to_plain, write_atomically
 
 LONGEST_NAME = 60
 SHORTEST = 12  # characters of model and of tasks that always stay
@@ -83,15 +82,8 @@ class RunDirectory:
 
     def append_metrics(self, record: dict) -> None:
         """One line in metrics.jsonl, on the disk before any checkpoint that counts it."""
-        try:
-            with open(self.metrics, "a", encoding="utf-8") as file:
-                file.write(json.dumps(to_plain(record)) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise UserError(
-                f"cannot write {self.metrics}: {error.strerror}; free some space and use continue_training.py --resume"
-            ) from None
+        advice = "free some space and use continue_training.py --resume"
+        append_safely(self.metrics, json.dumps(to_plain(record)) + "\n", advice)
 
     def read_metrics(self) -> list[dict]:
         """All lines of metrics.jsonl; a last line cut off by a crash is dropped."""

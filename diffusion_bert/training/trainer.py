@@ -31,7 +31,7 @@ class Trainer(TrainingRun):
 
     def fit(self) -> TrainingResult:
         """Train to the end, or until a limit, patience, SIGINT, SIGTERM or SIGHUP; best_model.pt and last.pt are left
-        in the run directory, last.pt from before the first step on.
+        in the run directory, last.pt from before the first validation on.
         """
         state, training = self.state, self.training
         if state.finished:  # killed after its last step: only the results are to be written
@@ -43,8 +43,9 @@ class Trainer(TrainingRun):
             with signals_caught(self._stop), enough_memory(self.config, self.device):
                 if state.step == 0 and self.last_validation != 0:
                     torch.manual_seed(training.seed)
+                    self.save_last()  # the first validation may take minutes: whoever kills it can resume it too
                     self.validate()
-                    self.save_last()  # whoever kills it in its first steps can resume it
+                    self.save_last()
                 while reason is None:
                     for share in self._shares_of_epoch():
                         self.step(share)

@@ -14,15 +14,13 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.original_diffusion_bert.canvas import canvas_nelbo, on_canvas, write_on_canvas
 from benchmarks.original_diffusion_bert.objective import (
     HYBRID,
-    canvas_nelbo,
     keep_probability,
-    on_canvas,
     original_loss,
     original_step_loss,
     sentence_frequencies,
-    write_on_canvas,
 )
 from benchmarks.quality import ablation
 from benchmarks.quality.ablation_results import claimed, difference, paired, read_results

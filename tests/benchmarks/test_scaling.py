@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.common import write_pairs
 from benchmarks.speed import scaling
+from benchmarks.speed.memory import Memory
 from diffusion_bert.data.reading import read_file
 
 
 def test_made_up_pairs(tmp_path):
     """Seeded, of the promised number and lengths, the target a permutation of the source but for one word."""
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        scaling.write_pairs(tmp_path / f"{name}.jsonl", 300, seed)
+        write_pairs(tmp_path / f"{name}.jsonl", 300, seed)
     texts = [(tmp_path / f"{name}.jsonl").read_text() for name in "abc"]
     assert texts[0] == texts[1] != texts[2]
     pairs = read_file(tmp_path / "a.jsonl").pairs
@@ -28,7 +30,7 @@ def test_one_process(tmp_path, capsys, above):
     """A real training of two steps, mapped or in memory: the first step is later than the data, memory and padding are
     counted.
     """
-    scaling.write_pairs(tmp_path / "t.jsonl", 200, 0)
+    write_pairs(tmp_path / "t.jsonl", 200, 0)
     flags = [
         "--model",
         "tiny",
@@ -50,7 +52,7 @@ def test_one_process(tmp_path, capsys, above):
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_anonymous_memory_is_seen():
     """64 MB that are written to show in the peak."""
-    memory = scaling.Memory()
+    memory = Memory()
     before = memory.anonymous
     # a mapping of its own: a new block might lie in memory that this process has and does not use
     with mmap.mmap(-1, 64 * 2**20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as held:

@@ -456,7 +456,7 @@ CASES = [
     ("no run yet to evaluate", EVALUATE, "", "no trained model runs"),
     ("no run yet to talk to", TALK, "", "no trained model --checkpoint"),
     ("no run yet to continue", CONTINUE, "--auto", "no trained model"),
-    ("no run yet to resume", CONTINUE, "--resume", "no trained model last.pt"),
+    ("no run yet to resume", CONTINUE, "--resume", "no run to resume last.pt"),
     # ---- evaluation
     ("unknown split", EVALUATE, "--checkpoint {run}/best_model.pt --split train", "split is 'train' valid or test"),
     ("no pairs", EVALUATE, "--checkpoint {run}/best_model.pt --max_samples 0", "at least 1"),

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from diffusion_bert.commands import cli, train, training_run
-from diffusion_bert.commands.cli import ask, ask_settings, choose, guarded, settings_of, training_parser
+from diffusion_bert.commands.cli import guarded, settings_of, training_parser
+from diffusion_bert.commands.questions import ask, ask_settings, choose
 from diffusion_bert.config.fields import option
 from diffusion_bert.config.presets import load_preset
 from diffusion_bert.config.run_config import TRAINING_SECTIONS, RunConfig
@@ -136,10 +137,12 @@ def test_menu_quick_demo(answers, capsys):
     assert "'quick' is none of 1 to 4" in capsys.readouterr().out
 
 
-def test_menu_asks_where_the_data_is(answers):
-    """Tasks that need data ask for their folder."""
-    answers("2", "some/folder")
-    assert train.ask_for_settings() == {**load_preset("fast_training"), "data_dir": "some/folder"}
+@pytest.mark.parametrize(("choice", "preset"), [("2", "fast_training"), ("3", "deep_training")])
+def test_menu_asks_where_the_data_is(answers, tmp_path, capsys, choice, preset):
+    """Tasks that need data ask for their folder, again where there is none of that name."""
+    answers(choice, "some/folder", str(tmp_path))
+    assert train.ask_for_settings() == {**load_preset(preset), "data_dir": str(tmp_path)}
+    assert "data_dir is 'some/folder'" in capsys.readouterr().out
 
 
 def test_menu_custom(answers, capsys):
@@ -151,9 +154,10 @@ def test_menu_custom(answers, capsys):
     assert "max_samples is 0: expected at least 1" in capsys.readouterr().out
 
 
-def test_menu_custom_with_own_file(answers):
+def test_menu_custom_with_own_file(answers, tmp_path):
     """An own file with the default task is the custom task."""
-    answers("4", "", "", "mine.txt", *[""] * 20)
+    (tmp_path / "mine.txt").touch()
+    answers("4", "", "", str(tmp_path / "mine.txt"), *[""] * 20)
     assert train.ask_for_settings()["task_name"] == "custom"
 
 

@@ -18,7 +18,7 @@ from diffusion_bert.errors import UserError
 from diffusion_bert.model.checkpoint import load_checkpoint, save_checkpoint
 from diffusion_bert.model.payload import read_payload
 from tests.helpers.models import new_model
-from tests.helpers.scripts import read_records, run
+from tests.helpers.scripts import read_records, run, write_data
 
 QUICK = ("--device", "cpu", "--max_steps", "2")
 
@@ -56,23 +56,50 @@ def test_auto_follows_the_verdict(own_run, tmp_path, verdict, preset, epochs, nu
     write_verdict(own_run, verdict)
     result = run("continue_training", "--auto", "--model_dir", own_run, "--output_dir", tmp_path / "out", *QUICK)
     assert result.code == 0, result.err
-    assert f"Verdict {verdict}, so: --preset {preset}" in result.out and "evaluating" not in result.out
+    what = f"Verdict {verdict} by 200 pairs of test ({own_run / 'evaluation.json'}), so: --preset {preset}"
+    assert what in result.out and "evaluating" not in result.out
     assert ("python run_conditional_training.py --task_name" in result.out) == (verdict == "Poor")
     config = yaml.safe_load((only_child(tmp_path / "out") / "config.yaml").read_text())
     assert (config["epochs"], config["num_steps"]) == (epochs, num_steps)
 
 
-def test_auto_evaluates_first_when_need_be(own_run, tmp_path):
+@pytest.fixture
+def twelve_are_enough(monkeypatch):
+    """Verdicts are trusted from twelve pairs on, which is what the small run has for validation."""
+    monkeypatch.setattr("diffusion_bert.commands.verdicts.TRUSTED_PAIRS", 12)
+
+
+@pytest.mark.parametrize("report", [None, "of the whole test split", "of a test file"])
+def test_auto_without_enough_pairs_for_a_verdict(own_run, tmp_path, report):
+    """Fewer than 200 pairs decide nothing, whatever a report of them says: no evaluation, the middle way, one line."""
+    if report is not None:
+        path = write_verdict(own_run, "Good")
+        of = {"pairs": 14, "whole_split": True} if "split" in report else {"pairs": 900, "split": "mine.jsonl"}
+        path.write_text(json.dumps(json.loads(path.read_text()) | of))
+    result = run("continue_training", "--auto", "--model_dir", own_run, "--output_dir", tmp_path / "out", *QUICK)
+    assert result.code == 0 and "valuating" not in result.out, result.err
+    line = "No verdict: 12 pairs for validation, 200 are needed for one; so the middle way: --preset quality_boost\n"
+    assert line in result.out and "(preset quality_boost)" in result.out
+    assert (own_run / "evaluation.json").exists() == (report is not None)
+
+
+def test_auto_refuses_plain_texts(trained_on_text, tmp_path):
+    """They have no score, and no verdict, however many there are."""
+    result = run("continue_training", "--auto", "--model_dir", trained_on_text, "--output_dir", tmp_path / "out")
+    assert result.code == 2 and "choose --preset yourself" in result.err and not (tmp_path / "out").exists()
+
+
+def test_auto_evaluates_first_when_need_be(own_run, tmp_path, twelve_are_enough):
     """Without an evaluation it makes one, says so, and keeps it; a second --auto uses that one."""
     result = run("continue_training", "--auto", "--model_dir", own_run, "--output_dir", tmp_path / "out", *QUICK)
     assert result.code == 0, result.err
-    assert "evaluating 500 pairs first" in result.out and "Verdict Poor" in result.out
+    assert "evaluating 500 pairs first" in result.out and "Verdict Poor by 12 pairs of valid" in result.out
     assert json.loads((own_run / "evaluation.json").read_text())["score"]["verdict"] == "Poor"
     again = run("continue_training", "--auto", "--model_dir", own_run, "--output_dir", tmp_path / "out", *QUICK)
-    assert again.code == 0 and "evaluating" not in again.out
+    assert again.code == 0 and "evaluating" not in again.out and "Verdict Poor by 12 pairs of valid" in again.out
 
 
-def test_auto_with_data_of_its_own(own_run, data_dir, tmp_path):
+def test_auto_with_data_of_its_own(own_run, data_dir, tmp_path, twelve_are_enough):
     """A checkpoint that does not know where its data lies is evaluated on the --data_dir that was given; an evaluation
     without a score stays as it is, and the new one lies beside it.
     """
@@ -126,11 +153,14 @@ def test_auto_trusts_only_a_fresh_evaluation(own_run, tmp_path, monkeypatch, spo
         path.write_text(json.dumps(json.loads(path.read_text()) | changes[spoil]))
 
     class Fresh:
+        pairs, split = 200, "valid"
+
         class score:  # noqa: N801
-            verdict = "Fair"
+            verdict = "Poor"
 
     monkeypatch.setattr(evaluate, "evaluate_checkpoint", lambda *_, **__: Fresh)
-    assert choose_by_verdict(own_run / "best_model.pt", "cpu") == "quality_boost"
+    folder = write_data(tmp_path / "data", train=4, valid=200, test=4)
+    assert choose_by_verdict(own_run / "best_model.pt", "cpu", data_dir=str(folder)) == "deep_training_continue"
 
 
 def test_child_begins_where_the_parent_ended(trained, tmp_path):
@@ -332,7 +362,7 @@ def test_the_menu(own_run, tmp_path):
         }
 
 
-def test_dry_run_of_a_child_leaves_nothing(own_run, tmp_path, monkeypatch):
+def test_dry_run_of_a_child_leaves_nothing(own_run, tmp_path, monkeypatch, twelve_are_enough):
     """continue_training.py --dry_run goes through all stages and leaves the parent's folder and everything else as it
     was.
     """

@@ -1,10 +1,6 @@
 """The command loop: every command, every mistake, and nothing the user can type ends it."""
 
-import os
 import re
-import select
-import signal
-import time
 from typing import get_type_hints
 
 import pytest
@@ -17,7 +13,7 @@ from diffusion_bert.config.schema import SamplingConfig
 from diffusion_bert.data.skills import PAIR, Skills
 from diffusion_bert.generation.generator import DiffusionTextGenerator
 from diffusion_bert.model.checkpoint import load_checkpoint
-from tests.helpers.scripts import run, start
+from tests.helpers.scripts import run
 
 SPECIAL = re.compile(r"\[(PAD|UNK|CLS|SEP|MASK|unused\d+)\]|##")
 LONG = " ".join(f"The museum number {number} is open on Friday and on Sunday." for number in range(12))
@@ -295,61 +291,6 @@ def test_ctrl_c_gives_up_the_line_only(session, monkeypatch):
         "num_steps = 3" in line for line in session.lines
     )
     assert next(script) == "never"
-
-
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals here")
-def test_ctrl_c_on_a_real_terminal(trained, tmp_path):
-    """Ctrl-C typed while the real script generates: back at the prompt, the next command is answered, quit leaves with
-    0.
-    """
-    import fcntl
-    import pty
-    import termios
-
-    ours, theirs = pty.openpty()
-    argv = (
-        "--checkpoint",
-        trained / "best_model.pt",
-        "--device",
-        "cpu",
-        "--num_steps",
-        "100000",
-        "--batch_size",
-        "1",
-        "--num_samples",
-        "200",
-    )
-    terminal = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "cwd": tmp_path, "start_new_session": True}
-
-    def own_terminal() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored by all that a shell has started with &
-        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
-
-    process = start("interactive_generation", *argv, **terminal, preexec_fn=own_terminal)
-    os.close(theirs)
-    seen = ""
-
-    def until(words: str) -> None:
-        nonlocal seen
-        end = time.monotonic() + 180
-        while words not in seen:
-            assert time.monotonic() < end and process.poll() is None, seen
-            if select.select([ours], [], [], 1)[0]:
-                seen += os.read(ours, 65536).decode(errors="replace")
-        seen = seen.split(words, 1)[1]
-
-    until(PROMPT)
-    os.write(ours, f"complete {' '.join(['the'] * 8)}\n".encode())
-    time.sleep(0.3)  # it is at work now, for minutes
-    os.write(ours, b"\x03")
-    until("interrupted")
-    until(PROMPT)
-    os.write(ours, b"set num_steps 2\n")
-    until("num_steps = 2")
-    until(PROMPT)
-    os.write(ours, b"quit\n")
-    assert process.wait(timeout=60) == 0
-    os.close(ours)
 
 
 @pytest.mark.parametrize(

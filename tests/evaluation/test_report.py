@@ -75,7 +75,7 @@ def test_markdown_holds_all_parts():
 def test_markdown_begins_with_the_answer():
     """Score, verdict, level, what is missing, next command; three examples; a small table; pictures; the rest."""
     example = {"source": "a | b", "reference": "r", "output": "o", "samples": ["x"]}
-    result = Evaluation("qqp", 5, {}, ROWS, [example] * 5, NELBO, SCORE, ["a note"], {"top_p": 0.9}, "test")
+    result = Evaluation("qqp", 50, {}, ROWS, [example] * 5, NELBO, SCORE, ["a note"], {"top_p": 0.9}, "test")
     text = markdown(result, "Title", "my runs/best_model.pt")
     order = (
         "**Score 10.0 of 100: Poor, level none.**",
@@ -96,7 +96,7 @@ def test_markdown_begins_with_the_answer():
 def test_good_models_are_put_to_work():
     """With the verdict Good the next command talks to the model."""
     good = dataclasses.replace(SCORE, verdict="Good", level="Gold", missing=[])
-    text = markdown(Evaluation("qqp", 5, rows=ROWS, score=good), "Title", "best_model.pt")
+    text = markdown(Evaluation("qqp", 50, rows=ROWS, score=good), "Title", "best_model.pt")
     assert "nothing is missing" in text and "interactive_generation.py --checkpoint best_model.pt" in text
 
 
@@ -133,7 +133,9 @@ def test_few_pairs_give_no_verdict(pairs, words):
     """Of fewer than 50 pairs the score means little: it says so instead of a verdict."""
     perfect = dataclasses.replace(SCORE, points=100.0, verdict="Good", level="Gold", missing=[])
     text = score_lines(Evaluation("qqp", pairs, score=perfect))
-    assert words in text and "means little" in text and "Good" not in text and "Gold" not in text
+    page = markdown(Evaluation("qqp", pairs, rows=ROWS, score=perfect), "Title").split("## ")[0]
+    for shown in (text, page):
+        assert words in shown and "means little" in shown and "Good" not in shown and "Gold" not in shown
     assert "100.0 of 100: Good, level Gold" in score_lines(Evaluation("qqp", 50, score=perfect))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion_bert.commands.cli import ask
+from diffusion_bert.commands.questions import ask
 from diffusion_bert.machine.processes import join, own_device
 from diffusion_bert.model.payload import read_payload
 from diffusion_bert.training.run_directory import RunDirectory

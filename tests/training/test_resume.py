@@ -197,6 +197,35 @@ def test_a_signal_to_the_real_process(data, uninterrupted, tmp_path, number, cod
     assert_same(folder, uninterrupted[0])
 
 
+@pytest.mark.parametrize("moment", ["first validation", "before the first save"])
+def test_killed_at_once(data, uninterrupted, tmp_path, moment):
+    """SIGKILL while the first validation is running: last.pt is there, --resume goes on and ends like a run that nobody
+    killed; before even that, the line says how to start again. A real process, which stops itself at that moment.
+    """
+    place = "measure" if moment == "first validation" else "save_checkpoint"
+    kill = (
+        "import os, signal, sys; from diffusion_bert.training import run; import run_conditional_training as script\n"
+        f"run.{place} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "script.main(sys.argv[1:])"
+    )
+    flags = small_flags(data, output_dir=tmp_path / "runs", **SETTINGS)
+    done = subprocess.run([sys.executable, "-c", kill, *flags], cwd=ROOT, capture_output=True, timeout=120)
+    folder = only_run(tmp_path / "runs")
+    assert done.returncode == -signal.SIGKILL and not (folder / "best_model.pt").exists()
+    if moment == "first validation":
+        for argv in (("--model_dir", folder), ("--checkpoint", folder), ("--output_dir", tmp_path / "runs")):
+            result = run("continue_training", "--preset", "fine_tuning", *argv)
+            assert result.code == 2 and "first validation was cut off" in result.err and "--resume" in result.err
+        resume(folder)
+        assert_same(folder, uninterrupted[0])
+    else:
+        for argv in (("--model_dir", folder), ("--output_dir", tmp_path / "runs")):
+            line = refused(*argv)
+            assert "killed before its first save" in line and "--config" in line
+        command = line.split(" --config ")[1].split()[0]
+        assert run("run_conditional_training", "--config", command, "--dry_run").code == 0
+
+
 def test_three_kills():
     """SIGKILL at random moments, resumed each time, ends like the undisturbed run: a small helping of `make soak`."""
     seed = random.randrange(10**6)
