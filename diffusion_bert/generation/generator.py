@@ -95,7 +95,7 @@ class DiffusionTextGenerator(TextLimits):
 
         examples = [(skill, self.tokenizer.encode(part)) for part in flat]
         reversible, traced = TASKS[task].reversible, on_trace is not None
-        written = iter(self._candidates(examples, numbers, options, finish, traced, flat, reversible=reversible))
+        written = iter(self._candidates(examples, options, finish, traced, flat, None, reversible, numbers))
         return unwrapped(text, [join_answers([next(written) for _ in pieces]) for pieces in parts], on_trace)
 
     def complete_text(self, text: Texts, on_trace: OnTrace | None = None, numbers=None, **options):
@@ -110,7 +110,8 @@ class DiffusionTextGenerator(TextLimits):
 
         examples = [(self.model.skills.continuing(options.style), self.complete_source(item)) for item in texts]
         numbers, traced = numbers_of_parts(texts, [[item] for item in texts], numbers), on_trace is not None
-        return unwrapped(text, self._candidates(examples, numbers, options, finish, traced, given=given), on_trace)
+        written = self._candidates(examples, options, finish, traced, None, given, numbers=numbers)
+        return unwrapped(text, written, on_trace)
 
     def fill_masks(self, text: Texts, on_trace: OnTrace | None = None, numbers=None, **options):
         """Every [MASK] filled; in a text without one, about a third of the words is masked first, a different third for
@@ -131,7 +132,7 @@ class DiffusionTextGenerator(TextLimits):
         return unwrapped(text, [join_answers(row, separator="") for row in answers], on_trace)
 
     def _checked(self, text: str | Sequence[str], overrides: dict) -> tuple[list[str], SamplingConfig]:
-        """The texts as a list, each one that a skill can work on, and the options with those of this call."""
+        """The texts as a list, and the options with those of this call."""
         options = checked_options({**vars(self.options), **overrides})
         return self.checked_texts(text), options
 
@@ -145,13 +146,13 @@ class DiffusionTextGenerator(TextLimits):
     def _candidates(
         self,
         examples: list[tuple[int, list[int]]],
-        numbers: Sequence,
         options: SamplingConfig,
         finish,
         traced: bool = False,
         avoid: list[str] | None = None,
         given: list[str] | None = None,
         reversible: bool = False,
+        numbers: Sequence | None = None,
     ) -> list[Answer]:
         """``num_samples`` texts per (skill, source), likeliest first, distinct and different from ``avoid`` where
         possible.
@@ -160,6 +161,7 @@ class DiffusionTextGenerator(TextLimits):
         ``given[index]``. For a ``reversible`` task near copies of ``avoid`` cost something.
         """
         ranking = Ranking(len(examples), options.num_samples)
+        numbers = range(len(examples)) if numbers is None else numbers
         for attempt in range(1 + RETRIES):
             if not (wanted := ranking.missing()):
                 break
@@ -170,8 +172,8 @@ class DiffusionTextGenerator(TextLimits):
             seed = options.seed + RETRY_STRIDE * attempt
             chosen, numbered = ([items[index] for index in wanted] for items in (examples, numbers))
             decoded = self.generate_ids(chosen, tuned, counts, seed, tracer=tracer, numbers=numbered)
-            owned = [(index, output) for index, outputs in zip(wanted, decoded) for output in outputs]
-            for number, (index, output) in enumerate(owned):
+            owned = enumerate((index, output) for index, outputs in zip(wanted, decoded) for output in outputs)
+            for number, (index, output) in owned:
                 text = finish(index, output.ids)
                 start = len(given[index]) if given else 0
                 trace = tracer and self._trace(tracer, number, text, output.ids, start)
@@ -219,9 +221,7 @@ class DiffusionTextGenerator(TextLimits):
         return [[next(outputs) for _ in range(count)] for count in counts]
 
     def _filled(self, numbered: list[tuple[str, tuple]], options: SamplingConfig, traced: bool) -> list[Answer]:
-        """``num_samples`` versions of each (sentence, its number), distinct and different from what was typed where
-        possible.
-        """
+        """``num_samples`` versions of each (sentence, its number), where possible distinct and not as it was typed."""
         pieces, texts = [piece for piece, _ in numbered], [number_of(*item) for item in numbered]
         ranking = Ranking(len(pieces), options.num_samples)
         rules = (options.allow_punctuation, self.target_limit())
