@@ -217,8 +217,8 @@ MUTANTS = [
     (
         "first hitting: all candidates kept",
         "samplers/first_hitting.py",
-        "state.uniform(len(places)) < kept",
-        "state.uniform(len(places)) < 1 + kept",
+        "state.uniform(places) < kept",
+        "state.uniform(places) < 1 + kept",
         "samplers/laws",
     ),
     (

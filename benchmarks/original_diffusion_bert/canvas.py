@@ -108,9 +108,7 @@ def write_on_canvas(
         rules.repeatable[list(stops)] = True
         tau = torch.ones(len(batch), dtype=torch.float64, device=model.device)
         options = SamplerOptions(steps=canvas.input_ids.shape[1], temperature=0.0, repeats=rules)
-        output = sample_confidence(
-            denoise, x_t, NoiseSchedule("mutual"), canvas.mask_id, tau, options, torch.Generator().manual_seed(0)
-        )
+        output = sample_confidence(denoise, x_t, NoiseSchedule("mutual"), canvas.mask_id, tau, options)
         for ids, first, calls in zip(output.x_0.tolist(), batch.source_length.tolist(), output.nfe.tolist()):
             target = ids[first:]
             results.append(

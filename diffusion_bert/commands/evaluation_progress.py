@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from ..config.paths import shown
+from ..machine.seeds import RANDOM_NUMBERS
 from .progress import Progress
 from .terminal import counted
 
@@ -66,6 +67,7 @@ def journal_of(generator, pairs, mbr: int, path: Path, processes):
         "pairs": digest.hexdigest(),
         "mbr": mbr,
         "chunk": writing.CHUNK,
+        "random_numbers": RANDOM_NUMBERS,
         "share": [processes.rank, processes.size],
         **options,
         "versions": versions(),

@@ -14,18 +14,20 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+from ..config.schema import SamplingConfig
 from ..data.skills import commands_of
 from ..errors import UserError
 from ..generation.generator import DiffusionTextGenerator
 from ..machine.memory import give_back_freed_memory
-from ..machine.seeds import seed_of
+from ..machine.seeds import RANDOM_NUMBERS
 from .output_files import open_output
-from .progress import Progress
-from .text_files import Row, digest_and_size, entry_line, header_line, stream_rows, whole_lines
+from .progress import shown_progress, tell_entries
+from .shards import Shard
+from .text_files import Row, count_rows, digest_and_size, entry_line, header_line, stream_rows, whole_lines
 
 MOST_COMPLAINTS = 20  # bad rows that are reported one by one
-# (texts, number of the first one) -> per text its outputs, or why there are none
-Work = Callable[[Sequence[str], int], list["list[str] | str"]]
+# (texts, the numbers of their rows) -> per text its outputs, or why there are none
+Work = Callable[[Sequence[str], Sequence[int]], list["list[str] | str"]]
 
 
 @dataclass
@@ -44,33 +46,34 @@ def work_on_file(
     output_file: str,
     made_with: dict,
     overwrite: bool = False,
+    shard: Shard | None = None,
+    quiet: bool = False,
 ) -> Summary:
     """Answer all rows of ``input_file`` by ``command`` and write them, in order, to ``output_file`` ("-": stdin,
     stdout).
 
-    A run that was killed continues after the last whole line. Texts are denoised in chunks that always begin at the
-    same row numbers, with a seed made of that number, so a continued output equals an uninterrupted one, byte for byte.
+    A run that was killed continues after the last whole line. What is random in an answer is made of the seed, the text
+    and the number of its row, and texts are denoised in chunks that always begin at the same rows, so a continued
+    output equals an uninterrupted one, byte for byte.
 
     Args:
         made_with: what else the answers depend on (the checkpoint); kept beside the output as NAME.job.json and
             compared before continuing.
+        shard: answer the rows of this part of the file only; the parts one after the other are what one call makes of
+            the whole file (the first one alone has the header of a table).
+        quiet: show no progress.
     Raises:
         UserError: no such command for this checkpoint, the output holds something else, or every text of the first
             chunk is refused.
     """
-    options, work = generator.options, worker(generator, command)
+    size, count = chunk_size(generator.options), generator.options.num_samples
+    work = worker(generator, command, size)
+    job, total = job_of(generator, command, input_file, made_with)
     kind = ".jsonl" if output_file == "-" else Path(output_file).suffix.lower()
-    size = max(1, 2 * options.batch_size // (options.num_samples * options.best_of))
-    job = {
-        "command": command,
-        "chunk": size,
-        **made_with,
-        **{name: value for name, value in vars(options).items() if name != "device"},
-    }
-    total = None
-    if input_file != "-":
-        job["input_sha256"], total = digest_and_size(Path(input_file))
-        total -= Path(input_file).suffix.lower() in (".csv", ".tsv")
+    part = None
+    if shard is not None:
+        part = shard.rows(count_rows(Path(input_file)), size)
+        job["shard"], total = str(shard), len(part)
     with contextlib.ExitStack() as stack:
         source = sys.stdin.buffer if input_file == "-" else stack.enter_context(open(input_file, "rb"))
         target = (
@@ -78,23 +81,35 @@ def work_on_file(
             if output_file == "-"
             else stack.enter_context(open_output(Path(output_file), job, input_file == "-", overwrite))
         )
-        bar, done = Progress(command), 0
-        stack.callback(bar.close)
-
-        def on_progress(entry: int, problem: str) -> None:
-            nonlocal done
-            if entry:
-                bar.write(f"entry {entry}: {problem}", file=sys.stderr)
-            else:
-                done += 1
-                if total is None:
-                    bar.update(0.0, f"{done:,} texts")
-                else:
-                    share = done / max(1, total)
-                    bar.update(share, f"{done:,} of {total:,}", bar.left(share))
-
+        on_progress = tell_entries if quiet else stack.enter_context(shown_progress(command, total))
         rows = stream_rows(source, ".txt" if input_file == "-" else Path(input_file).suffix.lower())
-        return transform(rows, target, kind, options.num_samples, size, work, on_progress)
+        if part is None:
+            return transform(rows, target, kind, count, size, work, on_progress)
+        rows, with_header = islice(rows, part.start, part.stop), shard.number == 1
+        return transform(rows, target, kind, count, size, work, on_progress, part.start, with_header)
+
+
+def chunk_size(options: SamplingConfig) -> int:
+    """How many rows are denoised together."""
+    return max(1, 2 * options.batch_size // (options.num_samples * options.best_of))
+
+
+def job_of(
+    generator: DiffusionTextGenerator, command: str, input_file: str, made_with: dict
+) -> tuple[dict, int | None]:
+    """What the answers depend on, and about how many rows there are (unknown for stdin)."""
+    options = {name: value for name, value in vars(generator.options).items() if name != "device"}
+    job = {
+        "command": command,
+        "chunk": chunk_size(generator.options),
+        "random_numbers": RANDOM_NUMBERS,
+        **made_with,
+        **options,
+    }
+    if input_file == "-":
+        return job, None
+    job["input_sha256"], lines = digest_and_size(Path(input_file))
+    return job, lines - (Path(input_file).suffix.lower() in (".csv", ".tsv"))
 
 
 def transform(
@@ -105,25 +120,30 @@ def transform(
     size: int,
     work: Work,
     on_progress: Callable[[int, str], None] = lambda entry, problem: None,
+    first: int = 0,
+    with_header: bool = True,
 ) -> Summary:
     """Rows -> entries of ``target``, after those that are there, in chunks of ``size`` that reach the disk one after
     the other.
 
-    on_progress: called with (0, "") for each entry, and with (number, problem) for the first bad ones.
+    Args:
+        on_progress: called with (0, "") for each entry, and with (number, problem) for the first bad ones.
+        first: number of the first row within its file.
+        with_header: whether a table begins with its header.
     """
     summary = Summary()
     resumable = target.seekable() and target.readable()
     if resumable:
         summary.found = whole_lines(target)
     # written with the first entries: unreadable input shall leave nothing behind
-    first, header = (0, header_line(kind, count))
+    start, header = first, header_line(kind, count) if with_header else b""
     if summary.found:
         summary.found, header = summary.found - bool(header), b""
     while chunk := list(islice(rows, size)):
-        new = range(max(first, summary.found), first + len(chunk))  # those not yet written
+        new = range(max(first, start + summary.found), first + len(chunk))  # those not yet written
         if new:
             good = [index for index, row in enumerate(chunk) if not row.problem]
-            answers = dict(zip(good, work([chunk[index].text for index in good], first)))
+            answers = dict(zip(good, work([chunk[index].text for index in good], [first + index for index in good])))
             outputs = [answers.get(index, row.problem) for index, row in enumerate(chunk)]
             for number in new:
                 if isinstance(outputs[number - first], str):
@@ -148,12 +168,12 @@ def transform(
         for _ in chunk:
             on_progress(0, "")
     target.write(header)
-    summary.entries = first
+    summary.entries = first - start
     return summary
 
 
-def worker(generator: DiffusionTextGenerator, command: str) -> Work:
-    """The work of a command on a chunk. A text that cannot be worked on costs nobody else anything."""
+def worker(generator: DiffusionTextGenerator, command: str, size: int) -> Work:
+    """The work of a command on a chunk of ``size`` rows. A text that cannot be worked on costs nobody else anything."""
     works = {
         name: (partial(generator.rewrite, task=task), generator.source_parts)
         for name, task in commands_of(generator.model.skills).items()
@@ -167,16 +187,14 @@ def worker(generator: DiffusionTextGenerator, command: str) -> Work:
         raise UserError(f"--command is '{command}': this checkpoint has {', '.join(works)}")
     write, check = works[command]
 
-    def work(texts: Sequence[str], first: int) -> list[list[str] | str]:
+    def work(texts: Sequence[str], rows: Sequence[int]) -> list[list[str] | str]:
         outputs: list[list[str] | str] = [_problem(text, generator.check_text, check) for text in texts]
         good = [index for index, problem in enumerate(outputs) if not problem]
         try:
-            written = write([texts[index] for index in good], seed=seed_of(generator.options.seed, first) % 2**32)
+            written = write([texts[index] for index in good], numbers=[rows[index] for index in good])
         except UserError as error:  # an option that some of the texts forbid: one by one
-            written = [
-                _alone(write, texts[index], seed_of(generator.options.seed, first + index) % 2**32) for index in good
-            ]
-            if first == 0 and all(answer == str(error) for answer in written):
+            written = [_alone(write, texts[index], rows[index]) for index in good]
+            if rows[0] < size and all(answer == str(error) for answer in written):
                 raise
         for index, answer in zip(good, written):
             outputs[index] = answer
@@ -195,8 +213,8 @@ def _problem(text: str, *checks) -> str:
     return ""
 
 
-def _alone(write, text: str, seed: int) -> list[str] | str:
+def _alone(write, text: str, row: int) -> list[str] | str:
     try:
-        return write(text, seed=seed)
+        return write(text, numbers=[row])
     except UserError as error:
         return str(error)

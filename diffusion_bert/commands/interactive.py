@@ -13,11 +13,13 @@ from ..config.paths import checkpoint_file, origin, passed_over, shown, state_re
 from ..config.schema import DisplayConfig, SamplingConfig
 from ..config.tasks import FILE_COMMANDS
 from ..errors import UserError, nearest
+from ..machine.processes import Processes, join, own_device, process_count, process_rank, shutdown
 from ..machine.streams import forgiving
 from .cli import Parser
 from .evaluate import untrained_remark
 from .keyboard import Patience, line_editing
 from .output_files import file_is_done
+from .shards import shard_of
 from .terminal import fitted, is_terminal, say
 from .text_files import check_paths
 
@@ -46,6 +48,11 @@ def talking_parser() -> Parser:
     files.add_argument(
         "--overwrite", action="store_true", help="begin the output again; without it a stopped run is continued"
     )
+    files.add_argument(
+        "--shard",
+        metavar="k/n",
+        help="answer only the k-th of n parts of --input_file; the n outputs one after the other are the whole",
+    )
     parser.add_settings(SamplingConfig)
     parser.add_settings(DisplayConfig)
     return parser
@@ -55,19 +62,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, load, talk or work on a file."""
     parser = talking_parser()
     given = parser.parse(sys.argv[1:] if argv is None else argv)
-    job = {name: given.pop(name, None) for name in ("input_file", "output_file", "command", "overwrite")}
+    job = {name: given.pop(name, None) for name in ("input_file", "output_file", "command", "overwrite", "shard")}
     _check_job(job, given)
     checkpoint = given.pop("checkpoint", None)
     options, display = build(SamplingConfig, given, "--"), build(DisplayConfig, given, "--")
     path = checkpoint_file(checkpoint)
     out = sys.stdout if job["input_file"] is None else sys.stderr
+    is_main = process_rank() == 0
     # the line begins before anything slow is loaded, and ends when it is
-    print(
-        fitted(f"{'' if checkpoint is not None else origin(path)}{shown(path)}"),
-        end="\n" if is_terminal(out) else " ",
-        file=out,
-        flush=True,
-    )
+    if is_main:
+        print(
+            fitted(f"{'' if checkpoint is not None else origin(path)}{shown(path)}"),
+            end="\n" if is_terminal(out) else " ",
+            file=out,
+            flush=True,
+        )
+    processes = join(options.device)
+    options.device = own_device(options.device)
     from ..generation.generator import DiffusionTextGenerator
 
     generator = DiffusionTextGenerator.from_checkpoint(path, **vars(options))
@@ -77,23 +88,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         for remark in passed_over(path) if checkpoint is None else []:
             say(remark)
         return _talk(generator, display)
-    say(f"{line}.", file=sys.stderr)
+    if is_main:
+        say(f"{line}.", file=sys.stderr)
+    summary = _answer_file(generator, job, processes)
+    if is_main:
+        say(f"{job['output_file']}: {summary}", file=sys.stderr)
+    shutdown()
+    return 0
+
+
+def _answer_file(generator, job: dict, processes: Processes) -> str:
+    """Let the generator answer a file; what was done, in words."""
     from .file_work import work_on_file
+    from .joint_file_work import work_together
 
     made_with = {"weights_sha256": generator.model.weights_sha256}
-    files = (job["input_file"], job["output_file"], made_with, bool(job["overwrite"]))
+    what = (generator, job["command"] or "para", job["input_file"], job["output_file"], made_with)
     with Patience():
-        done = work_on_file(generator, job["command"] or "para", *files)
-    if job["output_file"] != "-":
+        if processes.size > 1:
+            done = work_together(*what, bool(job["overwrite"]), processes)
+        else:
+            done = work_on_file(*what, bool(job["overwrite"]), job["shard"])
+    if processes.size == 1 and job["output_file"] != "-":
         file_is_done(Path(job["output_file"]))
-    parts = [f"{done.entries:,} {'entry' if done.entries == 1 else 'entries'}"] + (
-        [f"{min(done.found, done.entries):,} of them were there"] if done.found else []
-    )
+    entries = f"{done.entries:,} {'entry' if done.entries == 1 else 'entries'}"
+    parts = [entries + (f" of shard {job['shard']}" if job["shard"] else "")]
+    parts += [f"{min(done.found, done.entries):,} of them were there"] if done.found else []
     parts += (
         [f"{len(done.problems):,} without an answer, the first: entry {done.problems[0][0]}"] if done.problems else []
     )
-    say(f"{job['output_file']}: {', '.join(parts)}", file=sys.stderr)
-    return 0
+    return ", ".join(parts)
 
 
 def _check_job(job: dict, given: dict) -> None:
@@ -104,11 +128,14 @@ def _check_job(job: dict, given: dict) -> None:
             f" {', '.join(FILE_COMMANDS)}{nearest(job['command'], FILE_COMMANDS)}"
         )
     if job["input_file"] is None:
-        for name in ("output_file", "command", "overwrite"):
+        for name in ("output_file", "command", "overwrite", "shard"):
             if job[name] is not None:
                 raise UserError(f"--{name} without --input_file: say which texts are meant (- for stdin)")
+        if process_count() > 1:
+            raise UserError("several processes cannot share one command loop: give --input_file and --output_file")
         return
     check_paths(job["input_file"], job["output_file"])
+    _check_sharing(job)
     if (
         job["output_file"] != "-"
         and Path(job["output_file"]).suffix.lower() == ".txt"
@@ -117,6 +144,19 @@ def _check_job(job: dict, given: dict) -> None:
         raise UserError(
             f"--num_samples {given['num_samples']} with a .txt output, which holds one answer each: take .jsonl or .csv"
         )
+
+
+def _check_sharing(job: dict) -> None:
+    """Refuse a share of what has no known length, or in two ways at once; the shard as it was meant."""
+    if job["shard"] is not None:
+        job["shard"] = shard_of(job["shard"])
+        if job["input_file"] == "-":
+            raise UserError(f"--shard {job['shard']} of stdin, whose length nobody knows: give --input_file a file")
+    if process_count() > 1:
+        if job["shard"] is not None:
+            raise UserError("--shard under torchrun, whose processes share the file already: leave one of them out")
+        if "-" in (job["input_file"], job["output_file"]):
+            raise UserError("several processes cannot share stdin or stdout: give --input_file and --output_file files")
 
 
 def described(path: Path, model) -> str:

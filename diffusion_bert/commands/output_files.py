@@ -19,15 +19,28 @@ def open_output(path: Path, job: dict, from_stdin: bool, overwrite: bool):
     """
     note = _note(path)
     if not overwrite and path.is_file() and path.stat().st_size:
-        _check_same(path, note, job, from_stdin)
+        check_same(path, job, from_stdin)
     with open(path, "ab+") as file:
         _lock(file, path)  # before anything of another process is touched
         if overwrite:
             note.unlink(missing_ok=True)
             file.truncate(0)
         if not from_stdin:
-            write_atomically(note, lambda out: out.write((json.dumps(job, indent=2) + "\n").encode()))
+            begin_note(path, job)
         yield file
+
+
+def begin_note(path: Path, job: dict) -> None:
+    """Say beside an output what it is made with."""
+    write_atomically(_note(path), lambda out: out.write((json.dumps(job, indent=2) + "\n").encode()))
+
+
+def discard(path: Path, job: dict) -> None:
+    """Remove an output that this job made, and its note; any other is left alone."""
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads(_note(path).read_text(encoding="utf-8")) == json.loads(json.dumps(job)):
+            path.unlink(missing_ok=True)
+            _note(path).unlink(missing_ok=True)
 
 
 def file_is_done(path: Path) -> None:
@@ -56,7 +69,9 @@ def _memory(path: Path) -> Path | None:
     return None if folder is None else folder / "jobs" / f"{name}.json"
 
 
-def _check_same(path: Path, note: Path, job: dict, from_stdin: bool) -> None:
+def check_same(path: Path, job: dict, from_stdin: bool) -> None:
+    """Refuse an output that is there unless the same job made it."""
+    note = _note(path)
     advice = "choose another --output_file, or --overwrite to begin again"
     if from_stdin:
         raise UserError(f"{path} exists, and what came from stdin cannot be continued; {advice}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 
@@ -87,3 +88,34 @@ class Progress:
     def close(self) -> None:
         if self.bar is not None:
             self.bar.close()
+
+
+def tell_entries(entry: int, problem: str) -> None:
+    """Tell of a bad entry of a file, and of nothing else (entry 0)."""
+    if entry:
+        print(f"entry {entry}: {problem}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def shown_progress(command: str, total: int | None):
+    """A callable (entry, problem) as ``tell_entries`` that also shows how many of ``total`` texts are done, each of
+    which it hears of as entry 0.
+    """
+    bar, done = Progress(command), 0
+
+    def on_progress(entry: int, problem: str) -> None:
+        nonlocal done
+        if entry:
+            bar.write(f"entry {entry}: {problem}", file=sys.stderr)
+        else:
+            done += 1
+            if total is None:
+                bar.update(0.0, f"{done:,} texts")
+            else:
+                share = done / max(1, total)
+                bar.update(share, f"{done:,} of {total:,}", bar.left(share))
+
+    try:
+        yield on_progress
+    finally:
+        bar.close()

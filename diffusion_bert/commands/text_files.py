@@ -73,6 +73,12 @@ def digest_and_size(path: Path) -> tuple[str, int]:
     return digest.hexdigest(), lines + (last != b"\n")
 
 
+def count_rows(path: Path) -> int:
+    """How many rows ``stream_rows`` gives of a file."""
+    with open(path, "rb") as file:
+        return sum(1 for _ in stream_rows(file, path.suffix.lower()))
+
+
 def stream_rows(file: BinaryIO, kind: str) -> Iterator[Row]:
     """Every row of an open .txt, .jsonl, .csv or .tsv file; blank lines are none. A text that is empty or no UTF-8 has
     its problem with it.

@@ -32,9 +32,9 @@ def write_outputs(
 ) -> Outputs:
     """Greedy texts of the likeliest lengths and max(3, mbr) samples for every source, in order.
 
-    A source the model cannot take gets an empty output, and a note. Every chunk has a seed made of the number of its
-    first source, so an evaluation that goes on, or that several processes share, writes what one would. ``journal``
-    holds the chunks that this process has written before.
+    A source the model cannot take gets an empty output, and a note. What is random is made of the seed, the source and
+    its number, so an evaluation that goes on, or that several processes share, writes what one would. ``journal`` holds
+    the chunks that this process has written before.
     """
     journal, processes = journal or Journal(), processes or Processes()
     writer = ChunkWriter(generator, pairs, mbr)
@@ -73,7 +73,7 @@ class ChunkWriter:
 
     def write(self, first: int) -> tuple[list[dict], dict[str, float]]:
         """The records of the chunk that begins at source ``first``, and the seconds they took."""
-        options = dataclasses.replace(self.generator.options, seed=self.generator.options.seed + first)
+        options = self.generator.options
         greedy = dataclasses.replace(options, temperature=0.0)
         start = time.monotonic()
         written = self._texts(first, greedy, options.length_beam)
@@ -91,7 +91,9 @@ class ChunkWriter:
         examples = [(self.skills[index], self.encoded[index]) for index in fitting]
         counts = [count] * len(examples)
         decoded = (
-            self.generator.generate_ids(examples, options, counts, options.seed, independent=independent)
+            self.generator.generate_ids(
+                examples, options, counts, options.seed, independent=independent, numbers=fitting
+            )
             if examples
             else []
         )

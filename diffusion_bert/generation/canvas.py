@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..config.schema import SamplingConfig
 from ..data.batching import Collator
 from ..data.tokenizer import TextTokenizer
 from ..errors import UserError
@@ -24,6 +25,9 @@ RELATIVE_LENGTHS = {"short": 2 / 3, "same": 1.0, "long": 4 / 3}  # of the source
 class Canvas:
     """One target to finish. ``tau`` is the time it starts at, ``constraints`` one of FREE / NEW_WORD / CONTINUATION per
     place (plus NO_SIGN), ``log_length`` log p(length | source) where the length was the model's choice.
+
+    Its random numbers are made of the seed, the number of its ``text`` (64 bits; None: numbering.py) and that of the
+    ``candidate``, of nothing else: it is written alike in any batch.
     """
 
     skill: int
@@ -32,6 +36,8 @@ class Canvas:
     tau: float = 1.0
     constraints: list[int] | None = None
     log_length: float = 0.0
+    text: int | None = None
+    candidate: int = 0
 
 
 @dataclass
@@ -104,6 +110,19 @@ def drawn_lengths(log_probs: Tensor, count: int, beam: int, temperature: float, 
         return [int(best.indices[0]) + 1] * count
     shares = torch.softmax(best.values / temperature, dim=-1)
     return rng.choices((best.indices + 1).tolist(), shares.tolist(), k=count)
+
+
+def chosen_lengths(
+    log_probs: Tensor, count: int, options: SamplingConfig, source_length: int, rng: random.Random | None
+) -> list[int]:
+    """Lengths for ``count`` candidates of one source: the one asked for, or drawn by ``rng``, or the likeliest in
+    turn. log_probs [max_target_length].
+    """
+    if options.length is not None:
+        return [requested_length(options.length, source_length, int(log_probs.isfinite().sum()))] * count
+    if rng is not None:
+        return drawn_lengths(log_probs, count, options.length_beam, options.temperature, rng)
+    return spread_lengths(log_probs, count, options.length_beam)
 
 
 def at_least(log_probs: Tensor, length: int) -> Tensor:

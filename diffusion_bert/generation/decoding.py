@@ -18,6 +18,7 @@ from ..config.schema import SamplingConfig
 from ..data.batching import Collator
 from ..data.lexicon import Lexicon, words_of
 from ..data.skills import NO_SOURCE, is_continuing, is_pair
+from ..diffusion.random_numbers import row_keys
 from ..errors import UserError
 from ..machine.memory import give_back_freed_memory
 from ..machine.seeds import seed_of
@@ -25,6 +26,7 @@ from ..model.diffusion_model import DiffusionModel
 from ..samplers import SAMPLERS, Repeats, SamplerOptions, Spelling
 from .canvas import CONTINUATION, FREE, NEW_WORD, Canvas, Decoded
 from .denoise import guided_denoiser, vocabulary_flags
+from .numbering import named
 from .revising import refined
 from .tracing import Tracer
 
@@ -46,9 +48,11 @@ def decode(
     """Finish all canvases, in batches of similar length; results in the given order.
 
     ``progress`` is called with the number of canvases finished by each batch; ``tracer`` follows every step, which
-    changes nothing. The same seed, canvases and batch size give the same words. What the options ask for beyond the
-    sampler (rank_by, revise, shorten) is done to the finished targets.
+    changes nothing. What is written on a canvas depends on the seed and the canvas, not on the others nor on the size
+    of the batches (but for the last bit of sums: docs/generation.md). What the options ask for beyond the sampler
+    (rank_by, revise, shorten) is done to the finished targets.
     """
+    canvases = named(canvases)
     guided = options.guidance_scale > 0 and any(is_pair(canvas.skill) for canvas in canvases)
     if guided and model.config.data.source_dropout == 0:
         raise UserError(
@@ -59,11 +63,11 @@ def decode(
         range(len(canvases)), key=lambda index: (len(canvases[index].words) + len(canvases[index].source), index)
     )
     results: list[Decoded | None] = [None] * len(canvases)
-    for number, start in enumerate(range(0, len(order), options.batch_size)):
-        if number:
+    for start in range(0, len(order), options.batch_size):
+        if start:
             give_back_freed_memory()  # every batch has its own widths
         chosen = order[start : start + options.batch_size]
-        run = Run(model, options, collator, seed_of(number, seed), time_correction)
+        run = Run(model, options, collator, seed, time_correction)
         for index, output in zip(chosen, run.finish([canvases[index] for index in chosen], chosen, tracer)):
             results[index] = output
         if progress is not None:
@@ -112,9 +116,10 @@ class Run:
             repeats=rules_of_group(model, group, options.no_repeat),
             spelling=spelling_of_group(model, group) if options.known_words else None,
         )
-        generator = torch.Generator().manual_seed(self.seed)
+        texts, candidates = [canvas.text for canvas in group], [canvas.candidate for canvas in group]
+        keys = row_keys(seed_of(int(again), self.seed), texts, candidates)
         ask, callback = (denoise, None) if tracer is None else tracer.listen(numbers, x_t, mask_id, denoise)
-        output = SAMPLERS[options.sampler](ask, x_t, schedule, mask_id, tau, settings, generator, callback)
+        output = SAMPLERS[options.sampler](ask, x_t, schedule, mask_id, tau, settings, keys, callback)
         ids, nfe, log_prob = output.x_0.tolist(), denoise.nfe.tolist(), output.log_prob.tolist()
         results = []
         for row, canvas in enumerate(group):

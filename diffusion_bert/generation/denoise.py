@@ -120,13 +120,18 @@ class GuidedDenoiser:
             torch.cat([rows, number[rows[also]]]),
             torch.cat([columns, columns[also]]),
         )
-        log_mu[:, self.unwritable] = float("-inf")
         with_source, without = log_mu.split([len(rows), int(also.sum())])
         if bool(also.all()):
-            return guide(with_source, without, self.scale)
+            return self._guide(with_source, without)
         also = also.nonzero().squeeze(-1).to(log_mu.device)
-        with_source[also] = guide(with_source[also], without, self.scale)
+        with_source[also] = self._guide(with_source[also], without)  # the others are as if they were alone
         return with_source
+
+    def _guide(self, with_source: Tensor, without: Tensor) -> Tensor:
+        """Guided log mu [N, V] of words that may be written."""
+        for log_mu in (with_source, without):
+            log_mu[:, self.unwritable] = float("-inf")
+        return guide(with_source, without, self.scale)
 
     def _remembered(self, canvas: Tensor, tau: Tensor, active: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """The network's log mu; asked only for rows that have changed since their last call."""

@@ -8,9 +8,10 @@ capitals. A text longer than the model can take is worked on sentence by sentenc
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,20 +20,22 @@ from ..config.schema import SamplingConfig
 from ..config.tasks import TASKS
 from ..data.pairs import Pair
 from ..data.skills import is_continuing
-from ..errors import UserError
 from ..machine.device import pick_device
+from ..machine.seeds import number_of
 from ..model.checkpoint import load_checkpoint
 from ..model.diffusion_model import DiffusionModel
 from ..text.english import continued
-from .canvas import Decoded, at_least, blank_canvas, drawn_lengths, length_log_probs, requested_length, spread_lengths
+from .canvas import Decoded, at_least, blank_canvas, chosen_lengths, length_log_probs
 from .decoding import decode
 from .infilling import mask_text, splice
 from .limits import TextLimits
+from .numbering import candidates_of, numbers_of_examples, numbers_of_parts
 from .options import checked_options, hotter
 from .ranking import Answer, Ranking, completion_score, join_answers, ranking_score, unwrapped
 from .tracing import Trace, Tracer, align, trace_of
 
 OnTrace = Callable[[Trace], None]
+Texts = str | Sequence[str]
 RETRIES = 3  # more rounds for candidates that came out twice, each hotter
 RETRY_STRIDE = 7919  # a prime between the seeds of two rounds
 
@@ -41,7 +44,9 @@ class DiffusionTextGenerator(TextLimits):
     """Generation with one model. Options (:class:`SamplingConfig`) are set once and may be overridden by keyword in
     every call.
 
-    ``on_trace`` of every skill is called, text by text, with the :class:`Trace` of its first candidate.
+    ``on_trace`` of every skill is called, text by text, with the :class:`Trace` of its first candidate. A text is
+    answered alike alone and among others: what is random in it is made of the seed, the text and its number (one of
+    ``numbers`` each; default: how many equal texts stand before it).
 
     >>> g = DiffusionTextGenerator.from_checkpoint("runs/.../best_model.pt")
     >>> g.paraphrase_text("How can I learn to cook?", num_samples=3)
@@ -63,7 +68,7 @@ class DiffusionTextGenerator(TextLimits):
 
     # ---- the three skills -------------------------------------------------------------------------------------------
 
-    def paraphrase_text(self, text: str | Sequence[str], on_trace: OnTrace | None = None, **options):
+    def paraphrase_text(self, text: Texts, on_trace: OnTrace | None = None, **options):
         """The other sentence of the checkpoint's task (a paraphrase, a question, a reply ...): candidates, the
         likeliest by the model first.
 
@@ -72,7 +77,7 @@ class DiffusionTextGenerator(TextLimits):
         """
         return self.rewrite(text, on_trace=on_trace, **options)
 
-    def rewrite(self, text: str | Sequence[str], task: str | None = None, on_trace: OnTrace | None = None, **options):
+    def rewrite(self, text: Texts, task: str | None = None, on_trace: OnTrace | None = None, numbers=None, **options):
         """The other sentence of a ``task`` of the checkpoint (default: that of the generator), in the ``style`` that
         the options name, if any.
 
@@ -83,18 +88,17 @@ class DiffusionTextGenerator(TextLimits):
         task = task or self.task
         skill = self.model.skills.number(task, options.style)
         parts = [self.source_parts(item) for item in texts]
-        flat = [part for pieces in parts for part in pieces]
+        flat, numbers = list(itertools.chain(*parts)), numbers_of_parts(texts, parts, numbers)
 
         def finish(index: int, ids: list[int]) -> str:
             return self.sentence(ids, flat[index])
 
         examples = [(skill, self.tokenizer.encode(part)) for part in flat]
-        reversible = TASKS[task].reversible
-        traced = on_trace is not None
-        written = iter(self._candidates(examples, options, finish, traced, avoid=flat, reversible=reversible))
+        reversible, traced = TASKS[task].reversible, on_trace is not None
+        written = iter(self._candidates(examples, options, finish, traced, flat, None, reversible, numbers))
         return unwrapped(text, [join_answers([next(written) for _ in pieces]) for pieces in parts], on_trace)
 
-    def complete_text(self, text: str | Sequence[str], on_trace: OnTrace | None = None, **options):
+    def complete_text(self, text: Texts, on_trace: OnTrace | None = None, numbers=None, **options):
         """The text with a continuation; returns as in ``paraphrase_text``."""
         texts, options = self._checked(text, options)
         given = [item.rstrip() for item in texts]
@@ -105,9 +109,11 @@ class DiffusionTextGenerator(TextLimits):
             return given[index] + (cased if len(cased) == len(joined) else joined)[len(given[index]) :]
 
         examples = [(self.model.skills.continuing(options.style), self.complete_source(item)) for item in texts]
-        return unwrapped(text, self._candidates(examples, options, finish, on_trace is not None, given=given), on_trace)
+        numbers, traced = numbers_of_parts(texts, [[item] for item in texts], numbers), on_trace is not None
+        written = self._candidates(examples, options, finish, traced, None, given, numbers=numbers)
+        return unwrapped(text, written, on_trace)
 
-    def fill_masks(self, text: str | Sequence[str], on_trace: OnTrace | None = None, **options):
+    def fill_masks(self, text: Texts, on_trace: OnTrace | None = None, numbers=None, **options):
         """Every [MASK] filled; in a text without one, about a third of the words is masked first, a different third for
         every candidate.
 
@@ -116,7 +122,8 @@ class DiffusionTextGenerator(TextLimits):
         """
         texts, options = self._checked(text, options)
         parts = [self.fill_parts(item) for item in texts]
-        pieces = [piece for row in parts for piece, has_work in row if has_work]
+        flat = zip(itertools.chain(*parts), numbers_of_parts(texts, parts, numbers))
+        pieces = [(piece, number) for (piece, has_work), number in flat if has_work]
         written = iter(self._filled(pieces, options, on_trace is not None))
         answers = [
             [next(written) if has_work else Answer([piece], Trace([(piece, None)])) for piece, has_work in row]
@@ -125,17 +132,9 @@ class DiffusionTextGenerator(TextLimits):
         return unwrapped(text, [join_answers(row, separator="") for row in answers], on_trace)
 
     def _checked(self, text: str | Sequence[str], overrides: dict) -> tuple[list[str], SamplingConfig]:
-        """The texts as a list, each one that a skill can work on, and the options with those of this call."""
+        """The texts as a list, and the options with those of this call."""
         options = checked_options({**vars(self.options), **overrides})
-        if not isinstance(text, Iterable) or isinstance(text, (dict, bytes)) or getattr(text, "ndim", 1) == 0:
-            raise UserError(f"the text is of type {type(text).__name__}: expected a string or a list of strings")
-        texts = [text] if isinstance(text, str) else list(text)
-        for number, item in enumerate(texts):
-            try:
-                self.check_text(item)
-            except UserError as error:
-                raise error if isinstance(text, str) else UserError(f"item {number} of the list: {error}") from None
-        return texts, options
+        return self.checked_texts(text), options
 
     def skill_of(self, pair: Pair, style: str | None = None) -> int:
         """The skill for a pair of the generator's task: in ``style``, or else in its own if the model knows that."""
@@ -153,6 +152,7 @@ class DiffusionTextGenerator(TextLimits):
         avoid: list[str] | None = None,
         given: list[str] | None = None,
         reversible: bool = False,
+        numbers: Sequence | None = None,
     ) -> list[Answer]:
         """``num_samples`` texts per (skill, source), likeliest first, distinct and different from ``avoid`` where
         possible.
@@ -161,6 +161,7 @@ class DiffusionTextGenerator(TextLimits):
         ``given[index]``. For a ``reversible`` task near copies of ``avoid`` cost something.
         """
         ranking = Ranking(len(examples), options.num_samples)
+        numbers = range(len(examples)) if numbers is None else numbers
         for attempt in range(1 + RETRIES):
             if not (wanted := ranking.missing()):
                 break
@@ -169,9 +170,10 @@ class DiffusionTextGenerator(TextLimits):
             counts = [options.num_samples * options.best_of] * len(wanted)
             tracer = Tracer() if traced else None
             seed = options.seed + RETRY_STRIDE * attempt
-            decoded = self.generate_ids([examples[index] for index in wanted], tuned, counts, seed, tracer=tracer)
-            numbered = enumerate((index, output) for index, outputs in zip(wanted, decoded) for output in outputs)
-            for number, (index, output) in numbered:
+            chosen, numbered = ([items[index] for index in wanted] for items in (examples, numbers))
+            decoded = self.generate_ids(chosen, tuned, counts, seed, tracer=tracer, numbers=numbered)
+            owned = enumerate((index, output) for index, outputs in zip(wanted, decoded) for output in outputs)
+            for number, (index, output) in owned:
                 text = finish(index, output.ids)
                 start = len(given[index]) if given else 0
                 trace = tracer and self._trace(tracer, number, text, output.ids, start)
@@ -198,29 +200,29 @@ class DiffusionTextGenerator(TextLimits):
         progress=None,
         tracer: Tracer | None = None,
         independent: bool = False,
+        numbers: Sequence | None = None,
     ) -> list[list[Decoded]]:
         """Raw candidates for (skill, source) examples, ``counts[i]`` for the i-th: of the likeliest lengths in turn, of
-        the one asked for, or (``independent``) each of a length of its own draw.
+        the one asked for, or (``independent``) each of a length of its own draw. ``numbers`` as in
+        ``numbers_of_examples``.
         """
-        draw = partial(drawn_lengths, temperature=options.temperature, rng=random.Random(seed))
         log_probs = length_log_probs(self.model, examples, self.collator)
+        texts = numbers_of_examples(examples, numbers)
         canvases = []
-        for (skill, source), row, count in zip(examples, log_probs, counts):
+        for (skill, source), text, row, count in zip(examples, texts, log_probs, counts):
             least = options.min_added_words if is_continuing(skill) and options.length is None else 0
             row = at_least(row, least + 1) if least else row
-            if options.length is None:
-                lengths = (draw if independent else spread_lengths)(row, count, options.length_beam)
-            else:
-                lengths = [requested_length(options.length, len(source), int(row.isfinite().sum()))] * count
-            canvases += [
-                blank_canvas(skill, source, length, self.tokenizer.mask_id, float(row[length - 1]), least)
-                for length in lengths
-            ]
+            rng = random.Random(f"{seed} {text}") if independent else None
+            lengths = chosen_lengths(row, count, options, len(source), rng)
+            blank = partial(blank_canvas, skill, source, mask_id=self.tokenizer.mask_id, no_sign=least)
+            written = [blank(length, log_length=float(row[length - 1])) for length in lengths]
+            canvases += candidates_of(text, written)
         outputs = iter(decode(self.model, canvases, options, self.collator, seed, progress=progress, tracer=tracer))
         return [[next(outputs) for _ in range(count)] for count in counts]
 
-    def _filled(self, pieces: list[str], options: SamplingConfig, traced: bool) -> list[Answer]:
-        """``num_samples`` versions of each sentence, distinct and different from what was typed where possible."""
+    def _filled(self, numbered: list[tuple[str, tuple]], options: SamplingConfig, traced: bool) -> list[Answer]:
+        """``num_samples`` versions of each (sentence, its number), where possible distinct and not as it was typed."""
+        pieces, texts = [piece for piece, _ in numbered], [number_of(*item) for item in numbered]
         ranking = Ranking(len(pieces), options.num_samples)
         rules = (options.allow_punctuation, self.target_limit())
         for attempt in range(1 + RETRIES):
@@ -228,11 +230,12 @@ class DiffusionTextGenerator(TextLimits):
                 break
             masked, owner = [], []
             for index in wanted:
-                rng = random.Random(f"{options.seed} {attempt} {pieces[index]}")
+                rng = random.Random(f"{options.seed} {attempt} {texts[index]}")
                 masked += [
                     mask_text(pieces[index], self.tokenizer, self.model.schedule, rng, *rules)
                     for _ in range(options.num_samples * options.best_of)
                 ]
+                candidates_of(texts[index], [item.canvas for item in masked[len(owner) :]])
                 owner += [index] * (len(masked) - len(owner))
             canvases, tracer = [item.canvas for item in masked], Tracer() if traced else None
             seed, tuned = options.seed + RETRY_STRIDE * attempt, hotter(options, attempt)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from ..data.batching import Collator
 from ..data.skills import is_continuing, is_pair
 from ..errors import UserError
@@ -30,6 +32,18 @@ class TextLimits:
             raise UserError("the text is empty: expected some words")
         if set(ids) == {self.tokenizer.unk_id}:
             raise UserError("the vocabulary of this model knows nothing in the text: expected words it may know")
+
+    def checked_texts(self, text: str | Sequence[str]) -> list[str]:
+        """The texts as a list, each one that a skill can work on."""
+        if not isinstance(text, Iterable) or isinstance(text, (dict, bytes)) or getattr(text, "ndim", 1) == 0:
+            raise UserError(f"the text is of type {type(text).__name__}: expected a string or a list of strings")
+        texts = [text] if isinstance(text, str) else list(text)
+        for number, item in enumerate(texts):
+            try:
+                self.check_text(item)
+            except UserError as error:
+                raise error if isinstance(text, str) else UserError(f"item {number} of the list: {error}") from None
+        return texts
 
     def source_parts(self, text: str) -> list[str]:
         """The text as a source, or sentence by sentence where it is too long for one; refused where a sentence is."""

@@ -190,8 +190,9 @@ def may_replace(draft: Draft, ids: list[int], tokenizer: TextTokenizer) -> bool:
 
 
 def is_same(other: Draft, draft: Draft, ids: Sequence[int]) -> bool:
-    """Whether another draft beside the same source already has the text ``ids``: candidates should stay distinct."""
-    return other.ids == ids and (other.canvas.skill, other.canvas.source) == (draft.canvas.skill, draft.canvas.source)
+    """Whether another draft of the same text already says ``ids``: the candidates of a text should stay distinct."""
+    one, two = other.canvas, draft.canvas
+    return other.ids == ids and (one.text, one.skill, one.source) == (two.text, two.skill, two.source)
 
 
 def repeats_in_a_row(ids: Sequence[int], tokenizer: TextTokenizer) -> set[tuple[int, ...]]:

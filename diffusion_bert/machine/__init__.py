@@ -8,6 +8,7 @@ from .hub import from_cache_or_hub, require_hub
 from .memory import give_back_freed_memory, keep_freed_memory
 from .precision import Precision, decide_precision
 from .processes import Processes, join, process_count, process_rank
+from .seeds import number_of, occurrences, seed_of
 from .storage import to_plain, versions, write_atomically
 
 __all__ = [
@@ -18,10 +19,13 @@ __all__ = [
     "give_back_freed_memory",
     "join",
     "keep_freed_memory",
+    "number_of",
+    "occurrences",
     "pick_device",
     "process_count",
     "process_rank",
     "require_hub",
+    "seed_of",
     "to_plain",
     "versions",
     "write_atomically",

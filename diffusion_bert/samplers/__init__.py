@@ -2,7 +2,7 @@
 
 It never knows a tokenizer, a source or a model: a sampler sees ids, a schedule and what the callable says.
 
-sampler(denoise, x_t, schedule, mask_id, tau, options, generator, callback) -> SampleOutput
+sampler(denoise, x_t, schedule, mask_id, tau, options, keys, callback) -> SampleOutput
 """
 
 from .ancestral import sample_ancestral

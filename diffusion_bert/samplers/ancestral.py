@@ -17,7 +17,7 @@ def sample_ancestral(
     mask_id: int,
     tau: Tensor,
     options: SamplerOptions,
-    generator: torch.Generator | None = None,
+    keys: Tensor | None = None,
     callback: Callback | None = None,
 ) -> SampleOutput:
     """Ancestral sampling from p(x_s | x_t): at a masked place v with probability mu'_v r(v), [MASK] with the rest.
@@ -31,20 +31,22 @@ def sample_ancestral(
         denoise: see ``common.Denoise``.
         x_t: canvas [B, T]; places that are not ``mask_id`` stay as they are.
         tau: time at which each row starts, [B] in (0, 1]; 1 for a canvas of [MASK]s.
+        keys: [B] int64, of which all random numbers of a row are made (``row_keys``): rows know nothing of each other.
+            None: new ones, from torch's own generator.
         callback: called with (step, x_t) after every step.
     """
-    state = SamplingState(denoise, x_t, mask_id, tau, options, generator, callback)
+    state = SamplingState(denoise, x_t, mask_id, tau, options, keys, callback)
     for step in range(options.steps, 0, -1):
         if not bool(state.masked.any()):
             break
         tau_t, tau_s = state.tau * step / options.steps, state.tau * (step - 1) / options.steps
         r_max = schedule.largest_reveal_probability(tau_s, tau_t)  # [B]
-        candidates = state.masked & (state.uniform(*x_t.shape) < r_max[:, None])
+        candidates = state.masked & (state.numbers.everywhere() < r_max[:, None])
         if bool(candidates.any()):
             places = state.predict(candidates, tau_t)
             words = state.draw(places)
             rows = places.rows
             r = schedule.reveal_probability(tau_s[rows], tau_t[rows], words)
-            state.reveal(places, words, state.uniform(len(places)) < r / r_max[rows], last=step == 1)
+            state.reveal(places, words, state.uniform(places) < r / r_max[rows], last=step == 1)
         state.end_step()
     return state.output()

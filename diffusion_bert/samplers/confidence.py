@@ -18,7 +18,7 @@ def sample_confidence(
     mask_id: int,
     tau: Tensor,
     options: SamplerOptions,
-    generator: torch.Generator | None = None,
+    keys: Tensor | None = None,
     callback: Callback | None = None,
 ) -> SampleOutput:
     """Draw a word at every masked place, keep the most confident ones (Chang et al. 2022, arXiv 2202.04200).
@@ -28,7 +28,7 @@ def sample_confidence(
     wasted; where that is more than the grid asks for, the denoiser gets the time that fits what is still masked.
     Confidence: see :func:`confidence_of`. Arguments as in ``sample_ancestral``.
     """
-    state = SamplingState(denoise, x_t, mask_id, tau, options, generator, callback)
+    state = SamplingState(denoise, x_t, mask_id, tau, options, keys, callback)
     total = state.masked.sum(-1)
     for step in range(options.steps, 0, -1):
         if not bool(state.masked.any()):

@@ -20,7 +20,7 @@ def sample_entropy(
     mask_id: int,
     tau: Tensor,
     options: SamplerOptions,
-    generator: torch.Generator | None = None,
+    keys: Tensor | None = None,
     callback: Callback | None = None,
 ) -> SampleOutput:
     """Entropy-bounded unmasking (Ben-Hamu et al. 2025, arXiv 2505.24857): reveal the places of least entropy, as many
@@ -35,7 +35,7 @@ def sample_entropy(
     denoiser gets the time at which the base schedule would have this many places masked. Other arguments as in
     ``sample_ancestral``.
     """
-    state = SamplingState(denoise, x_t, mask_id, tau, options, generator, callback)
+    state = SamplingState(denoise, x_t, mask_id, tau, options, keys, callback)
     total = state.masked.sum(-1)
     for step in range(options.steps, 0, -1):
         if not bool(state.masked.any()):

@@ -19,7 +19,7 @@ def sample_first_hitting(
     mask_id: int,
     tau: Tensor,
     options: SamplerOptions,
-    generator: torch.Generator | None = None,
+    keys: Tensor | None = None,
     callback: Callback | None = None,
 ) -> SampleOutput:
     """First-hitting sampling (Zheng et al. 2024, arXiv 2409.02908): the time of the next reveal, then the place, then
@@ -31,17 +31,17 @@ def sample_first_hitting(
     probability rate_v(s) / rate_v*(s). That is the limit of ``sample_ancestral`` for infinitely many steps, also when
     mu depends on time. One call per word; ``options.steps`` does not apply. Arguments as in ``sample_ancestral``.
     """
-    state = SamplingState(denoise, x_t, mask_id, tau, options, generator, callback)
+    state = SamplingState(denoise, x_t, mask_id, tau, options, keys, callback)
     u = schedule.u(state.tau)  # [B] where each row is
     while bool(state.masked.any()):
-        u = next_candidate(schedule, u, state.masked.sum(-1).clamp(min=1), state.uniform(len(u)))
-        place = state.uniform(*x_t.shape).masked_fill(~state.masked, -1.0).argmax(-1)  # one of the n, all alike
+        u = next_candidate(schedule, u, state.masked.sum(-1).clamp(min=1), state.numbers.of_rows())
+        place = state.numbers.everywhere().masked_fill(~state.masked, -1.0).argmax(-1)  # one of the n, all alike
         wanted = torch.zeros_like(state.masked).scatter_(-1, place[:, None], True) & state.masked
         places = state.predict(wanted, schedule.tau(u))
         words = state.draw(places)
         now = u[places.rows]
         kept = schedule.reveal_rate(now, words) / schedule.reveal_rate(now, schedule.most_common_word(now))
-        state.reveal(places, words, state.uniform(len(places)) < kept)
+        state.reveal(places, words, state.uniform(places) < kept)
         state.end_step()
     return state.output()
 

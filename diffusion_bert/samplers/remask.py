@@ -19,7 +19,7 @@ def sample_remask(
     mask_id: int,
     tau: Tensor,
     options: SamplerOptions,
-    generator: torch.Generator | None = None,
+    keys: Tensor | None = None,
     callback: Callback | None = None,
 ) -> SampleOutput:
     """Remasking (ReMDM-cap, Wang et al. 2025, arXiv 2503.00307) on the grid of ``sample_ancestral``, composed with one
@@ -35,16 +35,16 @@ def sample_remask(
     sigma = 0 (cap 0) is the base sampler; at s = 0 nothing is masked again. What the user gave stays. Arguments as in
     ``sample_ancestral``.
     """
-    state = SamplingState(denoise, x_t, mask_id, tau, options, generator, callback)
+    state = SamplingState(denoise, x_t, mask_id, tau, options, keys, callback)
     ours = state.masked
     total = ours.sum(-1)
     for step in range(options.steps, 0, -1):
         tau_t, tau_s = state.tau * step / options.steps, state.tau * (step - 1) / options.steps
         sigma = remask_probability(schedule, tau_s, tau_t, x_t=state.x_t, cap=options.remask_cap)
-        again = ours & ~state.masked & (state.uniform(*x_t.shape) < sigma)
+        again = ours & ~state.masked & (state.numbers.everywhere() < sigma)
         masked_then = masked_share(schedule, state.tau, step - 1, options.steps, total)
         if options.remask_order == "confidence":
-            again &= state.uniform(*x_t.shape).masked_fill(~again, 2.0).argsort(-1).argsort(-1) < masked_then[:, None]
+            again &= state.numbers.everywhere().masked_fill(~again, 2.0).argsort(-1).argsort(-1) < masked_then[:, None]
         if bool(state.masked.any()):
             by_law = options.remask_order == "ancestral"
             places = state.predict(
@@ -52,7 +52,7 @@ def sample_remask(
             )
             words = state.draw(places, margin_of if options.margin and not by_law else None)
             if by_law:
-                chosen = state.uniform(len(places)) < reveal_probability(
+                chosen = state.uniform(places) < reveal_probability(
                     schedule, tau_s, tau_t, places, words, options.remask_cap
                 )
             else:

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..diffusion.random_numbers import RandomNumbers
 from .places import Places
 from .repetition import Repeats
 from .spelling import Spelling
-from .words import WordOptions, draw_words, uniform_noise
+from .words import NUMBERS, WordOptions, draw_words
 
 # (x_t [B, T], tau [B], rows [B]) -> log mu [N, V] at the masked places of x_t, in row-major order; the sampler may
 # write into it. ``rows`` are the places of these sequences in the batch the sampler was started with: others are not
@@ -67,17 +68,13 @@ class SamplingState:
         mask_id: int,
         tau: Tensor,
         options: SamplerOptions,
-        generator: torch.Generator | None,
+        keys: Tensor | None,
         callback: Callback | None,
     ):
-        self.denoise, self.mask_id, self.options, self.generator, self.callback = (
-            denoise,
-            mask_id,
-            options,
-            generator,
-            callback,
-        )
+        self.denoise, self.mask_id, self.options, self.callback = denoise, mask_id, options, callback
         self.x_t = x_t.clone()
+        keys = torch.randint(-(2**63), 2**63 - 1, (len(x_t),)) if keys is None else keys
+        self.numbers = RandomNumbers(keys, x_t.shape[1], x_t.device)
         self.tau = tau.to(torch.float64)
         self.nfe = torch.zeros(len(x_t), dtype=torch.long, device=x_t.device)
         # of the word at each place, when it was revealed
@@ -89,9 +86,9 @@ class SamplingState:
         """[B, T] places still to be written."""
         return self.x_t == self.mask_id
 
-    def uniform(self, *size: int) -> Tensor:
-        """Uniform numbers in float64."""
-        return uniform_noise(size, self.generator, self.x_t.device)
+    def uniform(self, places: Places) -> Tensor:
+        """A uniform number for each of the places, [N] float64."""
+        return self.numbers.at(places.rows, places.columns, 1)[:, 0]
 
     def predict(self, wanted: Tensor, tau_t: Tensor) -> Places:
         """Call the denoiser for the rows with a place in ``wanted`` [B, T], at times tau_t [B]; log mu of the wanted
@@ -109,7 +106,8 @@ class SamplingState:
 
     def draw(self, places: Places, measure: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """A word for every place, [N] from mu'; ``measure`` as in ``Places.read``."""
-        return places.read(draw_words(places.log_mu, self.options, self.generator), measure)
+        uniform = self.numbers.at(places.rows, places.columns, NUMBERS)
+        return places.read(draw_words(places.log_mu, self.options, uniform.to(places.log_mu.device)), measure)
 
     def reveal(self, places: Places, words: Tensor, chosen: Tensor, last: bool = False) -> None:
         """Write ``words`` [N] at the ``chosen`` places [N].

@@ -16,6 +16,7 @@ from torch import Tensor
 ELEMENTS_AT_ONCE = 2**20  # of log mu: a part that stays in the processor's cache
 FEW_WORDS = 128  # usually enough for top_p
 BLOCK = 64  # words whose mass is summed before one of them is drawn
+NUMBERS = 3  # uniform numbers for a word: its block, the word itself, another word inside the nucleus
 COLDEST = 1e-30  # below it a temperature counts as 0
 
 
@@ -64,21 +65,24 @@ def word_distribution(log_mu: Tensor, options: WordOptions) -> Tensor:
     return log_mu
 
 
-def draw_words(log_mu: Tensor, options: WordOptions, generator: torch.Generator | None = None) -> Tensor:
-    """One word per place [N] from mu', exactly up to the rounding of log mu itself; log mu need not be normalised."""
+def draw_words(log_mu: Tensor, options: WordOptions, uniform: Tensor) -> Tensor:
+    """One word per place [N] from mu', exactly up to the rounding of log mu itself; log mu need not be normalised.
+
+    uniform [N, ``NUMBERS``]: uniform numbers for each place.
+    """
     rows = max(1, ELEMENTS_AT_ONCE // log_mu.shape[-1] if log_mu.device.type == "cpu" else len(log_mu))
-    return torch.cat([_draw_part(part, options, generator) for part in log_mu.split(rows)])
+    return torch.cat([_draw_part(*part, options) for part in zip(log_mu.split(rows), uniform.split(rows))])
 
 
-def _draw_part(log_mu: Tensor, options: WordOptions, generator: torch.Generator | None) -> Tensor:
+def _draw_part(log_mu: Tensor, uniform: Tensor, options: WordOptions) -> Tensor:
     if options.temperature < COLDEST:
         return log_mu.argmax(-1)
     if 0 < options.top_k < log_mu.shape[-1]:  # the rest of the work is on k words
         ordered, order = log_mu.topk(options.top_k)
-        choice = draw(word_distribution(ordered, dataclasses.replace(options, top_k=0)), generator)
+        choice = draw(word_distribution(ordered, dataclasses.replace(options, top_k=0)), uniform[:, 0])
         return order.gather(-1, choice[:, None]).squeeze(-1)
     mass = (log_mu - log_mu.amax(-1, keepdim=True)).div_(options.temperature).exp_()
-    words = draw_by_blocks(mass, generator)
+    words = draw_by_blocks(mass, uniform)
     if options.top_p < 1:
         # A word is outside the nucleus when the likelier ones have top_p between them. Those few places are drawn again
         # from the nucleus: mu + (1 - M) mu / M = mu / M for words of the nucleus, whose mass is M. Nobody has to sort
@@ -86,38 +90,32 @@ def _draw_part(log_mu: Tensor, options: WordOptions, generator: torch.Generator 
         before = torch.where(mass > mass.gather(-1, words[:, None]), mass, 0.0).sum(-1)
         outside = ((before >= options.top_p * mass.sum(-1)) & (before > 0)).nonzero().squeeze(-1)
         if len(outside):
-            words[outside] = draw(word_distribution(log_mu[outside], options), generator)
+            words[outside] = draw(word_distribution(log_mu[outside], options), uniform[outside, 2])
     return words
 
 
-def draw(log_mu: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """One word per row [N] from log mu [N, V]."""
-    return _invert(log_mu.double().exp(), generator)
+def draw(log_mu: Tensor, uniform: Tensor) -> Tensor:
+    """One word per row [N] from log mu [N, V], by a uniform number each [N]."""
+    return _invert(log_mu.double().exp(), uniform)
 
 
-def draw_by_blocks(mass: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def draw_by_blocks(mass: Tensor, uniform: Tensor) -> Tensor:
     """One word per row [N] in proportion to ``mass`` [N, V]: first a block of words by its total, then a word of the
-    block.
+    block, by the first two of the uniform numbers [N, >= 2].
     """
     whole = mass.shape[-1] // BLOCK * BLOCK
     totals = [mass[:, :whole].unflatten(-1, (-1, BLOCK)).sum(-1)] if whole else []
     totals += [mass[:, whole:].sum(-1, keepdim=True)] if whole < mass.shape[-1] else []
-    block = _invert(torch.cat(totals, dim=-1).double(), generator)
+    block = _invert(torch.cat(totals, dim=-1).double(), uniform[:, 0])
     words = block[:, None] * BLOCK + torch.arange(BLOCK, device=mass.device)
     inside = mass.gather(-1, words.clamp(max=mass.shape[-1] - 1)).double() * (words < mass.shape[-1])
-    return block * BLOCK + _invert(inside, generator)
+    return block * BLOCK + _invert(inside, uniform[:, 1])
 
 
-def _invert(mass: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Index [N] drawn in proportion to ``mass`` [N, K] float64, by inverting its cumulative sum."""
+def _invert(mass: Tensor, uniform: Tensor) -> Tensor:
+    """Index [N] drawn in proportion to ``mass`` [N, K] float64, by inverting its cumulative sum at ``uniform`` [N]."""
     cumulative = mass.cumsum(-1)
-    uniform = uniform_noise(len(mass), generator, mass.device)[:, None]
-    index = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).squeeze(-1)
+    index = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True).squeeze(-1)
     # rounding may land on the very end; step back to the last one that has mass
     last = mass.shape[-1] - 1 - (mass > 0).flip(-1).int().argmax(-1)
     return torch.minimum(index, last)
-
-
-def uniform_noise(size: int | tuple[int, ...], generator: torch.Generator | None, device) -> Tensor:
-    """Uniform numbers in float64, drawn on the CPU so that a seed means the same everywhere."""
-    return torch.rand(size, generator=generator, dtype=torch.float64).to(device)

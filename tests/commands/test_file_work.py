@@ -121,19 +121,19 @@ def test_stopped_in_the_middle(whole, tmp_path):
     rows = [Row(text) for text in "abcdefgh"]
     calls = []
 
-    def work(texts, first, stop=False):
-        calls.append(first)
-        if first == 3 and stop:
+    def work(texts, rows, stop=False):
+        calls.append(rows[0])
+        if rows[0] == 3 and stop:
             raise KeyboardInterrupt
-        return [[f"{text}{first}"] for text in texts]
+        return [[f"{text}{row}"] for text, row in zip(texts, rows)]
 
     with open(tmp_path / "out.jsonl", "ab+") as target, pytest.raises(KeyboardInterrupt):
-        transform(iter(rows), target, ".jsonl", 1, 3, lambda texts, first: work(texts, first, True))
+        transform(iter(rows), target, ".jsonl", 1, 3, lambda texts, rows: work(texts, rows, True))
     assert (tmp_path / "out.jsonl").read_bytes().count(b"\n") == 3
     with open(tmp_path / "out.jsonl", "ab+") as target:
         assert transform(iter(rows), target, ".jsonl", 1, 3, work).found == 3
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert [line["outputs"] for line in lines] == [["a0"], ["b0"], ["c0"], ["d3"], ["e3"], ["f3"], ["g6"], ["h6"]]
+    assert [line["outputs"] for line in lines] == [["a0"], ["b1"], ["c2"], ["d3"], ["e4"], ["f5"], ["g6"], ["h7"]]
     assert calls == [0, 3, 3, 6]
 
 
@@ -216,7 +216,7 @@ def test_commands_of_several_tasks(tmp_path):
     for command, task in (("para", "qqp"), ("reply", "CC")):
         work_on_file(several, command, str(path), str(out), {}, overwrite=True)
         outputs[command] = [json.loads(line)["outputs"] for line in out.read_text().splitlines()]
-        assert outputs[command] == several.rewrite(path.read_text().splitlines(), task=task, seed=0)
+        assert outputs[command] == several.rewrite(path.read_text().splitlines(), task=task, numbers=[0, 1])
     assert outputs["para"] != outputs["reply"]
     out.unlink()
     assert (
@@ -286,7 +286,7 @@ def test_as_many_entries_as_rows(tmp_path, kind, content, expected):
     rows = list(stream_rows(io.BytesIO(content.encode()), kind))
     assert [None if row.problem else row.text for row in rows] == expected
     with open(tmp_path / "out.jsonl", "ab+") as target:
-        transform(iter(rows), target, ".jsonl", 1, 3, lambda texts, first: [["done"] for _ in texts])
+        transform(iter(rows), target, ".jsonl", 1, 3, lambda texts, rows: [["done"] for _ in texts])
     written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [line["source"] if line["outputs"] else None for line in written] == expected
     if "trg" in content:
@@ -317,7 +317,7 @@ def test_memory_does_not_grow(tmp_path):
         tracemalloc.start()
         with open(tmp_path / f"{count}.jsonl", "ab+") as target:
             assert (
-                transform(rows, target, ".jsonl", 1, 500, lambda texts, first: [[text] for text in texts]).entries
+                transform(rows, target, ".jsonl", 1, 500, lambda texts, rows: [[text] for text in texts]).entries
                 == count
             )
         value = tracemalloc.get_traced_memory()[1]

@@ -14,6 +14,7 @@ from diffusion_bert.generation.denoise import guided_denoiser
 from diffusion_bert.generation.generator import DiffusionTextGenerator
 from diffusion_bert.samplers import SamplerOptions, guide, sample_ancestral, sample_first_hitting
 from tests.helpers.canvases import collator_of, ids, mixed_canvases
+from tests.helpers.chain import keys_of
 from tests.helpers.models import grammar_pairs, new_model, refusal, tiny_model
 
 each_attention = pytest.mark.parametrize("attention", ["isolated", "full"])
@@ -108,8 +109,8 @@ def test_remembering_changes_nothing_but_the_calls(sampler, scale):
     outputs, calls = [], []
     for remember in (False, True):
         x_t, denoise = guided_denoiser(model, canvases, collator_of(model), guidance_scale=scale, remember=remember)
-        options, generator = SamplerOptions(steps=300), torch.Generator().manual_seed(5)
-        outputs.append(sampler(denoise, x_t, model.schedule, mask_id, torch.ones(len(x_t)), options, generator))
+        options, keys = SamplerOptions(steps=300), keys_of(len(x_t), 5)
+        outputs.append(sampler(denoise, x_t, model.schedule, mask_id, torch.ones(len(x_t)), options, keys))
         calls.append(denoise.nfe)
     assert torch.equal(outputs[0].x_0, outputs[1].x_0)
     torch.testing.assert_close(outputs[0].log_prob, outputs[1].log_prob, rtol=1e-12, atol=1e-12)

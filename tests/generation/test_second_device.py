@@ -42,16 +42,16 @@ MODELS = {"isolated": {}, "full": {"attention": "full"}, "self-conditioned": {"s
 
 
 def compared(monkeypatch, settings, skill, options) -> tuple[int, int]:
-    """(reads, calls) of an answer on the second device, which has the words of the answer here."""
+    """(reads, calls by a sampler) of an answer on the second device, which has the words of the answer here."""
     generator = DiffusionTextGenerator(new_model(**settings))
-    here, calls, ask = write(generator, skill, **options), [], denoise.Network.__call__
+    here, calls, ask = write(generator, skill, **options), [], denoise.GuidedDenoiser.__call__
 
     def counted(self, *args):
         calls.append(1)
         return ask(self, *args)
 
     with second_device(monkeypatch, generator.model) as reads:
-        monkeypatch.setattr(denoise.Network, "__call__", counted)
+        monkeypatch.setattr(denoise.GuidedDenoiser, "__call__", counted)
         there = write(generator, skill, **options)
     assert there == here
     return len(reads), len(calls)

@@ -10,6 +10,7 @@ from transformers import BertConfig
 
 from diffusion_bert.data.batch import Batch
 from diffusion_bert.diffusion.process import AbsorbingDiffusion
+from diffusion_bert.diffusion.random_numbers import row_keys
 from diffusion_bert.diffusion.schedule import NoiseSchedule
 from diffusion_bert.model.denoiser import BertDenoiser
 
@@ -63,6 +64,11 @@ def random_log_mu(shape: tuple[int, ...], seed: int) -> torch.Tensor:
     logits = 2 * torch.randn(*shape, VOCAB, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     logits[..., MASK] = float("-inf")
     return torch.log_softmax(logits, dim=-1)
+
+
+def keys_of(rows: int, seed: int) -> torch.Tensor:
+    """Keys of the random numbers of so many rows, each a text of its own."""
+    return row_keys(seed, range(rows), [0] * rows)
 
 
 def reverse_law(name: str, word_freq_lambda: float, log_mu: torch.Tensor) -> torch.Tensor:

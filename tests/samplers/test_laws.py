@@ -16,7 +16,7 @@ from diffusion_bert.samplers import (
     sample_remask,
 )
 from diffusion_bert.samplers.entropy import entropy_of
-from diffusion_bert.samplers.words import WordOptions, draw_words, word_distribution
+from diffusion_bert.samplers.words import NUMBERS, WordOptions, draw_words, word_distribution
 from tests.helpers.chain import (
     MASK,
     PLACES,
@@ -26,6 +26,7 @@ from tests.helpers.chain import (
     VOCAB,
     WORDS,
     alpha_by_hand,
+    keys_of,
     random_log_mu,
     reverse_law,
     state_index,
@@ -42,6 +43,11 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def three(places: int, seed: int) -> torch.Tensor:
+    """The uniform numbers with which words are drawn at so many places, from torch's own generator."""
+    return torch.rand(places, NUMBERS, generator=seeded(seed), dtype=torch.float64)
+
+
 def place_denoiser(log_mu: torch.Tensor):
     """A denoiser that knows one distribution per place of the canvas, [B, T, V], whatever x_t and tau are."""
     return lambda x_t, tau, rows: log_mu[rows][x_t == MASK]
@@ -49,7 +55,9 @@ def place_denoiser(log_mu: torch.Tensor):
 
 def run(sampler, denoise, x_t, name="mutual", lam=0.3, tau=None, seed=0, callback=None, **options):
     tau = torch.ones(len(x_t)) if tau is None else tau
-    return sampler(denoise, x_t, toy_schedule(name, lam), MASK, tau, SamplerOptions(**options), seeded(seed), callback)
+    return sampler(
+        denoise, x_t, toy_schedule(name, lam), MASK, tau, SamplerOptions(**options), keys_of(len(x_t), seed), callback
+    )
 
 
 def fine_law(name: str, lam: float, log_mu_at) -> torch.Tensor:
@@ -358,7 +366,7 @@ def test_draws_have_the_law_of_the_definition(words, dtype, options):
     logits = 2 * torch.randn(words, generator=seeded(words), dtype=dtype)
     logits[::6] = float("-inf")
     log_mu = torch.log_softmax(logits, -1) - 0.7  # need not be normalised
-    drawn = draw_words(log_mu.expand(60_000, -1), WordOptions(**options), seeded(31))
+    drawn = draw_words(log_mu.expand(60_000, -1), WordOptions(**options), three(60_000, 31))
     counts, law = (
         torch.bincount(drawn, minlength=words),
         word_distribution(log_mu[None], WordOptions(**options))[0].exp(),
@@ -373,6 +381,6 @@ def test_draws_at_extreme_temperatures():
     """Nearly 0 is the likeliest word, 100 is nearly uniform over what has mass; neither gives a word without."""
     log_mu = random_log_mu((4000,), 32).float()
     for temperature in (0.0, 1e-300, 1e-30, 1e-9):
-        assert torch.equal(draw_words(log_mu, WordOptions(temperature=temperature), seeded(33)), log_mu.argmax(-1))
-    hot = torch.bincount(draw_words(log_mu, WordOptions(temperature=100.0), seeded(34)), minlength=VOCAB)
+        assert torch.equal(draw_words(log_mu, WordOptions(temperature=temperature), three(4000, 33)), log_mu.argmax(-1))
+    hot = torch.bincount(draw_words(log_mu, WordOptions(temperature=100.0), three(4000, 34)), minlength=VOCAB)
     assert int(hot[MASK]) == 0 and int(hot[:WORDS].min()) > 800

@@ -5,6 +5,7 @@ import torch
 
 from diffusion_bert.diffusion.schedule import NoiseSchedule
 from diffusion_bert.samplers import SAMPLERS, Repeats, SamplerOptions
+from tests.helpers.chain import keys_of
 
 VOCAB, MASK = 12, 11
 each_sampler = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS.keys())
@@ -25,16 +26,10 @@ def write(
 ) -> torch.Tensor:
     """x_0 [B, T] of a denoiser that knows one distribution per place, log_mu [B, T, V]."""
     x_t = torch.full(log_mu.shape[:2], MASK) if x_t is None else x_t
-    generator = torch.Generator().manual_seed(seed)
+    keys = keys_of(len(x_t), seed)
     options = SamplerOptions(repeats=repeats, **{"steps": 5, **options})
     return sampler(
-        lambda x, tau, rows: log_mu[rows][x == MASK],
-        x_t,
-        NoiseSchedule(),
-        MASK,
-        torch.ones(len(x_t)),
-        options,
-        generator,
+        lambda x, tau, rows: log_mu[rows][x == MASK], x_t, NoiseSchedule(), MASK, torch.ones(len(x_t)), options, keys
     ).x_0
 
 

@@ -8,6 +8,7 @@ import torch
 from diffusion_bert.data.lexicon import Lexicon
 from diffusion_bert.diffusion.schedule import NoiseSchedule
 from diffusion_bert.samplers import SAMPLERS, SamplerOptions, Spelling
+from tests.helpers.chain import keys_of
 
 MASK, VOCAB = 0, 8  # 1 to 4 begin a word, 5 to 7 go on with one
 CONTINUES = torch.tensor([False] * 5 + [True] * 3)
@@ -108,9 +109,9 @@ def test_few_unknown_words_are_left(sampler, steps):
     shares = []
     for rules in (None, spelling(64)):
         options = SamplerOptions(steps=steps, spelling=rules)
-        noise = torch.Generator().manual_seed(1)
+        keys = keys_of(64, 1)
         x_0 = SAMPLERS[sampler](
-            denoise, x_t, NoiseSchedule("mutual"), MASK, torch.ones(64, dtype=torch.float64), options, noise
+            denoise, x_t, NoiseSchedule("mutual"), MASK, torch.ones(64, dtype=torch.float64), options, keys
         ).x_0
         assert MASK not in x_0
         good = [is_spelt(text, WORDS | (OWN if row == 0 else set())) for row, text in enumerate(x_0.tolist())]

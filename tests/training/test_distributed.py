@@ -66,6 +66,7 @@ class Forked:
                 )
                 code = importlib.import_module(script).main(argv)
                 sys.stdout.flush()
+                sys.stderr.flush()
                 os._exit(code)
             except BaseException:
                 traceback.print_exc()

@@ -11,9 +11,10 @@ from diffusion_bert.config.schema import DataConfig
 from diffusion_bert.data.batch import Batch
 from diffusion_bert.data.batching import Collator, EpochBatches
 from diffusion_bert.data.encoding import encode_pairs
+from diffusion_bert.diffusion.random_numbers import keyed_uniform
 from diffusion_bert.model.checkpoint import save_checkpoint
 from diffusion_bert.training.distillation import Teacher, load_teacher
-from diffusion_bert.training.noising import LARGEST, StepShare, draw_times, keyed_uniform, noised
+from diffusion_bert.training.noising import LARGEST, StepShare, draw_times, noised
 from diffusion_bert.training.objective import LossOptions, nelbo_terms, sample_times, training_loss
 from tests.helpers.chain import CLS, PAD, SEP, make_batch, make_denoiser, make_diffusion, mixed_rows
 from tests.helpers.models import grammar_pairs, new_model, refusal, tiny_config, tiny_tokenizer
