@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from .terminal import fitted, is_terminal, say, terminal_width
+from .terminal import fitted, in_notebook, is_terminal, say, terminal_width
 
 SHORTEST_BAR, EVERY_SECONDS = 10, 30.0
 
@@ -22,7 +22,7 @@ class Progress:
 
     Args:
         what: one word for what is being done; may be changed by ``doing``.
-        log: where plain lines go when stderr is no terminal.
+        log: where plain lines go when stderr is neither a terminal nor shown in a notebook.
         begins_at: the share that was done before.
     """
 
@@ -30,14 +30,15 @@ class Progress:
         self.what, self.log, self.bar = what, log, None
         self.share = self.begins_at = begins_at
         self.started = self.told = time.monotonic()
-        if is_terminal(sys.stderr):
+        if is_terminal(sys.stderr) or in_notebook():
             from tqdm import tqdm
 
             self.bar = tqdm(
                 total=1.0,
                 initial=begins_at,
                 desc=what,
-                dynamic_ncols=True,
+                dynamic_ncols=is_terminal(sys.stderr),
+                ncols=terminal_width(),
                 mininterval=0.5,
                 bar_format="{desc} {percentage:3.0f}%|{bar}|{postfix}",
             )
