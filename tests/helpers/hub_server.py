@@ -63,7 +63,6 @@ class Handler(BaseHTTPRequestHandler):
         if "/preupload/" in path:
             files = json.loads(body)["files"]
             return self.say({"files": [{**file, "uploadMode": "regular", "shouldIgnore": False} for file in files]})
-        print(path, body[:300])
         for line in map(json.loads, body.splitlines()):
             if line["key"] == "header":
                 hub.commits.append(line["value"])
