@@ -157,7 +157,8 @@ def _endpoint() -> str:
 
 def _reason(error: Exception) -> str:
     """What an error of the hub's library says, short."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    text = " ".join(str(error).split()).split(" for url")[0]
+    return f"{type(error).__name__}: {text[:160]}"
 
 
 def _knock(endpoint: str, timeout: float) -> str:
