@@ -38,7 +38,8 @@ def for_others(model, started_from: str | None = None, license_note: str | None 
     base = (started_from or "").strip() or (Path(base).name if is_path(base) else base)
     config.model = dataclasses.replace(config.model, model_name_or_path=base)
     denoiser.bert_config = copy.deepcopy(denoiser.bert_config)
-    denoiser.bert_config.name_or_path = base
+    if denoiser.bert_config.name_or_path:
+        denoiser.bert_config.name_or_path = base
     local = PATHS + (OF_A_DATASET if is_path(config.data.dataset_name or "") else ())
     for section in ("data", "training"):
         values = getattr(config, section)

@@ -41,7 +41,7 @@ def test_a_few_pairs(capsys, tmp_path):
     """
     torch.manual_seed(11)
     before = surroundings()
-    g = diffusion_bert.train(PAIRS * 8, epochs=8, lr=3e-3, max_samples=None, num_threads=2, **QUICK)
+    g = diffusion_bert.train(PAIRS * 8, epochs=8, lr=3e-3, demonstration_steps=1000, **QUICK)
     assert surroundings() == before
     out = capsys.readouterr().out
     assert out.startswith("Reading the data ...\n") and "Run directory: runs/" in out and "best so far" in out
@@ -52,7 +52,8 @@ def test_a_few_pairs(capsys, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / settings["train_file"]).read_text().splitlines()]
     assert rows == [{"src": source, "trg": target} for source, target in PAIRS * 8]
     # the run is one like any other: it can be trained on, from Python and from the shell, with the same pairs again
-    child = diffusion_bert.train(PAIRS, base=g.run_directory, max_steps=2, quiet=True, **{"device": "cpu"})
+    child = diffusion_bert.train(PAIRS, base=g.run_directory, max_steps=1, num_threads=2, quiet=True, device="cpu")
+    assert surroundings() == before
     assert capsys.readouterr().out == "" and child.model.parent == str(g.run_directory / "best_model.pt")
     g.save_pretrained("shared")
     assert diffusion_bert.train(PAIRS, base="shared", max_steps=1, quiet=True, device="cpu").model.parent == "shared"
@@ -154,10 +155,16 @@ def test_an_interruption_reaches_the_caller(monkeypatch, tmp_path):
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Trainer, "step", interrupted)
-    before = surroundings()
-    with pytest.raises(KeyboardInterrupt):
-        diffusion_bert.train(PAIRS * 8, epochs=3, quiet=True, **QUICK)
-    assert surroundings() == before
+    handler = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # where tests run in the background it is ignored
+    try:
+        before = surroundings()
+        with pytest.raises(KeyboardInterrupt):
+            diffusion_bert.train(PAIRS * 8, epochs=3, quiet=True, **QUICK)
+        assert surroundings() == before
+    finally:
+        signal.signal(signal.SIGINT, handler)
     (run_directory,) = (tmp_path / "runs").glob("*/")
     monkeypatch.setattr(Trainer, "step", step)
     assert json.loads((run_directory / "state.json").read_text())["interrupted"]
