@@ -21,19 +21,9 @@ def model_card(model, data_name: str, repo: str | None = None) -> str:
     """The card of a folder that ``from_pretrained`` reads. ``data_name`` is what its data is called, ``repo`` its id on
     the hub, if it goes there.
     """
-    from huggingface_hub import ModelCardData
-
-    data, note = model.config.data, model.config.data.license_note
+    note = model.config.data.license_note
     name = repo or "path/to/this/folder"
     title = repo.split("/")[-1] if repo else f"DiffusionBERT, task {', '.join(model.skills.tasks)}"
-    front = ModelCardData(
-        library_name="diffusion-bert",
-        pipeline_tag="text-generation",
-        tags=TAGS,
-        license="other" if note else None,
-        base_model=base_of(model.config) if model.config.model.model_name_or_path not in BUILT_IN_SIZES else None,
-        datasets=[data.dataset_name] if data.dataset_name and not is_path(data.dataset_name) else None,
-    )
     styles = "".join(f"; styles of {task}: {', '.join(known)}" for task, known in model.skills.all_styles().items())
     writes = [TASKS[task].product for task in model.skills.tasks if TASKS[task].prompt] if model.knows_pairs else []
     what = f"Of a text it writes {' or '.join(dict.fromkeys(writes))}; it also " if writes else "It "
@@ -42,7 +32,7 @@ def model_card(model, data_name: str, repo: str | None = None) -> str:
     licence = f"Of the training data: {' '.join(note.split())}." if note else f"Not stated here.\nThe {LICENCE}"
     millions = f"{model.parameter_count / 1e6:.1f}"
     return f"""---
-{front.to_yaml()}
+{_front(model.config)}
 ---
 # {title}
 
@@ -78,6 +68,21 @@ It writes up to {model.denoiser.max_target_length} word pieces at a time. It kno
 
 {licence}
 """
+
+
+def _front(config) -> str:
+    """What the hub reads of a card, in YAML."""
+    from huggingface_hub import ModelCardData
+
+    data = config.data
+    return ModelCardData(
+        library_name="diffusion-bert",
+        pipeline_tag="text-generation",
+        tags=TAGS,
+        license="other" if data.license_note else None,
+        base_model=base_of(config) if config.model.model_name_or_path not in BUILT_IN_SIZES else None,
+        datasets=[data.dataset_name] if data.dataset_name and not is_path(data.dataset_name) else None,
+    ).to_yaml()
 
 
 def export_card(model) -> str:
