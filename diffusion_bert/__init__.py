@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from .errors import UserError
 from .version import __version__
 
-__all__ = ["DiffusionTextGenerator", "__version__"]
+__all__ = ["DiffusionTextGenerator", "UserError", "__version__", "train"]
 
 
 def __getattr__(name: str):
@@ -13,4 +14,8 @@ def __getattr__(name: str):
         from .generation.generator import DiffusionTextGenerator
 
         return DiffusionTextGenerator
+    if name == "train":
+        from .commands.python_training import train
+
+        return train
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

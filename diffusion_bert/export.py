@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .commands.cli import Parser, guarded
 from .config.paths import checkpoint_file
+from .machine.hub import local_copy
 from .machine.storage import refuse_full
 
 
@@ -26,11 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "checkpoint",
         metavar="RUN_OR_CHECKPOINT",
-        help="a run directory (its best_model.pt is taken) or a checkpoint file",
+        help="a run directory (its best_model.pt is taken), a checkpoint file, a folder or a hub id",
     )
     parser.add_argument("folder", metavar="OUT_DIR", help="folder to write, new or empty")
     given = parser.parse(sys.argv[1:] if argv is None else argv)
-    path, folder = checkpoint_file(given["checkpoint"]), Path(given["folder"])
+    path, folder = checkpoint_file(local_copy(given["checkpoint"])), Path(given["folder"])
     refuse_full(folder)
     from .model.checkpoint import load_checkpoint
     from .model.export import export

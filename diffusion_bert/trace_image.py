@@ -15,17 +15,19 @@ from .config.fields import build
 from .config.paths import checkpoint_file
 from .config.schema import MAP_STEPS, SamplingConfig
 from .errors import UserError
+from .machine.hub import local_copy
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and draw."""
     parser = Parser("Draw how a text is written, step by step.", prog="python -m diffusion_bert.trace_image")
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint file")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="checkpoint file, run directory, folder or hub id")
     parser.add_argument("text", metavar="TEXT", help="the source")
     parser.add_argument("picture", metavar="OUT.png", help="the picture to write, .png or .svg")
     parser.add_settings(SamplingConfig, defaults={"num_steps": MAP_STEPS})
     given = parser.parse(sys.argv[1:] if argv is None else argv)
-    checkpoint, text, picture = checkpoint_file(given.pop("checkpoint")), given.pop("text"), Path(given.pop("picture"))
+    checkpoint = checkpoint_file(local_copy(given.pop("checkpoint")))
+    text, picture = given.pop("text"), Path(given.pop("picture"))
     options = build(SamplingConfig, {"num_steps": MAP_STEPS, **given}, "--")
     if picture.suffix.lower() not in (".png", ".svg") or picture.is_dir() or not picture.parent.is_dir():
         raise UserError(

@@ -18,6 +18,7 @@ from ..config.paths import (
     state_remark,
 )
 from ..errors import UserError
+from ..machine.hub import local_copy
 from ..machine.processes import join
 from ..machine.streams import outlive_reader
 from .child_settings import child_config, inherited
@@ -52,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     start.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help="checkpoint to train on from (default: the newest best_model.pt below --output_dir)",
+        help="checkpoint file, run directory, folder of a model, or hub id to train on from (default: the newest"
+        " best_model.pt below --output_dir)",
     )
     start.add_argument("--model_dir", metavar="DIR", help="run directory to train on from, or to resume")
     start.add_argument(
@@ -116,7 +118,7 @@ def _resume(checkpoint: str | None, model_dir: str | None, given: dict) -> int:
 def find_parent(checkpoint: str | None, model_dir: str | None, output_dir: str) -> Path:
     """The checkpoint to train on from."""
     if checkpoint:
-        return checkpoint_file(checkpoint)
+        return checkpoint_file(local_copy(checkpoint))
     if model_dir:
         return best_of_run(model_dir, f"{model_dir} holds no best_model.pt: expected a run directory")
     return latest_checkpoint(output_dir)

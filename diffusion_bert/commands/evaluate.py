@@ -19,6 +19,7 @@ from ..config.paths import (
 )
 from ..config.schema import EVALUATION_PARTS, SamplingConfig
 from ..errors import UserError, nearest
+from ..machine.hub import local_copy
 from .evaluation_data import chosen_pairs, from_grammar
 from .evaluation_flags import JUDGES, SAMPLER_ALONE, evaluation_parser
 from .evaluation_progress import early_figures, end_journal, first_line, journal_of, progress_bars
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.get("split", "test") not in ("valid", "test"):
         raise UserError(f"split is '{given['split']}': expected valid or test")
     named = given.pop("checkpoint", None)
-    checkpoint = checkpoint_file(named)
+    checkpoint = checkpoint_file(local_copy(named))
     if named is None:
         say(f"{origin(checkpoint)}{shown(checkpoint)}")
         for line in passed_over(checkpoint):

@@ -26,7 +26,8 @@ def evaluation_parser() -> Parser:
     what.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help="checkpoint file (default: the newest best_model.pt below runs/, else one that came with the program)",
+        help="checkpoint file, run directory, folder of a model, or hub id (default: the newest best_model.pt below"
+        " runs/, else one that came with the program)",
     )
     what.add_argument("--task_name", metavar="NAME", help="which task of a checkpoint of several (default: its first)")
     what.add_argument("--split", metavar="valid|test", help="which split of the checkpoint's data (default: test)")

@@ -13,6 +13,7 @@ from ..config.paths import checkpoint_file, origin, passed_over, shown, state_re
 from ..config.schema import DisplayConfig, SamplingConfig
 from ..config.tasks import FILE_COMMANDS
 from ..errors import UserError, nearest
+from ..machine.hub import local_copy
 from ..machine.processes import Processes, join, own_device, process_count, process_rank, shutdown
 from ..machine.streams import forgiving
 from .cli import Parser
@@ -31,7 +32,8 @@ def talking_parser() -> Parser:
     what.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help="checkpoint file (default: the newest best_model.pt below runs/, else one that came with the program)",
+        help="checkpoint file, run directory, folder of a model, or hub id (default: the newest best_model.pt below"
+        " runs/, else one that came with the program)",
     )
     files = parser.add_argument_group("files")
     files.add_argument(
@@ -66,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check_job(job, given)
     checkpoint = given.pop("checkpoint", None)
     options, display = build(SamplingConfig, given, "--"), build(DisplayConfig, given, "--")
-    path = checkpoint_file(checkpoint)
+    path = checkpoint_file(local_copy(checkpoint))
     out = sys.stdout if job["input_file"] is None else sys.stderr
     is_main = process_rank() == 0
     # the line begins before anything slow is loaded, and ends when it is

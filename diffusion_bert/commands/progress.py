@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 
-from .terminal import fitted, is_terminal, say, terminal_width
+from .terminal import fitted, in_notebook, is_terminal, say, terminal_width
 
 SHORTEST_BAR, EVERY_SECONDS = 10, 30.0
 BAR = "{desc} {percentage:3.0f}%|{bar}| "
@@ -25,7 +25,7 @@ class Progress:
 
     Args:
         what: one word for what is being done; may be changed by ``doing``.
-        log: where plain lines go when stderr is no terminal.
+        log: where plain lines go when stderr is neither a terminal nor shown in a notebook.
         begins_at: the share that was done before.
     """
 
@@ -33,11 +33,17 @@ class Progress:
         self.what, self.log, self.bar = what, log, None
         self.share = self.begins_at = begins_at
         self.started = self.told = time.monotonic()
-        if is_terminal(sys.stderr):
+        if is_terminal(sys.stderr) or in_notebook():
             from tqdm import tqdm
 
             self.bar = tqdm(
-                total=1.0, initial=begins_at, desc=what, dynamic_ncols=True, mininterval=0.5, bar_format=BAR
+                total=1.0,
+                initial=begins_at,
+                desc=what,
+                dynamic_ncols=is_terminal(sys.stderr),
+                ncols=terminal_width(),
+                mininterval=0.5,
+                bar_format=BAR,
             )
 
     def update(self, share: float, *remarks: str) -> None:

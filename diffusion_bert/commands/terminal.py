@@ -18,6 +18,12 @@ def is_terminal(stream=None) -> bool:
         return False
 
 
+def in_notebook() -> bool:
+    """Whether this is a notebook: its output is no terminal, but goes back to the beginning of a line as one does."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return hasattr(shell, "kernel")
+
+
 def terminal_width() -> int:
     """Columns that may be written to: one less than there are, as a full last column makes some terminals wrap."""
     return max(NARROWEST, shutil.get_terminal_size().columns - 1)

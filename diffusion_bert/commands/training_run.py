@@ -42,13 +42,21 @@ from .terminal import counted, say, say_command
 DRY_RUN_EXAMPLES, DRY_RUN_STEPS = 64, 3
 
 
-def train_run(config: RunConfig, parent: Path | None = None, keep: bool = True, preset: str | None = None) -> int:
-    """Train a fresh model, or a parent's, by a config; prints the whole story. Returns the exit code.
+def train_run(config: RunConfig, parent: Path | None = None, preset: str | None = None) -> int:
+    """Train a fresh model, or a parent's, by a config, or go through all stages for a dry run; returns the exit
+    code.
+    """
+    return _dry_run(config, parent) if config.training.dry_run else trained(config, parent, preset=preset)[0]
+
+
+def trained(
+    config: RunConfig, parent: Path | None = None, keep: bool = True, preset: str | None = None
+) -> tuple[int, RunDirectory, TrainingResult]:
+    """Train a fresh model, or a parent's, by a config; prints the whole story. Returns the exit code, where the run is
+    and how it ended.
 
     ``keep`` says whether the run directory will stay (a dry run's does not); ``preset`` is written into its config.
     """
-    if config.training.dry_run:
-        return _dry_run(config, parent)
     processes = join(config.training.device)
     set_threads(config.training.num_threads)
     teacher_model = load_teacher(config)
@@ -66,7 +74,7 @@ def train_run(config: RunConfig, parent: Path | None = None, keep: bool = True, 
         compile_if_asked(trainer)
         on_reader_gone(trainer.stop)
         result = trainer.fit()
-        return finish(trainer, result, splits, keep)
+        return finish(trainer, result, splits, keep), run, result
 
 
 def resume_run(last: Path, device: str | None, moved: dict[str, str] | None = None) -> int:
@@ -226,7 +234,7 @@ def _dry_run(config: RunConfig, parent: Path | None) -> int:
             "logging_steps": 1,
             "demonstration_steps": DRY_RUN_STEPS,
         }
-        code = train_run(RunConfig.from_flat(flat), parent, keep=False)
+        code, *_ = trained(RunConfig.from_flat(flat), parent, keep=False)
         if code == 0:
             say("Dry run complete: every stage works; nothing was kept.")
         return code

@@ -12,6 +12,8 @@ from pathlib import Path
 from ..errors import UserError
 
 RUN_STATE = "state.json"  # where a training stands, in its run directory
+CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
+FOLDER_FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)  # a model as a folder cannot do without them
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -25,9 +27,23 @@ BUNDLED = beside_or_inside("checkpoints")
 
 
 def shown(path: str | Path) -> str:
-    """A path as it is shown: from where the user stands if it lies below, else whole."""
+    """A path as it is shown: from where the user stands if it lies below, else whole; a folder in the cache of the hub
+    by the name of its repository.
+    """
+    if repo := hub_name(path):
+        return repo
     whole, here = Path(path).absolute(), Path.cwd()
     return os.path.relpath(whole, here) if whole.is_relative_to(here) else str(path)
+
+
+def hub_name(path: str | Path) -> str | None:
+    """``owner/name`` for the folder of a repository in the cache of the hub
+    (.../models--owner--name/snapshots/COMMIT).
+    """
+    parts = Path(path).parts[-3:]
+    if len(parts) == 3 and parts[0].startswith("models--") and parts[1] == "snapshots":
+        return "/".join(parts[0].split("--", 2)[1:])
+    return None
 
 
 def script(name: str) -> str:
@@ -49,11 +65,12 @@ def resume_command(run: str | Path) -> str:
 
 
 def checkpoint_file(run_or_file: str | Path | None, output_dir: str | Path = "runs") -> Path:
-    """The checkpoint file that is meant: the file itself, or the best_model.pt of a run directory. None stands for the
-    newest best_model.pt of a finished run below ``output_dir``, or else for the bundled checkpoint.
+    """The checkpoint that is meant: the file itself, the best_model.pt of a run directory, or a folder that holds a
+    model as the hub has it. None stands for the newest best_model.pt of a finished run below ``output_dir``, or else
+    for the bundled checkpoint.
 
     Raises:
-        UserError: no such file, or a folder without a best_model.pt.
+        UserError: no such file, a folder without a model, or one that lacks a part of it.
     """
     if run_or_file is None:
         bundled = bundled_checkpoint()
@@ -61,6 +78,11 @@ def checkpoint_file(run_or_file: str | Path | None, output_dir: str | Path = "ru
         return bundled if bundled is not None and not has_runs else latest_checkpoint(output_dir)
     path = Path(run_or_file)
     if path.is_dir():
+        there = [name for name in FOLDER_FILES if (path / name).is_file()]
+        if there and not (path / "best_model.pt").is_file():
+            if missing := [name for name in FOLDER_FILES if name not in there]:
+                raise UserError(f"{path} lacks {' and '.join(missing)}: download or write it again")
+            return path
         path = best_of_run(path, f"{path} is a folder: expected a checkpoint file such as {path / 'best_model.pt'}")
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint; train one with run_conditional_training.py")
@@ -126,7 +148,12 @@ def is_bundled(path: Path) -> bool:
 
 
 def report_folder(checkpoint: Path) -> Path:
-    """Where the evaluation of a checkpoint goes by default: beside it; that of the bundled one below runs/."""
+    """Where the evaluation of a checkpoint goes by default: beside it; that of the bundled one, and of a folder to pass
+    on, below runs/.
+    """
+    if checkpoint.is_dir():
+        name = (hub_name(checkpoint) or checkpoint.resolve().name).replace("/", "--")
+        return Path("runs") / f"evaluation_{name}"
     return Path("runs") / f"evaluation_{checkpoint.stem}" if is_bundled(checkpoint) else checkpoint.parent
 
 
@@ -151,7 +178,7 @@ def run_state(run: Path) -> str:
 
 def state_remark(checkpoint: Path) -> str:
     """What a checkpoint of an unfinished run should be introduced with, or nothing."""
-    state = run_state(checkpoint.parent)
+    state = "" if checkpoint.is_dir() else run_state(checkpoint.parent)
     return f"{state}, --resume goes on" if state else ""
 
 

@@ -15,14 +15,14 @@ INK, MAIN, SECOND, QUIET = "#2b3440", "#2f7fd3", "#e08a1e", "#9a9a9a"
 def new_figure(rows: int, columns: int, size: tuple[float, float]):
     """(figure, axes [rows, columns]) in the colours of this project."""
     import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context(
+    # a figure of its own, without pyplot: a notebook keeps the backend that it has, and nothing need be closed
+    with matplotlib.rc_context(
         {"axes.edgecolor": INK, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK}
     ):
-        figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
@@ -30,18 +30,13 @@ def new_figure(rows: int, columns: int, size: tuple[float, float]):
 
 
 def save_figure(figure, path: Path) -> None:
-    """Write it on white, as an SVG (the same bytes every time) if the name ends so and otherwise as a PNG, and close
-    the figure.
-    """
-    import matplotlib.pyplot as plt
+    """Write it on white, as an SVG (the same bytes every time) if the name ends so and otherwise as a PNG."""
+    import matplotlib
 
     vector = path.suffix.lower() == ".svg"
     kind = {"format": "svg", "metadata": {"Date": None}} if vector else {"format": "png", "dpi": 130}
-    try:
-        with plt.rc_context({"svg.hashsalt": path.name}):
-            write_atomically(path, lambda file: figure.savefig(file, facecolor="white", **kind))
-    finally:
-        plt.close(figure)
+    with matplotlib.rc_context({"svg.hashsalt": path.name}):
+        write_atomically(path, lambda file: figure.savefig(file, facecolor="white", **kind))
 
 
 def plot_curves(records: Sequence[dict], path: Path) -> None:

@@ -13,20 +13,17 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
-from ..config.paths import checkpoint_file
 from ..config.schema import SamplingConfig
 from ..config.tasks import TASKS
 from ..data.pairs import Pair
 from ..data.skills import is_continuing
-from ..machine.device import pick_device
 from ..machine.seeds import number_of
-from ..model.checkpoint import load_checkpoint
 from ..model.diffusion_model import DiffusionModel
 from ..text.english import continued
 from .canvas import Decoded, at_least, blank_canvas, chosen_lengths, length_log_probs
 from .decoding import decode
+from .files import GeneratorFiles
 from .infilling import mask_text, splice
 from .limits import TextLimits
 from .numbering import candidates_of, numbers_of_examples, numbers_of_parts
@@ -40,7 +37,7 @@ RETRIES = 3  # more rounds for candidates that came out twice, each hotter
 RETRY_STRIDE = 7919  # a prime between the seeds of two rounds
 
 
-class DiffusionTextGenerator(TextLimits):
+class DiffusionTextGenerator(GeneratorFiles, TextLimits):
     """Generation with one model. Options (:class:`SamplingConfig`) are set once and may be overridden by keyword in
     every call.
 
@@ -57,14 +54,6 @@ class DiffusionTextGenerator(TextLimits):
         super().__init__(model)
         self.options = options or SamplingConfig()
         self.task = model.skills.first if task is None else task
-
-    @classmethod
-    def from_checkpoint(
-        cls, path: str | Path | None = None, device: str = "auto", task: str | None = None, **options
-    ) -> DiffusionTextGenerator:
-        """Load a checkpoint file or the best of a run directory (default: the newest best_model.pt below runs/)."""
-        checked = checked_options({**options, "device": device})
-        return cls(load_checkpoint(checkpoint_file(path)).to(pick_device(checked.device)), checked, task)
 
     # ---- the three skills -------------------------------------------------------------------------------------------
 

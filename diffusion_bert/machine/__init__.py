@@ -4,7 +4,7 @@ It never knows a model, a batch or a setting of training; torch is loaded inside
 """
 
 from .device import pick_device
-from .hub import from_cache_or_hub, require_hub
+from .hub import from_cache_or_hub, local_copy, require_hub
 from .memory import give_back_freed_memory, keep_freed_memory
 from .precision import Precision, decide_precision
 from .processes import Processes, join, process_count, process_rank
@@ -19,6 +19,7 @@ __all__ = [
     "give_back_freed_memory",
     "join",
     "keep_freed_memory",
+    "local_copy",
     "number_of",
     "occurrences",
     "pick_device",

@@ -117,14 +117,29 @@ def refuse_full(folder: Path) -> None:
 
 @contextlib.contextmanager
 def written_whole(folder: Path) -> Iterator[Path]:
-    """A folder beside ``folder`` to write in; it takes its place at the end, and is removed if anything fails."""
+    """A folder beside ``folder`` to write in; it takes its place at the end, and is removed if anything fails.
+
+    Raises:
+        UserError: the folder holds anything already, or cannot be written.
+    """
+    refuse_full(folder)
     draft = folder.with_name(f".{folder.resolve().name}.{os.getpid()}.tmp")
     try:
         draft.mkdir(parents=True)
         yield draft
+        for path in draft.iterdir():
+            path.chmod(draft.stat().st_mode & 0o666)  # safetensors writes weights for their owner alone
         if folder.is_dir():
             folder.rmdir()
         os.replace(draft, folder)
+    except Exception as error:
+        # safetensors reports a full disk by an exception of its own
+        if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
+            raise
+        raise UserError(
+            f"cannot write {folder}: {getattr(error, 'strerror', None) or error}; free some space or choose another"
+            " folder"
+        ) from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

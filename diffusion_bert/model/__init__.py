@@ -9,6 +9,7 @@ from .diffusion_model import DiffusionModel, build_model, fit_schedule
 from .heads import CopyHead, SelfConditioning, TimeEmbedding
 from .passes import EncodedSource
 from .payload import read_payload
+from .publishing import push, save_folder
 
 __all__ = [
     "BertDenoiser",
@@ -21,7 +22,9 @@ __all__ = [
     "build_model",
     "fit_schedule",
     "load_checkpoint",
+    "push",
     "read_payload",
     "restore",
     "save_checkpoint",
+    "save_folder",
 ]

@@ -28,36 +28,43 @@ def save_checkpoint(path: Path, model: DiffusionModel, training: dict | None = N
     """Write one self-contained file; ``training`` adds what a resume needs. An interrupted or failed write leaves the
     old file as it was.
     """
+    payload = payload_of(model)
+    if training is not None:
+        payload["training"] = to_plain(training)
+    write_atomically(path, lambda file: torch.save(payload, file))
+
+
+def payload_of(model: DiffusionModel) -> dict:
+    """All that belongs to a model, as tensors and plain types: what ``restore`` makes it of."""
     # tied weights share one tensor and are stored once
     weights = model.denoiser.state_dict()
-    payload = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "saved": datetime.now(UTC).isoformat(timespec="seconds"),
-        "architecture": json.loads(model.denoiser.bert_config.to_json_string(use_diff=False)),
-        "tokenizer": model.tokenizer.json,
-        "informativeness": None if model.schedule.informativeness is None else model.schedule.informativeness.cpu(),
-        "token_counts": model.token_counts,
-        "lexicon": model.lexicon,
-        "config": model.config.to_flat(),
-        "metrics": model.metrics,
-        "parent": model.parent,
-        "knows_pairs": model.knows_pairs,
-        "skills": model.skills.plain(),
-        "versions": versions(),
-        "weights": weights,
-        "weights_sha256": weights_digest(weights),
-    }
-    if training is not None:
-        payload["training"] = training
-    write_atomically(path, lambda file: torch.save(to_plain(payload), file))
+    return to_plain(
+        {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "saved": datetime.now(UTC).isoformat(timespec="seconds"),
+            "architecture": json.loads(model.denoiser.bert_config.to_json_string(use_diff=False)),
+            "tokenizer": model.tokenizer.json,
+            "informativeness": None if model.schedule.informativeness is None else model.schedule.informativeness.cpu(),
+            "token_counts": model.token_counts,
+            "lexicon": model.lexicon,
+            "config": model.config.to_flat(),
+            "metrics": model.metrics,
+            "parent": model.parent,
+            "knows_pairs": model.knows_pairs,
+            "skills": model.skills.plain(),
+            "versions": versions(),
+            "weights": weights,
+            "weights_sha256": weights_digest(weights),
+        }
+    )
 
 
 def restore(payload: dict, origin: str = "checkpoint") -> DiffusionModel:
     """The model of a payload, on the CPU."""
     config = RunConfig.from_flat(payload["config"], origin)
     tokenizer = TextTokenizer(payload["tokenizer"], origin)
-    denoiser = assemble(config, config_from(payload["architecture"]), tokenizer)
+    denoiser = _denoiser(config, payload, tokenizer, origin)
     try:
         denoiser.load_state_dict(payload["weights"])
     except RuntimeError as error:
@@ -65,7 +72,10 @@ def restore(payload: dict, origin: str = "checkpoint") -> DiffusionModel:
             f"{origin}: weights do not fit the architecture ({str(error).splitlines()[-1].strip()[:160]})"
         ) from None
     table = payload["informativeness"]
-    if table is not None and (table.shape != (denoiser.bert_config.vocab_size,) or not bool((table.abs() <= 1).all())):
+    vocabulary, counts = (denoiser.bert_config.vocab_size,), payload["token_counts"]
+    if counts.dtype != torch.int64 or counts.shape not in ((0,), vocabulary):
+        raise UserError(f"{origin} is damaged: its word counts do not fit the vocabulary; use another checkpoint")
+    if table is not None and (table.shape != vocabulary or not bool((table.abs() <= 1).all())):
         raise UserError(
             f"{origin} is damaged: its informativeness table does not fit the vocabulary; use another checkpoint"
         )
@@ -90,6 +100,23 @@ def restore(payload: dict, origin: str = "checkpoint") -> DiffusionModel:
         lexicon,
         payload["weights_sha256"],
     )
+
+
+def _denoiser(config: RunConfig, payload: dict, tokenizer: TextTokenizer, origin: str):
+    """The denoiser of a payload, still without its weights; refused where no such network can be built."""
+    try:
+        architecture = config_from(payload["architecture"])
+        # a layer has weights of its own; numbers that are too large otherwise find no memory
+        if architecture.num_hidden_layers > len(payload["weights"]):
+            raise ValueError(f"{architecture.num_hidden_layers:,} layers, more than it has weights")
+        return assemble(config, architecture, tokenizer)
+    except UserError:
+        raise
+    except Exception as error:  # numbers of the wrong kind surface as errors of several libraries
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"{origin} is damaged: its architecture cannot be built ({reason}); use another checkpoint"
+        ) from None
 
 
 def is_lexicon(lexicon, tokenizer: TextTokenizer) -> bool:

@@ -11,7 +11,9 @@ import torch
 
 from ..config.paths import checkpoint_file
 from ..errors import UserError
+from ..machine.hub import local_copy
 from ..machine.storage import weights_digest
+from .folder import read_folder
 
 FORMAT, FORMAT_VERSION = "diffusion-bert", 1
 # what a checkpoint cannot do without, and the type of each
@@ -24,6 +26,8 @@ PARTS = {
     "weights": dict,
     "weights_sha256": str,
 }
+# what older ones lack
+LATER_PARTS = {"metrics": dict, "parent": (str, type(None)), "knows_pairs": bool, "skills": (list, type(None))}
 TRAINING_PARTS = {"state": dict, "optimizer": dict, "rng": dict, "data_fingerprint": str}
 
 # A broken zip archive surfaces as any of these.
@@ -43,14 +47,21 @@ UNREADABLE = (
 
 
 def read_payload(path: str | Path) -> dict:
-    """The checked contents of a checkpoint file.
+    """The checked contents of a checkpoint: a file, a run directory, a folder as the hub has it, or a repository there.
 
     Raises:
         UserError: missing, not one of ours, damaged, of a newer format, or holding anything but tensors and plain data.
     """
+    path = checkpoint_file(local_copy(path))
+    payload = read_folder(path) if path.is_dir() else _unpickled(path)
+    check_payload(payload, path)
+    return payload
+
+
+def _unpickled(path: Path):
+    """What is in a file that torch wrote, whatever it is."""
     import pickle
 
-    path = checkpoint_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch comments on foreign pickles
@@ -71,6 +82,11 @@ def read_payload(path: str | Path) -> dict:
         raise UserError(
             f"{path} cannot be read: not a checkpoint, or a damaged or incomplete one; copy it again or use another"
         ) from None
+    return payload
+
+
+def check_payload(payload, path: Path) -> None:
+    """Refuse what is no whole checkpoint, or one of a newer format."""
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise UserError(
             f"{path} is no DiffusionBERT checkpoint: expected a file written by run_conditional_training.py"
@@ -82,14 +98,14 @@ def read_payload(path: str | Path) -> dict:
         )
     if missing := [key for key in PARTS if key not in payload]:
         raise UserError(f"{path} is incomplete: {', '.join(missing)} missing; use another checkpoint")
-    wrong = [key for key, kind in PARTS.items() if not isinstance(payload[key], kind)]
+    kinds = PARTS | {key: kind for key, kind in LATER_PARTS.items() if key in payload}
+    wrong = [key for key, kind in kinds.items() if not isinstance(payload[key], kind)]
     if wrong or not all(isinstance(tensor, torch.Tensor) for tensor in payload["weights"].values()):
         raise UserError(
             f"{path} is damaged: {wrong[0] if wrong else 'weights'} of the wrong type; use another checkpoint"
         )
     if weights_digest(payload["weights"]) != payload["weights_sha256"]:
         raise UserError(f"{path} is damaged: its weights do not match their checksum; copy it again or use another")
-    return payload
 
 
 def training_part(payload: dict, path: Path) -> dict:

@@ -183,7 +183,7 @@ def test_refusals(exported, tmp_path, monkeypatch, capsys):
     def no_space(_model):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "model_card", no_space)
+    monkeypatch.setattr(module, "export_card", no_space)
     assert "No space left" in refusal(export, model, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
