@@ -31,6 +31,7 @@ WAYS = {
     "margin, few words": {"margin": True, "top_k": 5},
     "guidance, content repetition": {"guidance_scale": 0.5, "no_repeat": "content"},
     "reading": {"rank_by": "leave_one_out", "revise": 1, "shorten": True},
+    "noisy channel": {"rank_by": "noisy_channel"},
 }
 
 
@@ -59,7 +60,7 @@ def test_batch_size_and_company_change_nothing(model, way):
     """Fifty canvases in batches of 1, 7 and 64, and in another order: the same ids, calls and (almost) scores."""
     canvases, collator = canvases_of(model), collator_of(model)
     assert len(canvases) == TEXTS
-    options = SamplingConfig(**{"num_steps": 4, "temperature": 1.0, **WAYS[way]})
+    options = SamplingConfig(**{"num_steps": 4, "temperature": 1.0, "rank_by": "revealed", **WAYS[way]})
     one, some, all_at_once = (
         decode(model, canvases, dataclasses.replace(options, batch_size=size), collator, 5) for size in SIZES
     )
@@ -76,7 +77,7 @@ def test_every_kind_of_model(settings):
     """With full attention, guesses handed on and a network that knows the time."""
     model = in_double(**settings)
     canvases, collator = canvases_of(model)[::3], collator_of(model)
-    options = SamplingConfig(sampler="ancestral", num_steps=4, temperature=1.0)
+    options = SamplingConfig(sampler="ancestral", num_steps=4, temperature=1.0, rank_by="revealed")
     one, all_at_once = (
         decode(model, canvases, dataclasses.replace(options, batch_size=size), collator) for size in (1, 64)
     )
@@ -88,7 +89,7 @@ def test_unknown_words_are_written_again_alike(model, monkeypatch):
     canvases, collator, seen = canvases_of(model), collator_of(model), []
     real = decoding.row_keys
     monkeypatch.setattr(decoding, "row_keys", lambda seed, *rest: seen.append(seed) or real(seed, *rest))
-    options = SamplingConfig(num_steps=1, temperature=5.0, top_p=1.0)
+    options = SamplingConfig(num_steps=1, temperature=5.0, top_p=1.0, rank_by="revealed")
     one, all_at_once = (
         ids(decode(model, canvases, dataclasses.replace(options, batch_size=size), collator)) for size in (1, 64)
     )
