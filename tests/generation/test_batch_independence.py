@@ -57,9 +57,12 @@ def canvases_of(model) -> list[Canvas]:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_batch_size_and_company_change_nothing(model, way):
-    """Fifty canvases in batches of 1, 7 and 64, and in another order: the same ids, calls and (almost) scores."""
+    """Fifty canvases in batches of 1, 7 and 64, and in another order: the same ids, calls and (almost) scores; a dozen
+    where finished texts are read, which is many more calls.
+    """
     canvases, collator = canvases_of(model), collator_of(model)
     assert len(canvases) == TEXTS
+    canvases = canvases[:: 4 if "rank_by" in WAYS[way] else 1]
     options = SamplingConfig(**{"num_steps": 4, "temperature": 1.0, "rank_by": "revealed", **WAYS[way]})
     one, some, all_at_once = (
         decode(model, canvases, dataclasses.replace(options, batch_size=size), collator, 5) for size in SIZES
@@ -67,8 +70,8 @@ def test_batch_size_and_company_change_nothing(model, way):
     assert ids(one) == ids(some) == ids(all_at_once)
     assert [output.nfe for output in one] == [output.nfe for output in some] == [output.nfe for output in all_at_once]
     assert [output.score for output in one] == pytest.approx([output.score for output in all_at_once])
-    few = named(canvases)[30:10:-2]  # as they were, in other company
-    assert ids(decode(model, few, options, collator, 5)) == ids(one)[30:10:-2]
+    few = named(canvases)[10:2:-1]  # as they were, in other company
+    assert ids(decode(model, few, options, collator, 5)) == ids(one)[10:2:-1]
     assert ids(decode(model, canvases, options, collator, 6)) != ids(one)
 
 
