@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -65,8 +66,10 @@ def test_errors_break_between_words(screen, capsys, width):
 
 
 @widths
-def test_questions_break_between_words(screen, capsys, width, monkeypatch):
+def test_questions_break_between_words(screen, capsys, width, monkeypatch, tmp_path):
     """With the default at the end."""
+    monkeypatch.chdir(tmp_path)
+    Path(LONG_RUN).mkdir(parents=True)
     asked = []
     monkeypatch.setattr("builtins.input", lambda prompt: [asked.append(prompt), ""][1])
     ask_settings(["data_dir", "word_freq_lambda", "output_dir"], {"data_dir": LONG_RUN, "word_freq_lambda": 0.1})
