@@ -73,12 +73,12 @@ def restore(payload: dict, origin: str = "checkpoint") -> DiffusionModel:
         ) from None
     table = payload["informativeness"]
     vocabulary, counts = (denoiser.bert_config.vocab_size,), payload["token_counts"]
-    if counts.dtype != torch.int64 or counts.shape not in ((0,), vocabulary):
-        raise UserError(f"{origin} is damaged: its word counts do not fit the vocabulary; use another checkpoint")
     if table is not None and (table.shape != vocabulary or not bool((table.abs() <= 1).all())):
         raise UserError(
             f"{origin} is damaged: its informativeness table does not fit the vocabulary; use another checkpoint"
         )
+    if counts.dtype != torch.int64 or counts.shape not in ((0,), vocabulary):
+        raise UserError(f"{origin} is damaged: its word counts do not fit the vocabulary; use another checkpoint")
     lexicon = payload.get("lexicon", torch.zeros(0, dtype=torch.int32))  # older files have none
     if not is_lexicon(lexicon, tokenizer):
         raise UserError(f"{origin} is damaged: its words cannot be read; use another checkpoint")
