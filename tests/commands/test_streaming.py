@@ -63,7 +63,9 @@ def test_line_breaks_and_what_is_never_begun(monkeypatch):
 
 
 def session(screen: Screen, **options) -> Repl:
-    generator = DiffusionTextGenerator(tiny_model(), SamplingConfig(num_steps=3, best_of=1, num_samples=2, **options))
+    generator = DiffusionTextGenerator(
+        tiny_model(), SamplingConfig(num_steps=3, best_of=1, num_samples=2, rank_by="revealed", **options)
+    )
     return Repl(generator, lambda line: print(line, file=screen), stream=lambda start: Stream(start, screen))
 
 

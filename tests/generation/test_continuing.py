@@ -11,7 +11,7 @@ from diffusion_bert.generation.ranking import Answer
 from diffusion_bert.text.english import split_sentences
 from tests.helpers.models import new_model, refusal, tiny_model
 
-OPTIONS = {"num_steps": 3, "num_samples": 2, "best_of": 1, "temperature": 0.0}
+OPTIONS = {"num_steps": 3, "num_samples": 2, "best_of": 1, "temperature": 0.0, "rank_by": "revealed"}
 PARAGRAPH = 'Dear John,\nHow can I learn to cook? Where is the museum today?\n\n  - Is it open on Friday?\n\n"Yes!"\n'
 
 

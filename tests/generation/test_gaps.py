@@ -18,7 +18,7 @@ from diffusion_bert.text.masks import with_masks
 from tests.helpers.canvases import collator_of
 from tests.helpers.models import refusal, tiny_model
 
-FAST = SamplingConfig(num_steps=2, num_samples=2, best_of=1, max_gap=4)
+FAST = SamplingConfig(num_steps=2, num_samples=2, best_of=1, max_gap=4, rank_by="revealed")
 
 
 def generator(attention: str = "isolated", **options) -> DiffusionTextGenerator:
