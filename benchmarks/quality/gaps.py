@@ -75,6 +75,7 @@ def cuts_of(generator, texts: list[str], seed: int) -> list[Cut]:
 def restored(generator, row: str, cuts: list[Cut]) -> list[str]:
     """The texts of a row."""
     from diffusion_bert.generation.filling import filled
+    from diffusion_bert.generation.ranking import Piece
 
     if row == "gap":
         return [texts[0] for texts in generator.fill_masks([one.with_hole(GAP) for one in cuts])]
@@ -82,7 +83,8 @@ def restored(generator, row: str, cuts: list[Cut]) -> list[str]:
         typed = [one.with_hole(" ".join([MASK] * len(one.words))) for one in cuts]
         return [texts[0] for texts in generator.fill_masks(typed)]
     known = {n: [(len(generator.tokenizer.encode(" ".join(one.words))),)] for n, one in enumerate(cuts)}
-    answers = filled(generator, [one.with_hole(GAP) for one in cuts], generator.options, lengths=known)
+    pieces = [Piece(one.with_hole(GAP)) for one in cuts]
+    answers = filled(generator, pieces, generator.options, lengths=known)
     return [answer.texts[0] for answer in answers]
 
 

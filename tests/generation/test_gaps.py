@@ -199,8 +199,8 @@ def test_gaps_have_different_lengths():
 
 
 def test_gaps_do_not_depend_on_the_company():
-    """At temperature 0 a text gets the same answer alone and among others."""
-    g = generator(temperature=0.0, num_samples=1)
+    """A text gets the same answer alone and among others."""
+    g = generator(temperature=1.0, num_samples=1)
     together = g.fill_masks(["How are you?", *TEXTS])
     assert together[1:] == [g.fill_masks(text) for text in TEXTS]
 
