@@ -181,7 +181,10 @@ def worker(generator: DiffusionTextGenerator, command: str, size: int) -> Work:
     works |= {
         "fill": (generator.fill_masks, generator.fill_parts),
         "mask": (generator.fill_masks, generator.masked_parts),
-        "complete": (generator.complete_text, generator.complete_source),
+        "complete": (
+            generator.complete_text,
+            partial(generator.complete_source, windowed=generator.options.max_sentences > 1),
+        ),
     }
     if command not in works:
         raise UserError(f"--command is '{command}': this checkpoint has {', '.join(works)}")

@@ -21,7 +21,7 @@ from .evaluate import untrained_remark
 from .keyboard import Patience, line_editing
 from .output_files import file_is_done
 from .shards import shard_of
-from .terminal import fitted, is_terminal, say
+from .terminal import Stream, fitted, is_terminal, say
 from .text_files import check_paths
 
 
@@ -192,7 +192,7 @@ def _talk(generator, display: DisplayConfig) -> int:
         return animate(trace, label, sys.stdout, (size.columns, size.lines), display.trace_delay / 1000)
 
     forgiving(sys.stdin)
-    repl = Repl(generator, say, display, show if supports_colour(sys.stdout) else None)
+    repl = Repl(generator, say, display, show if supports_colour(sys.stdout) else None, Stream)
     with line_editing(repl) if sys.stdin.isatty() else contextlib.nullcontext(), Patience() as patience:
         repl.run(read)
     return 0

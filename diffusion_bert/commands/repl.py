@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import get_type_hints
 
 from ..config.schema import DisplayConfig, SamplingConfig
@@ -21,6 +22,7 @@ from ..text.english import strip_enclosing_quotes
 from .cli import converter
 from .live import plain_lines, printable
 from .repl_help import EXAMPLES, help_lines
+from .terminal import Stream
 
 PROMPT = "Enter command: "
 # option -> (the settings it belongs to, its field)
@@ -44,6 +46,7 @@ class Repl:
         write: gets each line of output.
         display: whether and how traces are shown.
         show_trace: shows (trace, label) on a terminal; False when it could not. Without it a trace is lines of text.
+        stream: begins a line to which the first candidate is written sentence by sentence; without it all come at once.
     """
 
     def __init__(
@@ -52,11 +55,12 @@ class Repl:
         write: Callable[[str], None] = print,
         display: DisplayConfig | None = None,
         show_trace: Callable[[Trace, str], bool] | None = None,
+        stream: Callable[[str], Stream] | None = None,
     ):
         self.generator = generator
         self.write = write
         self.display = display or DisplayConfig()
-        self.show_trace = show_trace
+        self.show_trace, self.stream = show_trace, stream
         self.skills = commands_of(generator.model.skills)  # command -> task
         self.writing = ("para", *(command for command in self.skills if command != "para"), "fill", "mask", "complete")
         self.managing = {"set": self._set, "show": self._show, "help": self._help}
@@ -153,13 +157,18 @@ class Repl:
             raise UserError(f"{command} needs a text, for example: {command} {EXAMPLES[command]}")
         self.requests += 1
         traces: list[Trace] = []
-        options = {"seed": seed_of(generator.options.seed, self.requests - 1) % 2**32}
-        options["on_trace"] = traces.append if self.display.trace else None
+        options = {"on_trace": traces.append if self.display.trace else None}
+        options["seed"] = seed_of(generator.options.seed, self.requests - 1) % 2**32
+        streams = self.stream is not None and not self.display.trace and command not in ("fill", "mask")
+        line = self.stream("  1. ") if streams else None
+        work = generator.complete_text if command == "complete" else generator.fill_masks
         if command in self.skills:
-            candidates = generator.rewrite(text, task=self.skills[command], **options)
-        else:
-            candidates = (generator.complete_text if command == "complete" else generator.fill_masks)(text, **options)
-        shown = bool(traces) and self._trace(traces[0])
+            work = partial(generator.rewrite, task=self.skills[command])
+        try:
+            candidates = work(text, **options, **({"on_part": line.write} if streams else {}))
+        finally:
+            streamed = streams and line.end()
+        shown = streamed or bool(traces) and self._trace(traces[0])
         for number, candidate in enumerate(candidates, 1):
             if not (shown and number == 1):
                 self.write(f"  {number}. {candidate}")

@@ -10,7 +10,7 @@ from ..text.english import MASK
 HELP = """Commands
 {skills}
   fill <text>           mask about a third of the words and rewrite them (or fill the [MASK]s, if there are any)
-  mask <text>           fill the [MASK]s of the text
+  mask <text>           fill the [MASK]s of the text; [MASK*] stands for some words, however many
   complete <text>       go on with the text
   set <option> <value>  change an option ({options})
   set                   what each option does, and its value

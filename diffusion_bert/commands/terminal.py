@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import shutil
 import sys
 import textwrap
@@ -74,6 +76,47 @@ def say_command(label: str, command: str) -> None:
     first = label if len(label) <= room // 4 else f"{fitted(label.rstrip())}\n{indent}"
     lines = textwrap.wrap(command, room - len(indent), break_long_words=False, break_on_hyphens=False)
     print(first + f" \\\n{indent}".join(lines), flush=True)
+
+
+class Stream:
+    """A line that is written stretch by stretch, at once, and wrapped like ``say`` on a terminal. It begins with
+    ``start``; every stretch ends with a whole word, or with a sign that is glued to the word behind it.
+    """
+
+    def __init__(self, start: str = "", file=None):
+        self.file = sys.stdout if file is None else file
+        self.width = terminal_width() if is_terminal(self.file) else math.inf
+        self.column, self.hang = 0, "\n" + " " * (2 + len(start) - len(start.lstrip()))
+        self.begun, self.space, self.glued = False, start, ""  # both wait for the word behind them
+
+    def write(self, text: str) -> None:
+        """Add a stretch."""
+        for part in filter(None, re.split(r"(\s+)", text)):
+            if part.isspace():
+                self._word("")
+                self.space += part
+            elif any(map(str.isalnum, part)):
+                self._word(part)
+            else:
+                self.glued += part
+
+    def _word(self, word: str) -> None:
+        word, self.glued = self.glued + word, ""
+        if not word:
+            return
+        if self.begun and "\n" not in self.space and self.space and self.column + len(self.space + word) > self.width:
+            self.space = self.hang
+        print(end=self.space + word, flush=True, file=self.file)
+        _, new_line, line = (self.space + word).rpartition("\n")
+        self.column = len(line) + (0 if new_line else self.column)
+        self.begun, self.space = True, ""
+
+    def end(self) -> bool:
+        """End the line; whether there was one."""
+        self._word("")
+        if self.begun:
+            print(self.space, flush=True, file=self.file)
+        return self.begun
 
 
 def counted(number: int, noun: str) -> str:

@@ -241,6 +241,10 @@ class SamplingConfig:
     min_added_words: int = option(
         2, "complete: add at least so many words where no length is asked for; 0 = any number", low=0, high=20
     )
+    max_gap: int = option(8, "fill and mask: a gap [MASK*] stands for one to so many word pieces", low=1, high=100)
+    max_sentences: int = option(
+        1, "complete: go on sentence by sentence until so many are written; 1: one continuation", low=1, high=100
+    )
     rank_by: str = option(
         "noisy_channel",
         "score of a candidate: its words as they were revealed; leave_one_out: each word beside all the others;"

@@ -13,8 +13,8 @@ class Task:
     ``command``.
 
     ``hub`` is (dataset, configuration, source column, target column) on the Hugging Face hub, where it can be had
-    without a loading script. ``reversible``: the source is as good a target. A task without a prompt has plain texts
-    instead of pairs.
+    without a loading script. ``reversible``: the source is as good a target. ``whole``: its product answers a text as a
+    whole, not each of its sentences. A task without a prompt has plain texts instead of pairs.
     """
 
     name: str
@@ -23,6 +23,7 @@ class Task:
     hub: tuple[str, str, str, str] | None = None
     reversible: bool = False
     command: str = "para"
+    whole: bool = False
 
 
 TASKS = {
@@ -32,9 +33,9 @@ TASKS = {
         Task(
             "qqp", "paraphrase:", "a paraphrase", hub=("nyu-mll/glue", "qqp", "question1", "question2"), reversible=True
         ),
-        Task("QT", "question:", "a question about it", command="question"),
+        Task("QT", "question:", "a question about it", command="question", whole=True),
         Task("wiki_alignment", "simplify:", "a simpler version", command="simplify"),
-        Task("CC", "reply:", "a reply to it", command="reply"),
+        Task("CC", "reply:", "a reply to it", command="reply", whole=True),
         Task("custom", "paraphrase:", "a new version", reversible=True),
         Task("text", "", "nothing: it has only seen plain texts"),
     )

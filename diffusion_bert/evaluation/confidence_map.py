@@ -42,7 +42,7 @@ def follow(generator, text: str, steps: int | None = None) -> WrittenText:
     """
     generator.check_text(text)
     knows_pairs = generator.model.knows_pairs
-    if knows_pairs and len(generator.source_parts(text)) > 1:
+    if knows_pairs and len(generator.source_parts(text, whole=True)) > 1:
         raise UserError("the text is too long for one source of this model: take a single sentence")
     source = generator.tokenizer.encode(text) if knows_pairs else generator.complete_source(text)
     options = dataclasses.replace(generator.options, num_steps=steps or generator.options.num_steps)

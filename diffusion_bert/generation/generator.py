@@ -1,4 +1,4 @@
-"""Text in, text out: fill masked words, write the other sentence of a pair, continue a text.
+"""Text in, text out: fill masked words and gaps, write the other sentence of a pair, continue a text.
 
 What the user typed outside the masked places comes back exactly (but a punctuation mark that fill writes in the place
 of a word takes the space before it along); generated sentences get normal spacing and, with an uncased vocabulary,
@@ -8,8 +8,6 @@ capitals. A text longer than the model can take is worked on sentence by sentenc
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import math
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,32 +16,33 @@ from ..config.schema import SamplingConfig
 from ..config.tasks import TASKS
 from ..data.pairs import Pair
 from ..data.skills import is_continuing
-from ..machine.seeds import number_of
 from ..model.diffusion_model import DiffusionModel
 from ..text.english import continued
+from ..text.paragraphs import fitted_in
 from .canvas import Decoded, at_least, blank_canvas, chosen_lengths, length_log_probs
+from .continuing import echoes, gone_on
 from .decoding import decode
 from .files import GeneratorFiles
-from .infilling import mask_text, splice
+from .filling import filled
 from .limits import TextLimits
-from .numbering import candidates_of, numbers_of_examples, numbers_of_parts
-from .options import checked_options, hotter
-from .ranking import Answer, Ranking, completion_score, join_answers, ranking_score, unwrapped
+from .numbering import candidates_of, numbers_of_examples, numbers_of_texts
+from .options import RETRIES, RETRY_STRIDE, checked_options, hotter
+from .ranking import LESS, Answer, Piece, Ranking, completion_score, in_parts, ranking_score, unwrapped
 from .tracing import Trace, Tracer, align, trace_of
 
 OnTrace = Callable[[Trace], None]
+OnPart = Callable[[str], None]
 Texts = str | Sequence[str]
-RETRIES = 3  # more rounds for candidates that came out twice, each hotter
-RETRY_STRIDE = 7919  # a prime between the seeds of two rounds
 
 
 class DiffusionTextGenerator(GeneratorFiles, TextLimits):
     """Generation with one model. Options (:class:`SamplingConfig`) are set once and may be overridden by keyword in
     every call.
 
-    ``on_trace`` of every skill is called, text by text, with the :class:`Trace` of its first candidate. A text is
-    answered alike alone and among others: what is random in it is made of the seed, the text and its number (one of
-    ``numbers`` each; default: how many equal texts stand before it).
+    ``on_trace`` of every skill is called, text by text, with the :class:`Trace` of its first candidate; ``on_part``
+    gets each stretch of the first candidate as soon as it is finished. A text is answered alike alone and among others:
+    what is random in it is made of the seed, the text and its number (one of ``numbers`` each; default: how many equal
+    texts stand before it).
 
     >>> g = DiffusionTextGenerator.from_checkpoint("runs/.../best_model.pt")
     >>> g.paraphrase_text("How can I learn to cook?", num_samples=3)
@@ -66,9 +65,18 @@ class DiffusionTextGenerator(GeneratorFiles, TextLimits):
         """
         return self.rewrite(text, on_trace=on_trace, **options)
 
-    def rewrite(self, text: Texts, task: str | None = None, on_trace: OnTrace | None = None, numbers=None, **options):
+    def rewrite(
+        self,
+        text: Texts,
+        task: str | None = None,
+        on_trace: OnTrace | None = None,
+        on_part: OnPart | None = None,
+        numbers: Sequence[int] | None = None,
+        **options,
+    ):
         """The other sentence of a ``task`` of the checkpoint (default: that of the generator), in the ``style`` that
-        the options name, if any.
+        the options name, if any. The sentences of a text are rewritten one by one (by a task that answers a text as a
+        whole: only where it is too long), and what stands between them comes back as it was typed.
 
         Returns as ``paraphrase_text``; a task or style that the checkpoint does not know is refused, and those it knows
         are named.
@@ -76,49 +84,78 @@ class DiffusionTextGenerator(GeneratorFiles, TextLimits):
         texts, options = self._checked(text, options)
         task = task or self.task
         skill = self.model.skills.number(task, options.style)
-        parts = [self.source_parts(item) for item in texts]
-        flat, numbers = list(itertools.chain(*parts)), numbers_of_parts(texts, parts, numbers)
 
-        def finish(index: int, ids: list[int]) -> str:
-            return self.sentence(ids, flat[index])
+        def write(pieces: list[Piece]) -> list[Answer]:
+            def finish(index: int, ids: list[int]) -> str:
+                piece = pieces[index]  # a name at the start of its sentence is known from another
+                return fitted_in(self.sentence(ids, texts[piece.number]), piece.text, texts[piece.number])
 
-        examples = [(skill, self.tokenizer.encode(part)) for part in flat]
-        reversible, traced = TASKS[task].reversible, on_trace is not None
-        written = iter(self._candidates(examples, options, finish, traced, flat, None, reversible, numbers))
-        return unwrapped(text, [join_answers([next(written) for _ in pieces]) for pieces in parts], on_trace)
+            avoid, traced, reversible = [piece.text for piece in pieces], on_trace is not None, TASKS[task].reversible
+            examples, keys = [(skill, self.tokenizer.encode(part)) for part in avoid], [piece.key for piece in pieces]
+            return self._candidates(examples, keys, options, finish, traced, avoid=avoid, reversible=reversible)
 
-    def complete_text(self, text: Texts, on_trace: OnTrace | None = None, numbers=None, **options):
-        """The text with a continuation; returns as in ``paraphrase_text``."""
+        parts = [self.source_parts(item, TASKS[task].whole) for item in texts]
+        return unwrapped(text, in_parts(parts, numbers_of_texts(texts, numbers), write, on_part), on_trace)
+
+    def complete_text(
+        self,
+        text: Texts,
+        on_trace: OnTrace | None = None,
+        on_part: OnPart | None = None,
+        numbers: Sequence[int] | None = None,
+        **options,
+    ):
+        """The text with a continuation; returns as in ``paraphrase_text``. With ``max_sentences`` above 1 each
+        candidate goes on (generation/continuing.py), with the last sentences that the model can read as its source.
+        """
         texts, options = self._checked(text, options)
-        given = [item.rstrip() for item in texts]
+        windowed = options.max_sentences > 1
+        given, sources = [item.rstrip() for item in texts], [self.complete_source(item, windowed) for item in texts]
+        traced, numbers = on_trace is not None, numbers_of_texts(texts, numbers)
+        answers = self._continued(given, sources, [(number, 0) for number in numbers], options, traced)
+        for answer in answers if on_part is not None else []:
+            on_part(answer.texts[0])
+
+        def write(before: list[str], of: list[tuple[int, int, int]]) -> list[Answer]:
+            more, keys = dataclasses.replace(options, num_samples=1), [(numbers[index], *rest) for index, *rest in of]
+            last = [self.tokenizer.encode(self.last_sentences(item)) for item in before]
+            return self._continued(before, last, keys, more, traced, fresh=True)
+
+        return unwrapped(text, gone_on(given, answers, options.max_sentences, write, on_part), on_trace)
+
+    def _continued(
+        self,
+        given: list[str],
+        sources: list[list[int]],
+        keys: list[tuple],
+        options: SamplingConfig,
+        traced: bool,
+        fresh: bool = False,
+    ) -> list[Answer]:
+        """Each of the ``given`` texts with a continuation of its source, ``fresh``: rather nothing said again."""
 
         def finish(index: int, ids: list[int]) -> str:
             joined = continued(given[index], self.tokenizer.text(ids))
             cased = self.cased(joined, given[index])
             return given[index] + (cased if len(cased) == len(joined) else joined)[len(given[index]) :]
 
-        examples = [(self.model.skills.continuing(options.style), self.complete_source(item)) for item in texts]
-        numbers, traced = numbers_of_parts(texts, [[item] for item in texts], numbers), on_trace is not None
-        written = self._candidates(examples, options, finish, traced, None, given, numbers=numbers)
-        return unwrapped(text, written, on_trace)
+        examples = [(self.model.skills.continuing(options.style), source) for source in sources]
+        return self._candidates(examples, keys, options, finish, traced, given=given, fresh=fresh)
 
     def fill_masks(self, text: Texts, on_trace: OnTrace | None = None, numbers=None, **options):
-        """Every [MASK] filled; in a text without one, about a third of the words is masked first, a different third for
-        every candidate.
+        """Every [MASK] filled by a word, and every gap [MASK*] by one to ``max_gap`` word pieces; in a text without
+        one, about a third of the words is masked first, a different third for every candidate.
 
         All else comes back as it was typed, but for the space before a punctuation mark that takes the place of an
         unmasked word. Returns as in ``paraphrase_text``.
         """
         texts, options = self._checked(text, options)
-        parts = [self.fill_parts(item) for item in texts]
-        flat = zip(itertools.chain(*parts), numbers_of_parts(texts, parts, numbers))
-        pieces = [(piece, number) for (piece, has_work), number in flat if has_work]
-        written = iter(self._filled(pieces, options, on_trace is not None))
-        answers = [
-            [next(written) if has_work else Answer([piece], Trace([(piece, None)])) for piece, has_work in row]
-            for row in parts
-        ]
-        return unwrapped(text, [join_answers(row, separator="") for row in answers], on_trace)
+        parts = [self.fill_parts(item, options.max_gap) for item in texts]
+
+        def write(pieces: list[Piece]) -> list[Answer]:
+            return filled(self, pieces, options, on_trace is not None)
+
+        return unwrapped(text, in_parts(parts, numbers_of_texts(texts, numbers), write), on_trace)
 
     def _checked(self, text: str | Sequence[str], overrides: dict) -> tuple[list[str], SamplingConfig]:
         """The texts as a list, and the options with those of this call."""
@@ -135,22 +172,23 @@ class DiffusionTextGenerator(GeneratorFiles, TextLimits):
     def _candidates(
         self,
         examples: list[tuple[int, list[int]]],
+        keys: Sequence[tuple],
         options: SamplingConfig,
         finish,
         traced: bool = False,
         avoid: list[str] | None = None,
         given: list[str] | None = None,
         reversible: bool = False,
-        numbers: Sequence | None = None,
+        fresh: bool = False,
     ) -> list[Answer]:
         """``num_samples`` texts per (skill, source), likeliest first, distinct and different from ``avoid`` where
         possible.
 
         ``best_of`` times as many are written and ranked; ``finish(index, ids)`` makes the text, which begins with
-        ``given[index]``. For a ``reversible`` task near copies of ``avoid`` cost something.
+        ``given[index]``. For a ``reversible`` task near copies of ``avoid`` cost something. A ``fresh`` continuation
+        repeats no sentence where possible.
         """
         ranking = Ranking(len(examples), options.num_samples)
-        numbers = range(len(examples)) if numbers is None else numbers
         for attempt in range(1 + RETRIES):
             if not (wanted := ranking.missing()):
                 break
@@ -159,7 +197,7 @@ class DiffusionTextGenerator(GeneratorFiles, TextLimits):
             counts = [options.num_samples * options.best_of] * len(wanted)
             tracer = Tracer() if traced else None
             seed = options.seed + RETRY_STRIDE * attempt
-            chosen, numbered = ([items[index] for index in wanted] for items in (examples, numbers))
+            chosen, numbered = ([items[index] for index in wanted] for items in (examples, keys))
             decoded = self.generate_ids(chosen, tuned, counts, seed, tracer=tracer, numbers=numbered)
             owned = enumerate((index, output) for index, outputs in zip(wanted, decoded) for output in outputs)
             for number, (index, output) in owned:
@@ -172,6 +210,7 @@ class DiffusionTextGenerator(GeneratorFiles, TextLimits):
                     least = options.min_added_words if options.length is None else 0
                     words = self.tokenizer.words(output.ids)
                     score = completion_score(text, given[index] if given else "", words, output.score, least)
+                    score -= LESS * (fresh and echoes(given[index], text))
                 ranking.add(index, text, score, trace)
         return ranking.answers()
 
@@ -208,31 +247,3 @@ class DiffusionTextGenerator(GeneratorFiles, TextLimits):
             canvases += candidates_of(text, written)
         outputs = iter(decode(self.model, canvases, options, self.collator, seed, progress=progress, tracer=tracer))
         return [[next(outputs) for _ in range(count)] for count in counts]
-
-    def _filled(self, numbered: list[tuple[str, tuple]], options: SamplingConfig, traced: bool) -> list[Answer]:
-        """``num_samples`` versions of each (sentence, its number), where possible distinct and not as it was typed."""
-        pieces, texts = [piece for piece, _ in numbered], [number_of(*item) for item in numbered]
-        ranking = Ranking(len(pieces), options.num_samples)
-        rules = (options.allow_punctuation, self.target_limit())
-        for attempt in range(1 + RETRIES):
-            if not (wanted := ranking.missing()):
-                break
-            masked, owner = [], []
-            for index in wanted:
-                rng = random.Random(f"{options.seed} {attempt} {texts[index]}")
-                masked += [
-                    mask_text(pieces[index], self.tokenizer, self.model.schedule, rng, *rules)
-                    for _ in range(options.num_samples * options.best_of)
-                ]
-                candidates_of(texts[index], [item.canvas for item in masked[len(owner) :]])
-                owner += [index] * (len(masked) - len(owner))
-            canvases, tracer = [item.canvas for item in masked], Tracer() if traced else None
-            seed, tuned = options.seed + RETRY_STRIDE * attempt, hotter(options, attempt)
-            # the user chose the places, not the noise: no time correction
-            outputs = decode(self.model, canvases, tuned, self.collator, seed, time_correction=False, tracer=tracer)
-            for number, (index, item, output) in enumerate(zip(owner, masked, outputs)):
-                parts = splice(item, output.ids, self.tokenizer, self.cased)
-                text = "".join(part for part, _ in parts)
-                trace = tracer and partial(trace_of, tracer.histories[number], parts, self.tokenizer)
-                ranking.add(index, text, -math.inf if text == pieces[index] else output.score, trace)
-        return ranking.answers()

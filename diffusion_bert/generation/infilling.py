@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from ..data.skills import NO_SOURCE
 from ..data.tokenizer import TextTokenizer
 from ..diffusion.schedule import NoiseSchedule
 from ..text.english import MASK
-from ..text.masks import missing_mark
+from ..text.masks import GAP, HOLE, is_mark, missing_mark, shown
 from .canvas import CONTINUATION, FREE, NEW_WORD, NO_SIGN, Canvas
 from .tracing import align
 
@@ -33,21 +33,47 @@ class MaskedText:
     spans: list[tuple[int, int]]
 
 
-def tokenize_masked(text: str, tokenizer: TextTokenizer) -> tuple[list[int], list[tuple[int, int]]]:
-    """Ids and offsets of a text in which the literal [MASK] is the mask token; all other text is ordinary."""
+def tokenize_masked(
+    text: str, tokenizer: TextTokenizer, gap_lengths: Sequence[int] = ()
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Ids and offsets of a text in which the literal [MASK] is the mask token, and [MASK*] as many of them as
+    ``gap_lengths`` says of each in turn (default: one); all other text is ordinary.
+
+    A sign that the tokenizer drops (an accent of its own, a joiner) belongs to the word that it stands in or at. Of a
+    gap the first place has its offsets, the others are empty stretches at its end.
+    """
     ids: list[int] = []
     spans: list[tuple[int, int]] = []
-    position = 0
-    for part in re.split(f"({re.escape(MASK)})", text):
-        if part == MASK:
-            ids.append(tokenizer.mask_id)
-            spans.append((position, position + len(MASK)))
+    position, lengths = 0, iter(gap_lengths)
+    for part in HOLE.split(text):
+        end = position + len(part)
+        if part in (MASK, GAP):
+            more = next(lengths, 1) - 1 if part == GAP else 0
+            ids += [tokenizer.mask_id] * (1 + more)
+            spans += [(position, end), *[(end, end)] * more]
         elif part:
             part_ids, part_spans = tokenizer.encode_with_offsets(part, goes_on=position > 0 and not part[0].isspace())
             ids += part_ids
-            spans += [(position + start, position + end) for start, end in part_spans]
-        position += len(part)
+            spans += [(position + start, position + stop) for start, stop in _widened(part, part_spans)]
+        position = end
     return ids, spans
+
+
+def _widened(text: str, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The offsets of pieces with what the tokenizer dropped beside them, up to the next white space: it goes with the
+    piece before; at the beginning of a word with the piece behind, unless it is a mark on what stands before.
+    """
+    wide: list[tuple[int, int]] = []
+    for number, (start, end) in enumerate(spans):
+        before = wide[-1][1] if wide else 0
+        while start > before and not text[start - 1].isspace():
+            start -= 1
+        stop = spans[number + 1][0] if number + 1 < len(spans) else len(text)
+        in_word = stop == len(text) or any(map(str.isalnum, text[start:end]))
+        while end < stop and not text[end].isspace() and (in_word or is_mark(text[end])):
+            end += 1
+        wide.append((start, end))
+    return wide
 
 
 def mask_text(
@@ -57,21 +83,19 @@ def mask_text(
     rng: random.Random,
     allow_punctuation: bool = False,
     limit: int | None = None,
+    gap_lengths: Sequence[int] = (),
 ) -> MaskedText:
-    """The [MASK]s of a text as places to be written; in a text without one a third of its words, chosen by ``rng``.
+    """The [MASK]s and gaps of a text as places to be written; in a text without one a third of its words, chosen by
+    ``rng``. The gaps [MASK*] have the ``gap_lengths``.
 
-    A [MASK] means a word: unless ``allow_punctuation``, no punctuation mark may stand there, and a text without a final
-    mark is read with one, which is no part of the answer (where it fits into ``limit`` word pieces). Denoising starts
-    at the time when the average masked share u equals the masked share of this text.
+    A [MASK] means a word: unless ``allow_punctuation``, no punctuation mark may stand there, nor at the ends of a gap,
+    and a text without a final mark is read with one, which is no part of the answer (where it fits into ``limit`` word
+    pieces). Denoising starts at the time when the average masked share u equals the masked share of this text.
     """
-    ids, spans = tokenize_masked(text, tokenizer)
+    ids, spans = tokenize_masked(text, tokenizer, gap_lengths)
     constraints = [FREE] * len(ids)
     if tokenizer.mask_id in ids:
-        for place, (start, _) in enumerate(spans):
-            if ids[place] == tokenizer.mask_id:
-                glued = start > 0 and (text[start - 1].isalnum() or text[:start].endswith(MASK))
-                kind = CONTINUATION if glued else NEW_WORD
-                constraints[place] = kind if allow_punctuation else kind + NO_SIGN
+        constraints = _constraints(text, ids, spans, tokenizer.mask_id, 0 if allow_punctuation else NO_SIGN)
     else:
         words = _words(text, ids, spans, tokenizer)
         for word in rng.sample(words, max(1, round(len(words) * FILL_SHARE))):
@@ -84,6 +108,24 @@ def mask_text(
     share = ids.count(tokenizer.mask_id) / len(ids)
     tau = float(schedule.tau(torch.tensor(share)))
     return MaskedText(text, Canvas(NO_SOURCE, [], ids, tau, constraints), spans)
+
+
+def _constraints(text: str, ids: list[int], spans: list[tuple[int, int]], mask_id: int, no_sign: int) -> list[int]:
+    """What may stand at each place of a text with holes: a [MASK] and the first place of a gap begin a word, or go on
+    with the one they are glued to; inside a gap anything may stand.
+    """
+    inside = [index == mask_id and start == end for index, (start, end) in zip(ids, spans)]
+    constraints = [FREE] * len(ids)
+    for place, (start, _) in enumerate(spans):
+        if ids[place] != mask_id:
+            continue
+        if not inside[place]:
+            before = shown(text[:start])
+            glued = before[-1:].isalnum() or before.endswith((MASK, GAP))
+            constraints[place] = (CONTINUATION if glued else NEW_WORD) + no_sign
+        if not any(inside[place + 1 : place + 2]):  # the last of its gap
+            constraints[place] |= no_sign
+    return constraints
 
 
 def _final_mark(text: str, tokenizer: TextTokenizer) -> list[int]:
@@ -104,7 +146,7 @@ def _words(text: str, ids: list[int], spans: list[tuple[int, int]], tokenizer: T
 
 def _has_apostrophe(text: str, start: int, end: int) -> bool:
     """Whether the stretch from ``start`` to ``end`` is glued to an apostrophe with letters on its other side."""
-    return any(map(GLUED.fullmatch, (text[max(0, start - 2) : start], text[end : end + 2][::-1])))
+    return any(map(GLUED.fullmatch, (shown(text[:start])[-2:], shown(text[end:])[:2][::-1])))
 
 
 def _pieces_of_words(
@@ -156,8 +198,8 @@ def splice(
     for what was typed).
 
     A punctuation mark written in the place of a word takes the space before it along, unless the place was typed as
-    [MASK]. ``cased(whole, typed)`` chooses capitals with the whole sentence in view; they are taken over for the new
-    words only.
+    [MASK] or [MASK*]. ``cased(whole, typed)`` chooses capitals with the whole sentence in view; they are taken over for
+    the new words only.
     """
     text, spans = masked.text, masked.spans
     pieces: list[tuple[str, int | None]] = []
@@ -167,7 +209,7 @@ def splice(
         between = text[position:start]
         written = _written(run, ids, tokenizer)
         # a punctuation mark in the place of a word that nobody asked for stands at the word before
-        if MASK not in text and CLOSING.fullmatch(written[0][0]):
+        if HOLE.search(text) is None and CLOSING.fullmatch(written[0][0]):
             between = between.removesuffix(" ")
         pieces += [(between, None), *written]
         position = spans[run[-1]][1]

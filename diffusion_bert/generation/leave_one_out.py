@@ -29,8 +29,9 @@ def leave_one_out(
     """log p(y_i | y without i, source) at every place i that a canvas left open, for its finished text y.
 
     With ``together`` all places that hold the piece of place i are hidden with it (but for punctuation and the like):
-    otherwise a repeated word would vouch for itself. A network that knows the time is told the one at which so many
-    places are masked; there is no correction for the time, since the places were not chosen by noise.
+    otherwise a repeated word would vouch for itself. What holds [MASK] in y stays hidden all the while. A network that
+    knows the time is told the one at which so many places are masked; there is no correction for the time, since the
+    places were not chosen by noise.
 
     Returns:
         One float64 tensor [len(y)] per text, NaN where the canvas gave the word. Texts that are equal, beside the same
@@ -53,7 +54,7 @@ def leave_one_out(
             alone = not together or bool(repeatable[text[place]])
             hidden = [other == place if alone else word == text[place] for other, word in enumerate(text)]
             words = [mask_id if hide else word for word, hide in zip(text, hidden)]
-            tau = float(model.schedule.tau(torch.tensor(sum(hidden) / len(text), dtype=torch.float64)))
+            tau = float(model.schedule.tau(torch.tensor(words.count(mask_id) / len(text), dtype=torch.float64)))
             rows.append(Canvas(skill, source, words, tau))
             owners.append((key, place))
     for start in range(0, len(rows), batch_size):

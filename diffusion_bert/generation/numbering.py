@@ -20,12 +20,6 @@ def numbers_of_texts(texts: Sequence[str], numbers: Sequence[int] | None) -> lis
     return numbers
 
 
-def numbers_of_parts(texts: Sequence[str], parts: Sequence[Sequence], numbers: Sequence[int] | None) -> list[tuple]:
-    """(number of its text, place in it) for each part of each text, one after the other."""
-    numbered = zip(numbers_of_texts(texts, numbers), parts)
-    return [(number, place) for number, row in numbered for place in range(len(row))]
-
-
 def numbers_of_examples(examples: Sequence[tuple[int, Sequence[int]]], numbers: Sequence | None) -> list[int]:
     """A number of 64 bits for each (skill, source), made of these and of one of ``numbers`` (default: those of as many
     texts of one part).

@@ -8,6 +8,9 @@ from ..config.fields import build
 from ..config.schema import SamplingConfig
 from ..errors import UserError, nearest
 
+RETRIES = 3  # more rounds for candidates that came out twice, each hotter
+RETRY_STRIDE = 7919  # a prime between the seeds of two rounds
+
 
 def checked_options(options: dict) -> SamplingConfig:
     """Options by name; a UserError names an unknown or invalid one."""

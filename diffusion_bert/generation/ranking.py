@@ -49,12 +49,56 @@ class Ranking:
         return [Answer(texts, traces[texts[0]]() if traces else None) for texts, traces in zip(best, self.traces)]
 
 
-def join_answers(answers: Sequence[Answer], separator: str = " ") -> Answer:
-    """Candidate j of a text = candidate j of each of its sentences (the last one where a sentence has fewer)."""
+class Piece(NamedTuple):
+    """A stretch of a text that is to be worked on: of which text, counted from 0, and what its random numbers are made
+    of (numbering.py).
+    """
+
+    text: str
+    number: int = 0
+    key: tuple = (0, 0)
+
+
+def as_typed(text: str) -> Answer:
+    """A stretch of a text that stays."""
+    return Answer([text], Trace([(text, None)]))
+
+
+def join_answers(answers: Sequence[Answer]) -> Answer:
+    """Candidate j of a text = candidate j of each of its parts (the last one where a part has fewer)."""
     count = max(len(answer.texts) for answer in answers)
-    texts = [separator.join(answer.texts[min(j, len(answer.texts) - 1)] for answer in answers) for j in range(count)]
+    texts = ["".join(answer.texts[min(j, len(answer.texts) - 1)] for answer in answers) for j in range(count)]
     traces = [answer.trace for answer in answers if answer.trace is not None]
-    return Answer(texts, join_traces(traces, separator) if len(traces) == len(answers) else None)
+    return Answer(texts, join_traces(traces) if len(traces) == len(answers) else None)
+
+
+def in_parts(
+    parts: Sequence[Sequence[tuple[str, bool]]],
+    numbers: Sequence[int],
+    write: Callable[[list[Piece]], list[Answer]],
+    on_part: Callable[[str], None] | None = None,
+) -> list[Answer]:
+    """The answers for texts in parts, (stretch, is it to be worked on): ``write`` gives one for each stretch that is.
+    ``numbers`` are those of the texts (numbering.py).
+
+    All are written together; with ``on_part`` one after the other, and it gets each stretch of each first candidate as
+    soon as it is finished.
+    """
+    chosen = []
+    for number, row in enumerate(parts):
+        work = [part for part, is_work in row if is_work]
+        chosen += [Piece(part, number, (numbers[number], place)) for place, part in enumerate(work)]
+    groups = [chosen] if on_part is None else [[piece] for piece in chosen]
+    written = (answer for group in groups for answer in write(group))
+    answers: list[Answer] = []
+    for row in parts:
+        finished = []
+        for part, is_work in row:
+            finished.append(next(written) if is_work else as_typed(part))
+            if on_part is not None:
+                on_part(finished[-1].texts[0])
+        answers.append(join_answers(finished))
+    return answers
 
 
 def unwrapped(text: str | Sequence[str], answers: list[Answer], on_trace: Callable[[Trace], None] | None):

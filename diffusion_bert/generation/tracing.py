@@ -106,6 +106,12 @@ class Trace:
     def text(self) -> str:
         return "".join(piece for piece, _ in self.parts)
 
+    def behind(self, given: str) -> Trace:
+        """What came behind the ``given`` beginning of the text."""
+        if self.parts[0] == (given, None):
+            return Trace(self.parts[1:], self.changes)
+        return Trace([(self.text[len(given) :], None)])
+
     def frames(self) -> Iterator[tuple[int, list[Cell]]]:
         """(step, cells) of the start, step 0, and of every step in which something changed. All places keep their room,
         so that nothing moves about; the last frame reads as the text.
@@ -145,13 +151,12 @@ def trace_of(history: History, parts: list[tuple[str, int | None]], tokenizer: T
     return Trace(parts, words)
 
 
-def join_traces(traces: Sequence[Trace], separator: str) -> Trace:
+def join_traces(traces: Sequence[Trace]) -> Trace:
     """One after the other."""
     whole = Trace([])
     for trace in traces:
         places = 1 + max((place for _, place in whole.parts if place is not None), default=-1)
         steps = whole.changes[-1][0] if whole.changes else 0
-        whole.parts += [(separator, None)] if whole.parts and separator else []
         whole.parts += [(piece, None if place is None else place + places) for piece, place in trace.parts]
         whole.changes += [(step + steps, place + places, word) for step, place, word in trace.changes]
     return whole

@@ -15,7 +15,7 @@ from diffusion_bert.generation import decoding
 from diffusion_bert.generation.canvas import Canvas, blank_canvas
 from diffusion_bert.generation.decoding import decode
 from diffusion_bert.generation.generator import DiffusionTextGenerator
-from diffusion_bert.generation.numbering import candidates_of, named, numbers_of_examples, numbers_of_parts
+from diffusion_bert.generation.numbering import candidates_of, named, numbers_of_examples, numbers_of_texts
 from tests.helpers.canvases import collator_of, ids, mixed_canvases
 from tests.helpers.models import grammar_pairs, new_model, refusal
 
@@ -152,8 +152,7 @@ def test_a_revision_is_compared_with_candidates_of_its_own_text(model):
 
 def test_numbers():
     """Equal texts are counted, parts numbered within their text, and every difference makes another number."""
-    assert numbers_of_parts(["a", "b", "a"], ["a", "bb", "a"], None) == [(0, 0), (0, 0), (0, 1), (1, 0)]
-    assert numbers_of_parts(["a", "b"], ["aa", "b"], [7, 9]) == [(7, 0), (7, 1), (9, 0)]
+    assert numbers_of_texts(["a", "b", "a"], None) == [0, 0, 1] and numbers_of_texts(["a", "b"], [7, 9]) == [7, 9]
     examples = [(PAIR, [5, 6]), (PAIR, (5, 6)), (NO_SOURCE, [5, 6]), (PAIR, [5]), (PAIR, [56])]
     numbers = numbers_of_examples(examples, None)
     assert len(set(numbers)) == 5 and numbers_of_examples(examples[1:2], [(1, 0)]) == numbers[1:2]

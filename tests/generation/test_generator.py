@@ -148,7 +148,7 @@ def test_a_text_of_several_sentences_is_paraphrased_one_by_one():
     found = g.paraphrase_text(LONG, num_samples=3)
     assert len(found) == len(set(found)) == 3
     parts = [g.paraphrase_text(part, num_samples=1, temperature=0.0)[0] for part in split_sentences(LONG)]
-    assert g.paraphrase_text(LONG, num_samples=1, temperature=0.0) == [" ".join(parts)]
+    assert g.paraphrase_text(LONG, num_samples=1, temperature=0.0) == ["".join(parts)]
 
 
 @pytest.mark.parametrize("skill, limit", [("paraphrase_text", 39), ("fill_masks", 24), ("complete_text", 58)])

@@ -76,7 +76,7 @@ def test_words_taken_back():
     lines = ["".join(cell.text for cell in cells) for _, cells in trace.frames()]
     assert lines == ["The ___ ___", "The dog ___", "The ___ sat", "The Cat sat"] and trace.text == "The Cat sat"
     assert [step for step, _ in trace.frames()] == [0, 1, 2, 4]
-    whole = join_traces([trace, trace], " ")
+    whole = join_traces([trace, Trace([(" ", None)]), trace])
     assert whole.text == "The Cat sat The Cat sat" and [step for step, _ in whole.frames()] == [0, 1, 2, 4, 5, 6, 8]
 
 
