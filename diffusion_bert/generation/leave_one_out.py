@@ -70,16 +70,18 @@ def _log_probs(
     model: DiffusionModel, group: list[Canvas], at: list[tuple[int, int]], collator: Collator
 ) -> list[float]:
     """log mu of one (place, word) of each canvas of a group."""
-    x_t, _ = stacked(group, model.tokenizer, model.device)
+    x_t, _ = stacked(group, model.tokenizer, "cpu")  # the network is asked from the host
     network = Network(model, group, collator, x_t.shape[1])
-    tau = torch.tensor([canvas.tau for canvas in group], dtype=torch.float64, device=x_t.device)
-    places, words = torch.tensor(at, device=x_t.device).T
-    active = torch.arange(len(group), device=x_t.device)
+    tau = torch.tensor([canvas.tau for canvas in group], dtype=torch.float64)
+    places, words = torch.tensor(at).T
+    active = torch.arange(len(group))
     if network.denoiser.keeps_source and network.expected is None:  # the head is asked for one place of each
-        return network(x_t, tau, active, active, places).gather(-1, words[:, None]).squeeze(-1).tolist()
-    rows, columns = (x_t == model.tokenizer.mask_id).nonzero(as_tuple=True)
-    wanted = columns == places[rows]
-    return network(x_t, tau, active, rows, columns)[wanted].gather(-1, words[:, None]).squeeze(-1).tolist()
+        log_mu = network(x_t, tau, active, active, places)
+    else:
+        rows, columns = (x_t == model.tokenizer.mask_id).nonzero(as_tuple=True)
+        wanted = (columns == places[rows]).nonzero().squeeze(-1)
+        log_mu = network(x_t, tau, active, rows, columns)[wanted.to(model.device)]
+    return log_mu.gather(-1, words[:, None].to(model.device)).squeeze(-1).tolist()
 
 
 def text_score(scores: Tensor, log_length: float) -> float:

@@ -63,7 +63,7 @@ def test_given_words_stay_and_masks_go(attention, sampler):
     """Words on the canvas come back, every [MASK] is replaced, and no call is counted for nothing."""
     model = tiny_model(attention)
     canvases = mixed_canvases(model)
-    options = SamplingConfig(sampler=sampler, num_steps=6, temperature=1.0, known_words=False)  # no word written twice
+    options = SamplingConfig(sampler=sampler, num_steps=6, temperature=1.0, known_words=False, rank_by="revealed")
     outputs = decode(model, canvases, options, collator_of(model), seed=3)
     for canvas, output in zip(canvases, outputs):
         assert model.tokenizer.mask_id not in output.ids
@@ -173,8 +173,8 @@ def test_one_call_is_enough():
     """num_steps 1 writes everything in one call; more steps than places call at most once per place (confidence)."""
     model = tiny_model()
     canvases = [blank_canvas(PAIR, [70, 71], 7, model.tokenizer.mask_id)]
-    assert decode(model, canvases, SamplingConfig(num_steps=1), collator_of(model))[0].nfe == 1
-    assert decode(model, canvases, SamplingConfig(num_steps=100), collator_of(model))[0].nfe <= 7
+    assert decode(model, canvases, SamplingConfig(num_steps=1, rank_by="revealed"), collator_of(model))[0].nfe == 1
+    assert decode(model, canvases, SamplingConfig(num_steps=100, rank_by="revealed"), collator_of(model))[0].nfe <= 7
 
 
 @each_attention

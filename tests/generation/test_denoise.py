@@ -82,7 +82,7 @@ def test_guidance_in_decode():
     """
     model = new_model()
     canvases = pair_canvases(model)
-    bare = SamplingConfig(num_steps=3, temperature=0.0, known_words=False)  # no word is written twice
+    bare = SamplingConfig(num_steps=3, temperature=0.0, known_words=False, rank_by="revealed")
     plain, guided = (
         decode(model, canvases, dataclasses.replace(bare, guidance_scale=w), collator_of(model)) for w in (0.0, 3.0)
     )
