@@ -139,14 +139,14 @@ MUTANTS = [
     ),
     (
         "times: never the last step",
-        "training/objective.py",
+        "diffusion/times.py",
         "return 1 + (num_steps * spread).long()",
         "return 0 + (num_steps * spread).long()",
         "training/objective",
     ),
     (
         "times: all examples at one",
-        "training/objective.py",
+        "diffusion/times.py",
         "torch.arange(batch_size, dtype=torch.float64) / batch_size",
         "torch.zeros(batch_size)",
         "training/objective",

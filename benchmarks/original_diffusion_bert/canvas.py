@@ -12,12 +12,11 @@ from diffusion_bert.data.batching import Collator
 from diffusion_bert.data.skills import PAIR
 from diffusion_bert.diffusion.process import AbsorbingDiffusion
 from diffusion_bert.diffusion.schedule import NoiseSchedule
+from diffusion_bert.diffusion.times import T_EVAL, sample_times
 from diffusion_bert.generation.decoding import repetition_rules
 from diffusion_bert.generation.denoise import vocabulary_flags
 from diffusion_bert.model.diffusion_model import DiffusionModel
 from diffusion_bert.samplers import SamplerOptions, sample_confidence
-from diffusion_bert.training.objective import sample_times
-from diffusion_bert.training.yardstick import T_EVAL
 
 
 def on_canvas(batch: Batch, width: int) -> Batch:

@@ -32,9 +32,10 @@ from benchmarks.original_diffusion_bert.objective import (
 from diffusion_bert.config.presets import load_preset
 from diffusion_bert.config.run_config import RunConfig
 from diffusion_bert.data.splits import load_pairs
+from diffusion_bert.diffusion.times import sample_times
 from diffusion_bert.machine.device import pick_device
 from diffusion_bert.model.diffusion_model import build_model
-from diffusion_bert.training.objective import nelbo_terms, sample_times, training_loss
+from diffusion_bert.training.objective import nelbo_terms, training_loss
 from diffusion_bert.training.preparation import encode_training_data
 
 

@@ -73,7 +73,8 @@ def evaluation_parser() -> Parser:
             " runs/evaluation_NAME)"
         ),
     )
-    parser.add_settings(SamplingConfig, leave_out=("num_samples", "best_of"), defaults=SAMPLER_ALONE)
+    left_out = ("num_samples", "best_of", "max_changes", "score_draws")
+    parser.add_settings(SamplingConfig, leave_out=left_out, defaults=SAMPLER_ALONE)
     return parser
 
 

@@ -9,25 +9,35 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from ..config.schema import SamplingConfig
-from ..data.skills import commands_of
 from ..errors import UserError
 from ..generation.generator import DiffusionTextGenerator
 from ..machine.memory import give_back_freed_memory
 from ..machine.seeds import RANDOM_NUMBERS
+from .command_table import text_commands
 from .output_files import open_output
 from .progress import shown_progress, tell_entries
 from .shards import Shard
-from .text_files import Row, count_rows, digest_and_size, entry_line, header_line, stream_rows, whole_lines
+from .text_commands import TextCommand
+from .text_files import (
+    Row,
+    count_rows,
+    csv_line,
+    digest_and_size,
+    header_line,
+    json_line,
+    stream_rows,
+    text_line,
+    whole_lines,
+)
 
 MOST_COMPLAINTS = 20  # bad rows that are reported one by one
-# (texts, the numbers of their rows) -> per text its outputs, or why there are none
-Work = Callable[[Sequence[str], Sequence[int]], list["list[str] | str"]]
+# (rows, their numbers) -> per row its answer, or as a string why there is none
+Work = Callable[[Sequence[Row], Sequence[int]], list[Any]]
 
 
 @dataclass
@@ -37,6 +47,26 @@ class Summary:
     entries: int = 0
     found: int = 0
     problems: list[tuple[int, str]] = field(default_factory=list)
+
+
+class Entries(NamedTuple):
+    """How the answers of a command become the lines of an output."""
+
+    command: TextCommand
+    kind: str  # .jsonl, .csv or .txt
+
+    def header(self) -> bytes:
+        """The line before the entries."""
+        return header_line(self.kind, self.command.columns)
+
+    def line(self, row: Row, answer: Any) -> bytes:
+        """The entry of a row; an answer that is a string says why there is none."""
+        answer = None if isinstance(answer, str) else answer
+        if self.kind == ".jsonl":
+            return json_line(self.command.record(row, answer))
+        return (
+            csv_line(self.command.cells(row, answer)) if self.kind == ".csv" else text_line(self.command.line(answer))
+        )
 
 
 def work_on_file(
@@ -66,8 +96,8 @@ def work_on_file(
         UserError: no such command for this checkpoint, the output holds something else, or every text of the first
             chunk is refused.
     """
-    size, count = chunk_size(generator.options), generator.options.num_samples
-    work = worker(generator, command, size)
+    size, chosen = chunk_size(generator.options), command_of(generator, command)
+    work = worker(chosen, size)
     job, total = job_of(generator, command, input_file, made_with)
     kind = ".jsonl" if output_file == "-" else Path(output_file).suffix.lower()
     part = None
@@ -82,11 +112,12 @@ def work_on_file(
             else stack.enter_context(open_output(Path(output_file), job, input_file == "-", overwrite))
         )
         on_progress = tell_entries if quiet else stack.enter_context(shown_progress(command, total))
-        rows = stream_rows(source, ".txt" if input_file == "-" else Path(input_file).suffix.lower())
+        rows = stream_rows(source, ".txt" if input_file == "-" else Path(input_file).suffix.lower(), chosen.pairs)
+        entries = Entries(chosen, kind)
         if part is None:
-            return transform(rows, target, kind, count, size, work, on_progress)
+            return transform(rows, target, entries, size, work, on_progress)
         rows, with_header = islice(rows, part.start, part.stop), shard.number == 1
-        return transform(rows, target, kind, count, size, work, on_progress, part.start, with_header)
+        return transform(rows, target, entries, size, work, on_progress, part.start, with_header)
 
 
 def chunk_size(options: SamplingConfig) -> int:
@@ -115,8 +146,7 @@ def job_of(
 def transform(
     rows: Iterator[Row],
     target: BinaryIO,
-    kind: str,
-    count: int,
+    entries: Entries,
     size: int,
     work: Work,
     on_progress: Callable[[int, str], None] = lambda entry, problem: None,
@@ -136,29 +166,21 @@ def transform(
     if resumable:
         summary.found = whole_lines(target)
     # written with the first entries: unreadable input shall leave nothing behind
-    start, header = first, header_line(kind, count) if with_header else b""
+    start, header = first, entries.header() if with_header else b""
     if summary.found:
         summary.found, header = summary.found - bool(header), b""
     while chunk := list(islice(rows, size)):
         new = range(max(first, start + summary.found), first + len(chunk))  # those not yet written
         if new:
             good = [index for index, row in enumerate(chunk) if not row.problem]
-            answers = dict(zip(good, work([chunk[index].text for index in good], [first + index for index in good])))
+            answers = dict(zip(good, work([chunk[index] for index in good], [first + index for index in good])))
             outputs = [answers.get(index, row.problem) for index, row in enumerate(chunk)]
             for number in new:
                 if isinstance(outputs[number - first], str):
                     summary.problems.append((number + 1, outputs[number - first]))
                     if len(summary.problems) <= MOST_COMPLAINTS:
                         on_progress(*summary.problems[-1])
-            lines = [
-                entry_line(
-                    kind,
-                    chunk[n - first].text,
-                    outputs[n - first] if isinstance(outputs[n - first], list) else [],
-                    count,
-                )
-                for n in new
-            ]
+            lines = [entries.line(chunk[n - first], outputs[n - first]) for n in new]
             target.write(header + b"".join(lines))
             header = b""
             target.flush()
@@ -172,34 +194,27 @@ def transform(
     return summary
 
 
-def worker(generator: DiffusionTextGenerator, command: str, size: int) -> Work:
-    """The work of a command on a chunk of ``size`` rows. A text that cannot be worked on costs nobody else anything."""
-    works = {
-        name: (partial(generator.rewrite, task=task), generator.source_parts)
-        for name, task in commands_of(generator.model.skills).items()
-    }
-    works |= {
-        "fill": (generator.fill_masks, generator.fill_parts),
-        "mask": (generator.fill_masks, generator.masked_parts),
-        "complete": (
-            generator.complete_text,
-            partial(generator.complete_source, windowed=generator.options.max_sentences > 1),
-        ),
-    }
-    if command not in works:
-        raise UserError(f"--command is '{command}': this checkpoint has {', '.join(works)}")
-    write, check = works[command]
+def command_of(generator: DiffusionTextGenerator, name: str) -> TextCommand:
+    """The command of that name; refused where the checkpoint has none."""
+    commands = text_commands(generator)
+    if name not in commands:
+        raise UserError(f"--command is '{name}': this checkpoint has {', '.join(commands)}")
+    return commands[name]
 
-    def work(texts: Sequence[str], rows: Sequence[int]) -> list[list[str] | str]:
-        outputs: list[list[str] | str] = [_problem(text, generator.check_text, check) for text in texts]
+
+def worker(command: TextCommand, size: int) -> Work:
+    """The work of a command on a chunk of ``size`` rows. A text that cannot be worked on costs nobody else anything."""
+
+    def work(rows: Sequence[Row], numbers: Sequence[int]) -> list[Any]:
+        outputs: list[Any] = [_problem(command, row) for row in rows]
         good = [index for index, problem in enumerate(outputs) if not problem]
         try:
-            written = write([texts[index] for index in good], numbers=[rows[index] for index in good])
+            answers = command.answers([rows[index] for index in good], [numbers[index] for index in good])
         except UserError as error:  # an option that some of the texts forbid: one by one
-            written = [_alone(write, texts[index], rows[index]) for index in good]
-            if rows[0] < size and all(answer == str(error) for answer in written):
+            answers = [_alone(command, rows[index], numbers[index]) for index in good]
+            if numbers[0] < size and all(answer == str(error) for answer in answers):
                 raise
-        for index, answer in zip(good, written):
+        for index, answer in zip(good, answers):
             outputs[index] = answer
         give_back_freed_memory()  # the next chunk has other widths
         return outputs
@@ -207,17 +222,16 @@ def worker(generator: DiffusionTextGenerator, command: str, size: int) -> Work:
     return work
 
 
-def _problem(text: str, *checks) -> str:
+def _problem(command: TextCommand, row: Row) -> str:
     try:
-        for check in checks:
-            check(text)
+        command.check(row)
     except UserError as error:
         return str(error)
     return ""
 
 
-def _alone(write, text: str, row: int) -> list[str] | str:
+def _alone(command: TextCommand, row: Row, number: int) -> Any:
     try:
-        return write(text, numbers=[row])
+        return command.answers([row], [number])[0]
     except UserError as error:
         return str(error)

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..config.fields import build
 from ..config.paths import checkpoint_file, origin, passed_over, shown, state_remark
 from ..config.schema import DisplayConfig, SamplingConfig
-from ..config.tasks import FILE_COMMANDS
+from ..config.tasks import FILE_COMMANDS, ONE_ANSWER
 from ..errors import UserError, nearest
 from ..machine.hub import local_copy
 from ..machine.processes import Processes, join, own_device, process_count, process_rank, shutdown
@@ -27,7 +27,7 @@ from .text_files import check_paths
 
 def talking_parser() -> Parser:
     """The flags of talking and of work on files."""
-    parser = Parser("Talk to a checkpoint: fill, para, complete, mask. Or let it work on a file of texts.")
+    parser = Parser("Talk to a checkpoint: fill, para, complete, mask, score, fix. Or let it work on a file of texts.")
     what = parser.add_argument_group("model")
     what.add_argument(
         "--checkpoint",
@@ -39,7 +39,7 @@ def talking_parser() -> Parser:
     files.add_argument(
         "--input_file",
         metavar="FILE",
-        help="texts to work on instead of talking: .txt, or .jsonl/.csv/.tsv with src; - is stdin",
+        help="texts to work on instead of talking: .txt, or .jsonl/.csv/.tsv with src (score: and trg); - is stdin",
     )
     files.add_argument(
         "--output_file",
@@ -141,6 +141,7 @@ def _check_job(job: dict, given: dict) -> None:
     if (
         job["output_file"] != "-"
         and Path(job["output_file"]).suffix.lower() == ".txt"
+        and job["command"] not in ONE_ANSWER
         and given.setdefault("num_samples", 1) > 1
     ):
         raise UserError(

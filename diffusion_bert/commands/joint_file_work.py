@@ -9,10 +9,10 @@ from ..errors import UserError
 from ..generation.generator import DiffusionTextGenerator
 from ..machine.processes import Processes
 from ..machine.storage import write_atomically
-from .file_work import Summary, job_of, work_on_file
+from .file_work import Entries, Summary, command_of, job_of, work_on_file
 from .output_files import begin_note, check_same, discard, file_is_done
 from .shards import Shard
-from .text_files import count_rows, digest_and_size, header_line
+from .text_files import count_rows, digest_and_size
 
 
 def work_together(
@@ -33,12 +33,13 @@ def work_together(
         UserError: as ``work_on_file``; also where one process alone has begun the output.
     """
     whole = Path(output_file)
+    entries = Entries(command_of(generator, command), whole.suffix.lower())
     job, _ = job_of(generator, command, input_file, made_with)
     part = whole.with_name(f"{whole.stem}.{processes.rank}{whole.suffix}")
     shard = Shard(processes.rank + 1, processes.size)
     done = None
     if not overwrite:
-        done = processes.on_main(lambda: _complete(whole, job, input_file, generator.options.num_samples))
+        done = processes.on_main(lambda: _complete(whole, job, input_file, entries))
     if done is None:
         own = work_on_file(
             generator, command, input_file, str(part), made_with, overwrite, shard, quiet=not processes.is_main
@@ -51,13 +52,13 @@ def work_together(
     return done
 
 
-def _complete(whole: Path, job: dict, input_file: str, count: int) -> Summary | None:
+def _complete(whole: Path, job: dict, input_file: str, entries: Entries) -> Summary | None:
     """The summary of an output that is there already, whole and made by the same job; None where there is none."""
     if not whole.is_file() or not whole.stat().st_size:
         return None
     check_same(whole, job, from_stdin=False)
     rows = count_rows(Path(input_file))
-    lines = digest_and_size(whole)[1] - bool(header_line(whole.suffix.lower(), count))
+    lines = digest_and_size(whole)[1] - bool(entries.header())
     if lines != rows:
         raise UserError(
             f"{whole} was begun by one process and holds {max(0, lines):,} of {rows:,} entries: go on without torchrun,"

@@ -8,21 +8,19 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Callable
-from functools import partial
 from typing import get_type_hints
 
 from ..config.schema import DisplayConfig, SamplingConfig
 from ..config.tasks import TASKS
-from ..data.skills import commands_of
 from ..errors import UserError, nearest
 from ..generation.generator import DiffusionTextGenerator
 from ..generation.tracing import Trace
 from ..machine.seeds import seed_of
-from ..text.english import strip_enclosing_quotes
 from .cli import converter
-from .live import plain_lines, printable
-from .repl_help import EXAMPLES, help_lines
+from .command_table import text_commands
+from .repl_help import help_lines
 from .terminal import Stream
+from .text_commands import TextCommand
 
 PROMPT = "Enter command: "
 # option -> (the settings it belongs to, its field)
@@ -61,12 +59,19 @@ class Repl:
         self.write = write
         self.display = display or DisplayConfig()
         self.show_trace, self.stream = show_trace, stream
-        self.skills = commands_of(generator.model.skills)  # command -> task
-        self.writing = ("para", *(command for command in self.skills if command != "para"), "fill", "mask", "complete")
         self.managing = {"set": self._set, "show": self._show, "help": self._help}
-        self.commands = (*self.writing, *self.managing)
         self.offered: str | None = None  # a line that y would do
-        self.requests = 0  # every request gets a seed of its own, so that asking twice gives something new
+        self.requests = 0
+
+    @property
+    def texts(self) -> dict[str, TextCommand]:
+        """The commands that take texts, by name."""
+        return text_commands(self.generator)
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """The names of all commands."""
+        return (*self.texts, *self.managing)
 
     def run(self, read: Callable[[], str]) -> None:
         """Until quit or the end of input. ``read`` gives the next line or raises EOFError; Ctrl-C gives up the current
@@ -102,7 +107,10 @@ class Repl:
             self._explain(command, line)
             return True
         try:
-            self.managing[command](rest.strip()) if command in self.managing else self._answer(command, rest.strip())
+            if command in self.managing:
+                self.managing[command](rest.strip())
+            else:
+                self.texts[command].respond(self, rest.strip())
         except UserError as error:
             self.write(str(error))
         return True
@@ -145,56 +153,10 @@ class Repl:
 
     # ---- commands ---------------------------------------------------------------------------------------------------
 
-    def _answer(self, command: str, rest: str) -> None:
-        """Write the candidates for a text, the first one with its trace if that is wanted."""
-        generator = self.generator
-        if command == "para":
-            self._remark_on_para()
-        if command == "mask" and rest:
-            generator.masked_parts(rest)
-        text = strip_enclosing_quotes(rest)
-        if not text.strip():
-            raise UserError(f"{command} needs a text, for example: {command} {EXAMPLES[command]}")
+    def next_seed(self) -> int:
+        """The seed of a request: every one has its own, so that asking twice gives something new."""
         self.requests += 1
-        traces: list[Trace] = []
-        options = {"on_trace": traces.append if self.display.trace else None}
-        options["seed"] = seed_of(generator.options.seed, self.requests - 1) % 2**32
-        streams = self.stream is not None and not self.display.trace and command not in ("fill", "mask")
-        line = self.stream("  1. ") if streams else None
-        work = generator.complete_text if command == "complete" else generator.fill_masks
-        if command in self.skills:
-            work = partial(generator.rewrite, task=self.skills[command])
-        try:
-            candidates = work(text, **options, **({"on_part": line.write} if streams else {}))
-        finally:
-            streamed = streams and line.end()
-        shown = streamed or bool(traces) and self._trace(traces[0])
-        for number, candidate in enumerate(candidates, 1):
-            if not (shown and number == 1):
-                self.write(f"  {number}. {candidate}")
-        if len(candidates) < generator.options.num_samples and generator.options.top_k == 1:
-            self.write(f"({len(candidates)} of {generator.options.num_samples}: top_k 1 leaves little to choose from)")
-
-    def _remark_on_para(self) -> None:
-        """Say what para writes where it is not a paraphrase."""
-        task = TASKS[self.skills["para"]]
-        if not self.generator.model.knows_pairs:
-            self.write(
-                "(this checkpoint was trained on plain texts: it has not learned to rewrite; try fill or complete)"
-            )
-        elif task.prompt != "paraphrase:":
-            self.write(f"(this checkpoint was trained on {task.name}: para writes {task.product})")
-
-    def _trace(self, trace: Trace) -> bool:
-        """Show how the first candidate was written; True when it is itself on the terminal now."""
-        if self.show_trace is not None:
-            try:
-                return self.show_trace(trace, "  1. ") and printable(trace.text) == trace.text
-            except KeyboardInterrupt:
-                return False  # enough of it: on with the answers
-        for line in plain_lines(trace):
-            self.write(line)
-        return False
+        return seed_of(self.generator.options.seed, self.requests - 1) % 2**32
 
     def _values(self, name: str):
         """The settings that hold an option."""
@@ -241,7 +203,7 @@ class Repl:
             self.write(f"  {name} = {typed(getattr(self._values(name), name))}")
 
     def _help(self, rest: str) -> None:
-        for line in help_lines(self.generator.model, self.skills, SETTABLE):
+        for line in help_lines(self.generator.model, self.texts, SETTABLE):
             self.write(line)
 
 

@@ -19,16 +19,17 @@ from typing import BinaryIO, NamedTuple
 from ..errors import UserError
 from ..text.english import unencodable
 
-COLUMNS = ("src", "source", "text")
+COLUMNS, TARGETS = ("src", "source", "text"), ("trg", "target")
 INPUTS, OUTPUTS = (".txt", ".jsonl", ".csv", ".tsv"), (".jsonl", ".csv", ".txt")
 _LINE_ENDS = re.compile(r"[\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
 
 
 class Row(NamedTuple):
-    """A text, and what is wrong with it (empty: nothing)."""
+    """A text, what is wrong with it (empty: nothing), and the target beside it, where there is one and it is wanted."""
 
     text: str
     problem: str = ""
+    target: str | None = None
 
 
 def check_paths(input_file: str, output_file: str | None) -> None:
@@ -79,9 +80,9 @@ def count_rows(path: Path) -> int:
         return sum(1 for _ in stream_rows(file, path.suffix.lower()))
 
 
-def stream_rows(file: BinaryIO, kind: str) -> Iterator[Row]:
+def stream_rows(file: BinaryIO, kind: str, pairs: bool = False) -> Iterator[Row]:
     """Every row of an open .txt, .jsonl, .csv or .tsv file; blank lines are none. A text that is empty or no UTF-8 has
-    its problem with it.
+    its problem with it. With ``pairs`` a row has the target beside its text, if there is a column of TARGETS.
 
     Raises:
         UserError: a table without one of COLUMNS.
@@ -94,8 +95,15 @@ def stream_rows(file: BinaryIO, kind: str) -> Iterator[Row]:
     else:
         rows = (_json_row(line) if kind == ".jsonl" else Row(line.rstrip("\n")) for line in lines if line.strip())
     for row in rows:
-        problem = row.problem or unencodable(row.text) or ("" if row.text.strip() else "is empty: expected some words")
-        yield Row(row.text, problem)
+        row = row if pairs else row._replace(target=None)
+        problem = row.problem or _problem_of(row.text)
+        if row.target is not None and not problem and (wrong := _problem_of(row.target)):
+            problem = f"has a target that {wrong}"
+        yield row._replace(problem=problem)
+
+
+def _problem_of(text: str) -> str:
+    return unencodable(text) or ("" if text.strip() else "is empty: expected some words")
 
 
 def _json_row(line: str) -> Row:
@@ -105,10 +113,11 @@ def _json_row(line: str) -> Row:
         value = json.loads(line)
     except (ValueError, RecursionError):
         return Row(line.rstrip("\n"), "is not JSON")
+    target = None
     if isinstance(value, dict):
-        value = named_as(value, COLUMNS)
+        target, value = named_as(value, TARGETS), named_as(value, COLUMNS)
     return (
-        Row(value)
+        Row(value, target=target if isinstance(target, str) else None)
         if isinstance(value, str)
         else Row(line.rstrip("\n"), f"has no text: expected an object with {', '.join(COLUMNS)}")
     )
@@ -122,7 +131,9 @@ def _table_rows(lines: Iterable[str], kind: str) -> Iterator[Row]:
     if first.problem:
         raise UserError(f"the first line is not a readable header ({first.problem}); save the table as UTF-8")
     header = [name.strip().lower() for name in first.cells]
-    column = next((header.index(name) for name in COLUMNS if name in header), None)
+    column, beside = (
+        next((header.index(name) for name in names if name in header), None) for names in (COLUMNS, TARGETS)
+    )
     if column is None:
         raise UserError(f"the columns are {', '.join(header)[:80] or 'missing'}: expected one of {', '.join(COLUMNS)}")
     for _, cells, problem in rows:
@@ -132,35 +143,37 @@ def _table_rows(lines: Iterable[str], kind: str) -> Iterator[Row]:
         # more cells than columns: a comma without quotation marks has cut a text
         fits = column < len(cells) <= len(header)
         advice = "" if kind == ".tsv" else "; put texts with commas in quotation marks"
-        yield Row(cells[column]) if fits else Row("", f"has {len(cells)} columns: expected {len(header)}{advice}")
+        if not fits:
+            yield Row("", f"has {len(cells)} columns: expected {len(header)}{advice}")
+            continue
+        yield Row(cells[column], target=cells[beside] if beside is not None and beside < len(cells) else None)
 
 
-def header_line(kind: str, count: int) -> bytes:
+def header_line(kind: str, columns: Sequence[str]) -> bytes:
     """The first line of an output, where its kind has one."""
-    return _csv_line(["source", *(f"output_{number}" for number in range(1, count + 1))]) if kind == ".csv" else b""
+    return csv_line(columns) if kind == ".csv" else b""
 
 
-def entry_line(kind: str, text: str, outputs: Sequence[str], count: int) -> bytes:
-    """One entry of an output: source and outputs (.jsonl; .csv in ``count`` columns, empty ones at the end), or the
-    first output alone (.txt).
-    """
-    if kind == ".jsonl":
-        line = json.dumps({"source": text, "outputs": list(outputs)}, ensure_ascii=False) + "\n"
-        return line.encode(errors="replace")
-    if kind == ".txt":
-        return (one_line(outputs[0] if outputs else "") + "\n").encode(errors="replace")
-    return _csv_line([text, *outputs, *[""] * (count - len(outputs))])
+def json_line(record: dict) -> bytes:
+    """An entry of a .jsonl."""
+    return (json.dumps(record, ensure_ascii=False) + "\n").encode(errors="replace")
+
+
+def csv_line(cells: Sequence[str]) -> bytes:
+    """An entry of a .csv."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow([one_line(cell) for cell in cells])
+    return buffer.getvalue().encode(errors="replace")
+
+
+def text_line(text: str) -> bytes:
+    """An entry of a .txt."""
+    return (one_line(text) + "\n").encode(errors="replace")
 
 
 def one_line(text: str) -> str:
     """The text with spaces for its line ends."""
     return _LINE_ENDS.sub(" ", text)
-
-
-def _csv_line(cells: Sequence[str]) -> bytes:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow([one_line(cell) for cell in cells])
-    return buffer.getvalue().encode(errors="replace")
 
 
 def whole_lines(file: BinaryIO) -> int:

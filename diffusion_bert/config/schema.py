@@ -258,6 +258,10 @@ class SamplingConfig:
     allow_punctuation: bool = option(
         False, "fill and mask: let a punctuation mark stand at a [MASK], and read no final mark into the text"
     )
+    max_changes: int = option(2, "fix: correct at most so many words of a text", low=1, high=100)
+    score_draws: int = option(
+        32, "score: noise draws of the estimate; four times as many halve its error", low=2, high=100_000
+    )
     batch_size: int = option(128, "candidates denoised together", low=1)
     seed: int = option(0, "seed of the draws", low=0, high=2**32 - 1)
     device: str = option("auto", "auto, cpu, cuda or cuda:N")

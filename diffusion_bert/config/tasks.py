@@ -42,7 +42,8 @@ TASKS = {
 }
 # what can be done to a whole file of texts: the commands of the tasks, of which a checkpoint has some, and those that
 # every one has
-FILE_COMMANDS = (*dict.fromkeys(task.command for task in TASKS.values()), "fill", "mask", "complete")
+FILE_COMMANDS = (*dict.fromkeys(task.command for task in TASKS.values()), "fill", "mask", "complete", "score", "fix")
+ONE_ANSWER = ("score", "fix")  # those that give one answer to a text, however many candidates others write
 PROMPTS = tuple(dict.fromkeys([task.prompt for task in TASKS.values() if task.prompt] + [CONTINUE_PROMPT]))
 
 

@@ -16,13 +16,14 @@ from ..data.batching import fixed_batches
 from ..data.encoding import encode_tasks
 from ..data.pairs import Pair
 from ..data.skills import NO_SOURCE
+from ..diffusion.times import T_EVAL
 from ..generation.canvas import Canvas
 from ..generation.decoding import decode
 from ..generation.generator import DiffusionTextGenerator
 from ..machine.processes import Processes
 from ..text import metrics
 from ..text.metrics import metric_text
-from ..training.yardstick import T_EVAL, estimate_nelbo
+from ..training.yardstick import estimate_nelbo
 from .journal import Journal
 from .judges import Judge
 from .outputs import SAMPLES, Outputs

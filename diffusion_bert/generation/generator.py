@@ -1,4 +1,5 @@
-"""Text in, text out: fill masked words and gaps, write the other sentence of a pair, continue a text.
+"""Text in, text out: fill masked words and gaps, write the other sentence of a pair, continue a text. Scores and
+corrections of finished texts are in reading.py.
 
 What the user typed outside the masked places comes back exactly (but a punctuation mark that fill writes in the place
 of a word takes the space before it along); generated sentences get normal spacing and, with an uncased vocabulary,
@@ -16,7 +17,6 @@ from ..config.schema import SamplingConfig
 from ..config.tasks import TASKS
 from ..data.pairs import Pair
 from ..data.skills import is_continuing
-from ..model.diffusion_model import DiffusionModel
 from ..text.english import continued
 from ..text.paragraphs import fitted_in
 from .canvas import Decoded, at_least, blank_canvas, chosen_lengths, length_log_probs
@@ -24,10 +24,10 @@ from .continuing import echoes, gone_on
 from .decoding import decode
 from .files import GeneratorFiles
 from .filling import filled
-from .limits import TextLimits
 from .numbering import candidates_of, numbers_of_examples, numbers_of_texts
-from .options import RETRIES, RETRY_STRIDE, checked_options, hotter
+from .options import RETRIES, RETRY_STRIDE, hotter
 from .ranking import LESS, Answer, Piece, Ranking, completion_score, in_parts, ranking_score, unwrapped
+from .reading import TextReader
 from .tracing import Trace, Tracer, align, trace_of
 
 OnTrace = Callable[[Trace], None]
@@ -35,7 +35,7 @@ OnPart = Callable[[str], None]
 Texts = str | Sequence[str]
 
 
-class DiffusionTextGenerator(GeneratorFiles, TextLimits):
+class DiffusionTextGenerator(GeneratorFiles, TextReader):
     """Generation with one model. Options (:class:`SamplingConfig`) are set once and may be overridden by keyword in
     every call.
 
@@ -47,12 +47,6 @@ class DiffusionTextGenerator(GeneratorFiles, TextLimits):
     >>> g = DiffusionTextGenerator.from_checkpoint("runs/.../best_model.pt")
     >>> g.paraphrase_text("How can I learn to cook?", num_samples=3)
     """
-
-    def __init__(self, model: DiffusionModel, options: SamplingConfig | None = None, task: str | None = None):
-        """``task``: what ``paraphrase_text`` writes with a model of several tasks (default: its first)."""
-        super().__init__(model)
-        self.options = options or SamplingConfig()
-        self.task = model.skills.first if task is None else task
 
     # ---- the three skills -------------------------------------------------------------------------------------------
 
@@ -156,11 +150,6 @@ class DiffusionTextGenerator(GeneratorFiles, TextLimits):
             return filled(self, pieces, options, on_trace is not None)
 
         return unwrapped(text, in_parts(parts, numbers_of_texts(texts, numbers), write), on_trace)
-
-    def _checked(self, text: str | Sequence[str], overrides: dict) -> tuple[list[str], SamplingConfig]:
-        """The texts as a list, and the options with those of this call."""
-        options = checked_options({**vars(self.options), **overrides})
-        return self.checked_texts(text), options
 
     def skill_of(self, pair: Pair, style: str | None = None) -> int:
         """The skill for a pair of the generator's task: in ``style``, or else in its own if the model knows that."""

@@ -102,7 +102,7 @@ def mask_text(
             for number, place in enumerate(word):
                 ids[place] = tokenizer.mask_id
                 constraints[place] = FREE if number else NEW_WORD
-    final = [] if allow_punctuation else _final_mark(text, tokenizer)
+    final = [] if allow_punctuation else final_mark(text, tokenizer)
     if limit is None or len(ids) + len(final) <= limit:
         ids, constraints = ids + final, constraints + [FREE] * len(final)
     share = ids.count(tokenizer.mask_id) / len(ids)
@@ -128,7 +128,7 @@ def _constraints(text: str, ids: list[int], spans: list[tuple[int, int]], mask_i
     return constraints
 
 
-def _final_mark(text: str, tokenizer: TextTokenizer) -> list[int]:
+def final_mark(text: str, tokenizer: TextTokenizer) -> list[int]:
     """The id of the mark that the text lacks at its end, if it lacks one that the vocabulary has."""
     mark = missing_mark(text)
     ids = tokenizer.encode_with_offsets(mark, goes_on=True)[0] if mark else []
@@ -139,17 +139,17 @@ def _words(text: str, ids: list[int], spans: list[tuple[int, int]], tokenizer: T
     """The places of each whole word; punctuation is no word, unless there is nothing else. A word with an apostrophe
     in it stays as it was typed, unless all are such.
     """
-    whole = [word for word in _pieces_of_words(text, ids, spans, tokenizer) if word]
-    plain = [word for word in whole if not _has_apostrophe(text, spans[word[0]][0], spans[word[-1]][1])]
+    whole = [word for word in pieces_of_words(text, ids, spans, tokenizer) if word]
+    plain = [word for word in whole if not stands_at_apostrophe(text, spans[word[0]][0], spans[word[-1]][1])]
     return plain or whole or [list(range(len(ids)))]
 
 
-def _has_apostrophe(text: str, start: int, end: int) -> bool:
+def stands_at_apostrophe(text: str, start: int, end: int) -> bool:
     """Whether the stretch from ``start`` to ``end`` is glued to an apostrophe with letters on its other side."""
     return any(map(GLUED.fullmatch, (shown(text[:start])[-2:], shown(text[end:])[:2][::-1])))
 
 
-def _pieces_of_words(
+def pieces_of_words(
     text: str, ids: list[int], spans: list[tuple[int, int]], tokenizer: TextTokenizer
 ) -> list[list[int]]:
     """The places of each word, none for a punctuation mark."""

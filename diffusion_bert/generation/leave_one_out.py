@@ -59,29 +59,25 @@ def leave_one_out(
             owners.append((key, place))
     for start in range(0, len(rows), batch_size):
         chosen = owners[start : start + batch_size]
-        at = [(place, key[2][place]) for key, place in chosen]
-        values = _log_probs(model, rows[start : start + batch_size], at, collator)
-        for (key, place), value in zip(chosen, values):
+        words = torch.tensor([key[2][place] for key, place in chosen], device=model.device)
+        log_mu = log_probs_at(model, rows[start : start + batch_size], [place for _, place in chosen], collator)
+        for (key, place), value in zip(chosen, log_mu.gather(-1, words[:, None]).squeeze(-1).tolist()):
             scores[key][place] = value
     return [scores[key] for key in keys]
 
 
-def _log_probs(
-    model: DiffusionModel, group: list[Canvas], at: list[tuple[int, int]], collator: Collator
-) -> list[float]:
-    """log mu of one (place, word) of each canvas of a group."""
+@torch.no_grad()
+def log_probs_at(model: DiffusionModel, group: Sequence[Canvas], at: Sequence[int], collator: Collator) -> Tensor:
+    """log mu [B, V] at one masked place of each of B canvases that go through the network together."""
     x_t, _ = stacked(group, model.tokenizer, "cpu")  # the network is asked from the host
     network = Network(model, group, collator, x_t.shape[1])
     tau = torch.tensor([canvas.tau for canvas in group], dtype=torch.float64)
-    places, words = torch.tensor(at).T
-    active = torch.arange(len(group))
+    places, active = torch.tensor(at), torch.arange(len(group))
     if network.denoiser.keeps_source and network.expected is None:  # the head is asked for one place of each
-        log_mu = network(x_t, tau, active, active, places)
-    else:
-        rows, columns = (x_t == model.tokenizer.mask_id).nonzero(as_tuple=True)
-        wanted = (columns == places[rows]).nonzero().squeeze(-1)
-        log_mu = network(x_t, tau, active, rows, columns)[wanted.to(model.device)]
-    return log_mu.gather(-1, words[:, None].to(model.device)).squeeze(-1).tolist()
+        return network(x_t, tau, active, active, places)
+    rows, columns = (x_t == model.tokenizer.mask_id).nonzero(as_tuple=True)
+    wanted = (columns == places[rows]).nonzero().squeeze(-1)
+    return network(x_t, tau, active, rows, columns)[wanted.to(model.device)]
 
 
 def text_score(scores: Tensor, log_length: float) -> float:

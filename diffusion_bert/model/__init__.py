@@ -3,6 +3,7 @@
 It never samples and never trains: it says what the network expects at the masked places.
 """
 
+from .bound import PlaceTerms, place_terms
 from .checkpoint import load_checkpoint, restore, save_checkpoint
 from .denoiser import BertDenoiser, TrueWords
 from .diffusion_model import DiffusionModel, build_model, fit_schedule
@@ -16,12 +17,14 @@ __all__ = [
     "CopyHead",
     "DiffusionModel",
     "EncodedSource",
+    "PlaceTerms",
     "SelfConditioning",
     "TimeEmbedding",
     "TrueWords",
     "build_model",
     "fit_schedule",
     "load_checkpoint",
+    "place_terms",
     "push",
     "read_payload",
     "restore",

@@ -10,10 +10,9 @@ from .preparation import encode_training_data
 from .run_directory import RunDirectory
 from .state import Reporter, TrainingData, TrainingResult, TrainingState
 from .trainer import Trainer
-from .yardstick import T_EVAL, estimate_nelbo
+from .yardstick import estimate_nelbo
 
 __all__ = [
-    "T_EVAL",
     "NelboTerms",
     "Reporter",
     "RunDirectory",

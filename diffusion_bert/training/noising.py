@@ -17,8 +17,8 @@ from ..data.batching import EpochBatches
 from ..diffusion.process import AbsorbingDiffusion
 from ..diffusion.random_numbers import keyed_uniform
 from ..diffusion.schedule import NoiseSchedule
+from ..diffusion.times import sample_times
 from ..machine.processes import Processes
-from .objective import sample_times
 
 LOW_NOISE = (0.05, 0.5)  # the masked shares of examples with little noise
 LARGEST = 1 - 2.0**-53  # The largest number that is drawn; LARGEST - u is distributed like u.

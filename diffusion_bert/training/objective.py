@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ..data.batch import Batch
 from ..diffusion.process import AbsorbingDiffusion, KlTerms
+from ..model.bound import place_terms
 from ..model.denoiser import BertDenoiser
 from .distillation import Teacher
 
@@ -66,16 +67,6 @@ class NelboTerms:
         return values
 
 
-def sample_times(batch_size: int, num_steps: int, generator: torch.Generator | None = None) -> Tensor:
-    """Low-discrepancy times, one per example: t_i = 1 + floor(T ((u + i/B) mod 1)), [B] int64 in 1..T.
-
-    Each t_i alone is uniform; together they cover the range evenly, which lowers the variance (VDM, arXiv 2107.00630).
-    """
-    u = torch.rand((), generator=generator, dtype=torch.float64)
-    spread = (u + torch.arange(batch_size, dtype=torch.float64) / batch_size) % 1.0
-    return 1 + (num_steps * spread).long().clamp(max=num_steps - 1)
-
-
 @dataclass(frozen=True)
 class LossOptions:
     """What shapes the loss besides the bound; nothing that is reported depends on it.
@@ -120,32 +111,23 @@ def nelbo_terms(
     t = t.reshape(len(batch), batch.draws)
     tau = t[:, 0].double() / num_steps  # only a network with time conditioning reads it, and then there is one draw
     t_places = t.flatten()[batch.examples_of(places)]
-    tau_s, tau_t = (t_places - 1).double() / num_steps, t_places.double() / num_steps
     # 2. What the network says of the true words, and the KL of each place.
-    whole_table = (
-        (not time_correction and not diffusion.schedule.is_plain) or options.label_smoothing or options.teacher
+    whole_table = bool(options.label_smoothing or options.teacher)  # they need what is said of all words
+    terms = place_terms(
+        denoiser, diffusion, batch, x_t, tau, t_places, num_steps, places, time_correction, two_pass, whole_table
     )
-    if whole_table:  # uncorrected r(v), smoothed labels and a teacher's words have to be averaged over all words
-        log_mu, length_logits = denoiser(batch, x_t, tau, two_pass=two_pass, places=places)
-        if time_correction:
-            log_mu = diffusion.correct_for_time(log_mu, tau_t)
-        x_0 = batch.input_ids[places]
-        kl, log_mu_x = diffusion.kl(log_mu, x_0, tau_s, tau_t), log_mu.gather(-1, x_0[:, None]).squeeze(-1)
-    else:
-        excess = None if diffusion.schedule.is_plain else diffusion.schedule.excess
-        words = denoiser.true_words(batch, x_t, tau, excess, two_pass, places)
-        length_logits = words.length_logits
-        kl, log_mu_x = diffusion.corrected_kl(words.log_mu, words.mean, words.x_0, tau_s, tau_t)
+    length_logits, log_mu_x = terms.length_logits, terms.log_mu_x
     weight = 1.0 if time_weight is None else time_weight.flatten()[batch.examples_of(places)]
-    kl = KlTerms(*(weight * (term if options.kl_gradient else term.detach()) for term in kl))
+    kl = KlTerms(*(weight * (term if options.kl_gradient else term.detach()) for term in terms.kl))
     # 3. The loss of each place where it is not plain cross-entropy: smoothed, taught, weighted.
     surrogate = None
     if not options.is_plain:
-        each = -log_mu_x
+        each = -log_mu_x.double()
         if whole_table:
-            taught = options.teacher and options.teacher.log_mu(batch, x_t, tau, log_mu.shape[1], places)
-            taught = diffusion.correct_for_time(taught, tau_t) if options.teacher and time_correction else taught
-            each = shaped_cross_entropy(log_mu, x_0, options, taught)
+            taught = options.teacher and options.teacher.log_mu(batch, x_t, tau, terms.log_mu.shape[1], places)
+            if options.teacher and time_correction:
+                taught = diffusion.correct_for_time(taught, t_places.double() / num_steps)
+            each = shaped_cross_entropy(terms.log_mu, batch.input_ids[places], options, taught)
         surrogate = (loss_weight(t_places, num_steps, options.loss_weighting) * each).sum()
     # 4. Sums over the batch.
     return NelboTerms(

@@ -10,13 +10,12 @@ import torch
 
 from ..data.batch import Batch
 from ..diffusion.process import AbsorbingDiffusion
+from ..diffusion.times import T_EVAL, sample_times
 from ..machine.processes import Processes
 from ..model.denoiser import BertDenoiser
 from ..model.diffusion_model import DiffusionModel
-from .objective import NelboTerms, nelbo_terms, sample_times
+from .objective import NelboTerms, nelbo_terms
 from .state import TrainingData
-
-T_EVAL = 1000  # validation always uses this grid, whatever --num_steps is, so that runs can be compared
 
 
 @torch.no_grad()

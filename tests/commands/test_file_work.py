@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from diffusion_bert.commands.file_work import open_output, transform, work_on_file
-from diffusion_bert.commands.text_files import Row, entry_line, stream_rows, whole_lines
+from diffusion_bert.commands.command_table import text_commands
+from diffusion_bert.commands.file_work import Entries, open_output, transform, work_on_file
+from diffusion_bert.commands.text_files import Row, stream_rows, whole_lines
 from diffusion_bert.config.schema import SamplingConfig
 from diffusion_bert.data.reading import read_file
 from diffusion_bert.generation.generator import DiffusionTextGenerator
@@ -31,6 +32,11 @@ FAST = {"num_steps": 2, "num_samples": 2, "best_of": 1, "batch_size": 3, "device
 
 def generator(**options) -> DiffusionTextGenerator:
     return DiffusionTextGenerator(tiny_model(), SamplingConfig(**{**FAST, **options}))
+
+
+def entries(kind: str, command: str = "para", **options) -> Entries:
+    """How the answers of a command become lines."""
+    return Entries(text_commands(generator(**options))[command], kind)
 
 
 @pytest.fixture
@@ -125,13 +131,13 @@ def test_stopped_in_the_middle(whole, tmp_path):
         calls.append(rows[0])
         if rows[0] == 3 and stop:
             raise KeyboardInterrupt
-        return [[f"{text}{row}"] for text, row in zip(texts, rows)]
+        return [[f"{row.text}{number}"] for row, number in zip(texts, rows)]
 
     with open(tmp_path / "out.jsonl", "ab+") as target, pytest.raises(KeyboardInterrupt):
-        transform(iter(rows), target, ".jsonl", 1, 3, lambda texts, rows: work(texts, rows, True))
+        transform(iter(rows), target, entries(".jsonl"), 3, lambda texts, rows: work(texts, rows, True))
     assert (tmp_path / "out.jsonl").read_bytes().count(b"\n") == 3
     with open(tmp_path / "out.jsonl", "ab+") as target:
-        assert transform(iter(rows), target, ".jsonl", 1, 3, work).found == 3
+        assert transform(iter(rows), target, entries(".jsonl"), 3, work).found == 3
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [line["outputs"] for line in lines] == [["a0"], ["b1"], ["c2"], ["d3"], ["e4"], ["f5"], ["g6"], ["h7"]]
     assert calls == [0, 3, 3, 6]
@@ -203,6 +209,59 @@ def test_commands(tmp_path):
     summary = work_on_file(generator(length="long"), "para", str(path), str(out), {}, overwrite=True)
     assert [len(json.loads(line)["outputs"]) for line in out.read_text().splitlines()] == [2, 0, 2]
     assert summary.problems[0][0] == 2 and "length is long" in summary.problems[0][1]
+
+
+PAIRS = "src,trg\nHow are you?,How do you do?\nIs it open?,\nmuseum,Where is the museum?\n"
+SINGLE = '{"text": "Is it open?"}\n{"src": "a", "trg": "Is it open?"}\n{"src": "   "}\n'
+
+
+def test_scores_of_a_file(tmp_path):
+    """score reads pairs and single texts; a row without a score keeps its place with empty numbers; the numbers are
+    those of Python; a .txt holds the NELBO alone.
+    """
+    g, source = generator(score_draws=4), tmp_path / "in.csv"
+    source.write_text(PAIRS)
+    summary = work_on_file(g, "score", str(source), str(tmp_path / "out.csv"), {})
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text())))
+    assert [row["target"] for row in rows] == ["How do you do?", "", "Where is the museum?"]
+    expected = g.score("museum", "Where is the museum?")
+    assert float(rows[2]["nelbo"]) == pytest.approx(expected.nelbo, abs=1e-3)
+    assert int(rows[2]["word_pieces"]) == len(expected.pieces) and rows[1]["nelbo"] == "" != rows[0]["nelbo"]
+    assert [entry for entry, _ in summary.problems] == [2] and "target that is empty" in summary.problems[0][1]
+    source = tmp_path / "in.jsonl"
+    source.write_text(SINGLE)
+    work_on_file(g, "score", str(source), str(tmp_path / "out.jsonl"), {})
+    one, pair, empty = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    assert one["target"] is None and one["nelbo"] == pytest.approx(g.score("Is it open?").nelbo, abs=1e-3)
+    assert pair["nelbo"] == pytest.approx(g.score("a", "Is it open?").nelbo, abs=1e-3) and empty["nelbo"] is None
+    assert len(one["pieces"]) == one["word_pieces"] and one["length"] > 0 < one["standard_error"]
+    work_on_file(g, "score", str(source), str(tmp_path / "out.txt"), {})
+    lines = (tmp_path / "out.txt").read_text().split("\n")
+    assert float(lines[0]) == pytest.approx(one["nelbo"], abs=1e-3) and lines[2] == ""
+
+
+def test_targets_are_read_for_score_alone(tmp_path):
+    """Other commands do not mind an empty target, as before."""
+    (tmp_path / "in.csv").write_text(PAIRS)
+    summary = work_on_file(generator(), "para", str(tmp_path / "in.csv"), str(tmp_path / "out.jsonl"), {})
+    assert summary.problems == [] and summary.entries == 3
+
+
+def test_corrections_of_a_file(tmp_path):
+    """fix: the corrected text and its changes, as from Python; what cannot be corrected keeps its place."""
+    g, source = generator(), tmp_path / "in.txt"
+    source.write_text("Where is the the museum?\nThe [MASK] is open.\nHow are you?\n")
+    for kind in (".jsonl", ".csv", ".txt"):
+        work_on_file(g, "fix", str(source), str(tmp_path / f"out{kind}"), {})
+    records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    expected = [g.correct_text(text).text for text in ("Where is the the museum?", "How are you?")]
+    assert [record["outputs"] for record in records] == [[expected[0]], [], [expected[1]]]
+    for record in records:
+        for change in record["changes"]:
+            assert record["outputs"][0][change["start"] :].startswith(change["after"])
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text())))
+    assert [row["output_1"] for row in rows] == [expected[0], "", expected[1]]
+    assert (tmp_path / "out.txt").read_text() == f"{expected[0]}\n\n{expected[1]}\n"
 
 
 def test_commands_of_several_tasks(tmp_path):
@@ -286,7 +345,7 @@ def test_as_many_entries_as_rows(tmp_path, kind, content, expected):
     rows = list(stream_rows(io.BytesIO(content.encode()), kind))
     assert [None if row.problem else row.text for row in rows] == expected
     with open(tmp_path / "out.jsonl", "ab+") as target:
-        transform(iter(rows), target, ".jsonl", 1, 3, lambda texts, rows: [["done"] for _ in texts])
+        transform(iter(rows), target, entries(".jsonl"), 3, lambda texts, rows: [["done"] for _ in texts])
     written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [line["source"] if line["outputs"] else None for line in written] == expected
     if "trg" in content:
@@ -301,24 +360,25 @@ def test_as_many_entries_as_rows(tmp_path, kind, content, expected):
     st.lists(st.tuples(st.text(), st.lists(st.text(min_size=1), max_size=2)), max_size=6),
     st.sampled_from([".jsonl", ".csv", ".txt"]),
 )
-def test_every_entry_is_one_line(entries, kind):
+def test_every_entry_is_one_line(answers, kind):
     """Whatever characters a text holds, an entry is one line, and a file of whole lines is left as it is."""
-    lines = [entry_line(kind, text, outputs, 2) for text, outputs in entries]
+    lines = [entries(kind).line(Row(text), outputs) for text, outputs in answers]
     assert all(line.count(b"\n") == 1 and line.endswith(b"\n") and b"\r" not in line for line in lines)
     file = io.BytesIO(b"".join(lines) + b"half")
-    assert whole_lines(file) == len(entries) and file.getvalue() == b"".join(lines)
+    assert whole_lines(file) == len(answers) and file.getvalue() == b"".join(lines)
 
 
 def test_memory_does_not_grow(tmp_path):
     """Four times the rows take no more memory: rows are read, answered and written in chunks."""
+
+    lines = entries(".jsonl")
 
     def peak(count: int) -> int:
         rows = (Row(f"text number {number} " * 20) for number in range(count))
         tracemalloc.start()
         with open(tmp_path / f"{count}.jsonl", "ab+") as target:
             assert (
-                transform(rows, target, ".jsonl", 1, 500, lambda texts, rows: [[text] for text in texts]).entries
-                == count
+                transform(rows, target, lines, 500, lambda texts, rows: [[row.text] for row in texts]).entries == count
             )
         value = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

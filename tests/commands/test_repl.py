@@ -11,6 +11,7 @@ from diffusion_bert.commands.repl import OPTIONS, PROMPT, SETTABLE, Repl, typed
 from diffusion_bert.config.fields import check_value
 from diffusion_bert.config.schema import SamplingConfig
 from diffusion_bert.data.skills import PAIR, Skills
+from diffusion_bert.generation.correcting import LEAST_GAIN
 from diffusion_bert.generation.generator import DiffusionTextGenerator
 from diffusion_bert.model.checkpoint import load_checkpoint
 from tests.helpers.scripts import run
@@ -101,6 +102,61 @@ def test_asking_twice_gives_something_new(model):
     assert one != two and [second.candidates(COMMANDS[0]), second.candidates(COMMANDS[0])] == [one, two]
     first("set seed 0")
     assert first.candidates(COMMANDS[0]) == one
+
+
+def test_score_of_a_text_and_of_a_pair(session):
+    """The numbers are those of Python, with a value for every word piece; asking twice gives the same; quotes are
+    dropped.
+    """
+    session("set score_draws 4")
+    generator = session.repl.generator
+    for line, arguments in (
+        ("score How are you?", ("How are you?",)),
+        ('score "Where is it?" => How are you?', ("Where is it?", "How are you?")),
+        ("score Where is it?=>How are you?", ("Where is it?", "How are you?")),
+    ):
+        lines = session(line)
+        score = generator.score(*arguments)
+        assert lines == session(line) and len(lines) == 4
+        assert f"{score.nelbo:.2f} nats" in lines[0] and f"{score.standard_error:.2f}" in lines[0]
+        assert f"{score.length:.2f}" in lines[1] and f"{score.leave_one_out:.2f} nats" in lines[2]
+        assert [part.rsplit(" ", 1)[0] for part in lines[3].strip().split("  ")] == [p.piece for p in score.pieces]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("score => How are you?", "nothing stands before => : expected source => target"),
+        ("score How are you? =>", "nothing stands behind =>"),
+        ('score "" => ""', "nothing stands before"),
+        (f"score {'museum ' * 60}", "word pieces: this model scores at most"),
+        (f"score {'museum ' * 60} => How?", "beside this target the model takes"),
+        ("fix The [MASK] is open.", "fill it first with mask"),
+        (f"fix {'museum ' * 60}", "this model corrects at most"),
+        ("set max_changes 0", "at least 1"),
+        ("set score_draws 1", "at least 2"),
+    ],
+)
+def test_what_cannot_be_scored_or_corrected(session, line, words):
+    """One line that says why."""
+    (message,) = session(line)
+    assert words in message
+
+
+def test_fix_shows_what_it_changed(session, monkeypatch):
+    """The corrected text, then a line for each change; in colours where there are some; a text that stays says so."""
+    fix, line = session.repl.generator.correct_text, "fix Where  is the the museum on Friday?"
+    monkeypatch.setattr("diffusion_bert.generation.correcting.LEAST_GAIN", dict.fromkeys(LEAST_GAIN, 1e9))
+    assert session(line) == ["  1. Where  is the the museum on Friday?", "     (nothing changed)"]
+    monkeypatch.setattr("diffusion_bert.generation.correcting.LEAST_GAIN", dict.fromkeys(LEAST_GAIN, -1e9))
+    correction = fix("Where  is the the museum on Friday?")
+    lines = session(line)
+    assert lines[0] == f"  1. {correction.text}" and correction.text.startswith("Where  ")
+    assert lines[1:] == [f"     {change.before} -> {change.after}" for change in correction.changes] != []
+    session.repl.show_trace = lambda trace, label: True
+    coloured = session(line)
+    assert coloured[1:] == lines[1:] and "\x1b[" in coloured[0]
+    assert re.sub(r"\x1b\[[\d;]*m", "", coloured[0]) == lines[0]
 
 
 @pytest.mark.parametrize("command", ["para", "fill"])
@@ -197,7 +253,7 @@ def test_unknown_and_empty_commands(session):
     """An unknown command names the nearest; an empty line is nothing; a command without a text shows an example."""
     assert "did you mean 'para'?" in session("parap hello")[0] and "help" in session("@@@")[0]
     assert session("") == [] == session("   ")
-    for command in ("para", "fill", "mask", "complete", 'para ""', "fill   "):
+    for command in ("para", "fill", "mask", "complete", "score", "fix", 'para ""', "fill   "):
         assert "for example" in session(command)[0]
     assert len(session("x" * 10_000)[0]) < 200
 
@@ -212,6 +268,8 @@ def test_help_lists_everything(session):
             "fill <text>",
             "mask <text>",
             "complete <text>",
+            "score <text>",
+            "fix <text>",
             "set <option> <value>",
             "show",
             "quit",
@@ -309,7 +367,7 @@ def test_a_line_of_100000_characters(session, text):
     """Answered, or refused in a short line, by every command; options stay."""
     before = session.options()
     session("set num_samples 1")
-    for command in ("para", "complete", "set temperature", "nonsense"):
+    for command in ("para", "complete", "score", "fix", "set temperature", "nonsense"):
         lines = session(f"{command} {text}")
         assert lines and all(len(line) <= 600 for line in lines if not line.startswith("  1. "))
     session(f"set num_samples {before['num_samples']}")
@@ -452,6 +510,7 @@ WORDS = st.sampled_from(
         "show",
         "[MASK]",
         "[MASK][MASK]",
+        "=>",
         "[CLS]",
         '"',
         "temperature",
@@ -473,7 +532,7 @@ WORDS = st.sampled_from(
     line=st.one_of(
         st.text(max_size=40),
         st.tuples(
-            st.sampled_from(["para ", "fill ", "mask ", "complete ", "set "]),
+            st.sampled_from(["para ", "fill ", "mask ", "complete ", "score ", "fix ", "set "]),
             st.lists(st.one_of(WORDS, st.text(max_size=8)), max_size=6).map(" ".join),
         ).map("".join),
     )

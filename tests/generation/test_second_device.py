@@ -7,12 +7,13 @@ import copy
 import pytest
 import torch
 
+from diffusion_bert.diffusion.times import sample_times
 from diffusion_bert.generation import denoise
 from diffusion_bert.generation.generator import DiffusionTextGenerator
 from diffusion_bert.samplers import SAMPLERS
 from diffusion_bert.training.distillation import Teacher
 from diffusion_bert.training.noising import on_host
-from diffusion_bert.training.objective import LossOptions, nelbo_terms, sample_times
+from diffusion_bert.training.objective import LossOptions, nelbo_terms
 from diffusion_bert.training.yardstick import estimate_nelbo
 from tests.helpers.models import grammar_pairs, new_model
 from tests.helpers.second_device import ELSEWHERE, Elsewhere, second_device

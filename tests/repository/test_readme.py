@@ -23,7 +23,7 @@ TEXTS = {path: path.read_text(encoding="utf-8") for path in PAGES}
 each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 PROGRAM = re.compile(r"(?:\.venv/bin/)?(python3?|torchrun|make|pip|ruff)\b")
 TOP_FOLDERS = ("benchmarks", "checkpoints", "configs", "diffusion_bert", "docs", "examples", "tests", "tools")
-TYPED_IN_THE_LOOP = {*ALL_SKILLS, "para", "fill", "mask", "complete", "set", "show", "help", "quit"}
+TYPED_IN_THE_LOOP = {*ALL_SKILLS, "para", "fill", "mask", "complete", "score", "fix", "set", "show", "help", "quit"}
 
 
 class Parsed(Exception):

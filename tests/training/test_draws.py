@@ -12,10 +12,11 @@ from diffusion_bert.data.batch import Batch
 from diffusion_bert.data.batching import Collator, EpochBatches
 from diffusion_bert.data.encoding import encode_pairs
 from diffusion_bert.diffusion.random_numbers import keyed_uniform
+from diffusion_bert.diffusion.times import sample_times
 from diffusion_bert.model.checkpoint import save_checkpoint
 from diffusion_bert.training.distillation import Teacher, load_teacher
 from diffusion_bert.training.noising import LARGEST, StepShare, draw_times, noised
-from diffusion_bert.training.objective import LossOptions, nelbo_terms, sample_times, training_loss
+from diffusion_bert.training.objective import LossOptions, nelbo_terms, training_loss
 from tests.helpers.chain import CLS, PAD, SEP, make_batch, make_denoiser, make_diffusion, mixed_rows
 from tests.helpers.models import grammar_pairs, new_model, refusal, tiny_config, tiny_tokenizer
 from tests.helpers.scripts import new_trainer, read_records, write_data

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from diffusion_bert.config.schema import SCHEDULES
+from diffusion_bert.diffusion.times import sample_times
 from diffusion_bert.training.objective import (
     LossOptions,
     NelboTerms,
     loss_weight,
     nelbo_terms,
-    sample_times,
     smoothed_cross_entropy,
     training_loss,
 )
