@@ -18,7 +18,7 @@ def test_following(sampler):
     text.
     """
     written = follow(
-        DiffusionTextGenerator(tiny_model(), SamplingConfig(sampler=sampler, remask_cap=0.3, device="cpu")),
+        DiffusionTextGenerator(tiny_model(), SamplingConfig(sampler=sampler, remask_cap=0.3, known_words=False)),
         SOURCE,
         steps=5,
     )

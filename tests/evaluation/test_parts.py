@@ -224,7 +224,7 @@ def test_printed_report(alone):
         "Score: ",
         "= 0.7 x",
         "means little",
-        "continue_training.py --checkpoint",
+        "interactive_generation.py --checkpoint",
         "source     ",
     ):
         assert words in out, words
