@@ -7,11 +7,12 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from ..text.english import has_negation
 from .tracing import Trace, join_traces
 
 LESS = 1e6  # This is more than any difference of scores.
 NEAR_COPY = 0.85  # A longer sentence with one word exchanged shares more than this.
-COST = 0.5  # in nats per word piece, of a near copy and of a repeated phrase; measured in docs/ablations.md
+COST = 0.5  # in nats per word piece, of each fault: docs/ablations.md has what it brings
 LONGEST_PHRASE = 4  # words that may not stand twice in a row
 
 
@@ -110,12 +111,15 @@ def unwrapped(text: str | Sequence[str], answers: list[Answer], on_trace: Callab
 
 def ranking_score(text: str, score: float, source: str, reversible: bool) -> float:
     """The score by which candidates are ranked: the source again comes last (-inf); a phrase twice in a row costs
-    ``COST``, and so does, where the task is ``reversible``, a near copy, since a paraphrase should use other words.
+    ``COST``, and so does, where the task is ``reversible``, a near copy, since a paraphrase should use other words, and
+    a negation that only one of the two has, since it should say the same.
     """
     if text.casefold() == source.strip().casefold():
         return -math.inf
-    repeats = bool(repeated_phrases(text) - repeated_phrases(source))
-    return score - COST * (repeats + (reversible and is_near_copy(text, source)))
+    faults = bool(repeated_phrases(text) - repeated_phrases(source))
+    if reversible:
+        faults += is_near_copy(text, source) + (has_negation(text) != has_negation(source))
+    return score - COST * faults
 
 
 def completion_score(text: str, given: str, added: Sequence[str], score: float, least: int) -> float:

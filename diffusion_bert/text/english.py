@@ -8,7 +8,9 @@ generated words into normal English for a reader.
 import re
 
 MASK = "[MASK]"
-
+NEGATION = re.compile(
+    r"\b(?:not|no|never|nobody|nothing|none|nowhere|neither|nor|without|cannot)\b|n['\u2019]t\b", re.IGNORECASE
+)
 
 _GLUE = "\x00"  # "no space on this side"
 _APOSTROPHES = ("'", "\u2019")
@@ -231,3 +233,8 @@ def unencodable(text: str) -> str:
     except UnicodeEncodeError:
         return "holds half of a character: expected UTF-8 text"
     return ""
+
+
+def has_negation(text: str) -> bool:
+    """Whether a word of the text denies something."""
+    return NEGATION.search(text) is not None

@@ -54,6 +54,9 @@ def test_phrases_twice_in_a_row(text, expected):
         ("Why is the, is the sky blue?", True, 2 * COST),
         ("Why, why is it blue?", False, COST),
         ("What makes the sky blue?", True, 0.0),
+        ("Why isn't the sky grey?", True, COST),
+        ("Why isn\u2019t the sky blue?", True, 2 * COST),
+        ("Why is nothing blue?", False, 0.0),
         ("why is the sky BLUE?", True, float("inf")),
     ],
 )

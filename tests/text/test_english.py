@@ -243,3 +243,21 @@ def test_split_sentences_table(pieces):
 )
 def test_strip_enclosing_quotes_table(text, expected):
     assert strip_enclosing_quotes(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("I do not know.", True),
+        ("I don't know.", True),
+        ("I DON\u2019T know.", True),
+        ("Nobody knows.", True),
+        ("No one knows.", True),
+        ("A notable knot was noted by the nun.", False),
+        ("It can't be", True),
+        ("", False),
+    ],
+)
+def test_negations(text, expected):
+    """Words that deny something, contracted or not, and no word that only looks like one."""
+    assert has_negation(text) == expected
