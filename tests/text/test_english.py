@@ -5,7 +5,7 @@ import random
 import pytest
 
 from diffusion_bert.text.casing import sentence_case
-from diffusion_bert.text.english import MASK, detokenize, split_sentences, strip_enclosing_quotes
+from diffusion_bert.text.english import MASK, detokenize, has_negation, split_sentences, strip_enclosing_quotes
 from diffusion_bert.text.metrics import metric_text
 
 
