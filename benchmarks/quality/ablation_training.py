@@ -74,7 +74,7 @@ def run_row(row: Row, config: RunConfig, examples: int) -> dict | None:
             for seed, batch in enumerate(batches)
         ]
         own = [float(term.total) / COPIES for term in terms]
-        generator = DiffusionTextGenerator(model, SamplingConfig(temperature=0.0, length_beam=1))
+        generator = DiffusionTextGenerator(model, SamplingConfig(temperature=0.0, length_beam=1, rank_by="revealed"))
         outputs = generator.generate_ids(
             [(PAIR, tokenizer.encode(pair.source)) for pair in pairs], generator.options, [1] * len(pairs), 0
         )

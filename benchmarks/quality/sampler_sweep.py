@@ -41,7 +41,7 @@ COLUMNS = (
     ("repetition", "repeats"),
 )
 SWEPT = ("sampler", "num_steps", "num_samples", "best_of")
-BARE = {"length_beam": 1, "known_words": False}  # the sampler alone
+BARE = {"length_beam": 1, "known_words": False, "rank_by": "revealed"}  # the sampler alone
 
 
 def main(argv=None) -> int:

@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 
 from diffusion_bert.commands.cli import Parser, guarded
+from diffusion_bert.commands.evaluation_flags import SAMPLER_ALONE
 from diffusion_bert.config.fields import build
 from diffusion_bert.config.schema import SamplingConfig
 from diffusion_bert.errors import UserError
@@ -39,7 +40,7 @@ def main(argv=None) -> int:
     what.add_argument("--test_file", metavar="FILE", help="evaluate on this file instead")
     what.add_argument("--max_samples", type=int, metavar="N", help="a random sample of this many rows (default: all)")
     what.add_argument("--output", metavar="FILE", help="also write the table to this file")
-    parser.add_settings(SamplingConfig, leave_out=("num_samples", "best_of"))
+    parser.add_settings(SamplingConfig, leave_out=("num_samples", "best_of"), defaults=SAMPLER_ALONE)
     given = parser.parse(sys.argv[1:] if argv is None else argv)
     named = []
     for item in given.pop("checkpoints"):
@@ -49,7 +50,7 @@ def main(argv=None) -> int:
         named.append((name, path))
     names = ("split", "data_dir", "test_file", "max_samples", "output")
     split, data_dir, test_file, max_samples, output = (given.pop(name, None) for name in names)
-    options = build(SamplingConfig, given, "--")
+    options = build(SamplingConfig, {**SAMPLER_ALONE, **given}, "--")
     text = score_table(named, options, split or "test", data_dir, test_file, max_samples)
     print(text)
     if output:

@@ -129,7 +129,11 @@ def speed(model: DiffusionModel, options: argparse.Namespace) -> float:
     canvases = canvases_of(model, sources, options.lengths, options.candidates)
     each = options.lengths * options.candidates
     settings = SamplingConfig(
-        sampler="confidence", num_steps=options.num_steps, batch_size=options.batch_size, known_words=False
+        sampler="confidence",
+        num_steps=options.num_steps,
+        batch_size=options.batch_size,
+        known_words=False,
+        rank_by="revealed",
     )
     collator, calls = Collator(model.tokenizer, PROMPT), []
 
@@ -169,6 +173,7 @@ def exact(model: DiffusionModel, options: argparse.Namespace) -> None:
         temperature=0.0,
         no_repeat="off",
         known_words=False,
+        rank_by="revealed",
         batch_size=options.batch_size,
     )
     fast = [output.ids for output in decode(model, canvases, settings, Collator(model.tokenizer, PROMPT), options.seed)]
@@ -197,7 +202,9 @@ def quality(model: DiffusionModel, options: argparse.Namespace) -> None:
         " |\n|---|---|---|---|"
     )
     for steps in (4, 8, 16):
-        settings = SamplingConfig(num_steps=steps, temperature=0.0, length_beam=1, batch_size=options.batch_size)
+        settings = SamplingConfig(
+            num_steps=steps, temperature=0.0, length_beam=1, batch_size=options.batch_size, rank_by="revealed"
+        )
         start = time.perf_counter()
         outputs = generator.generate_ids(examples, settings, [1] * len(examples), options.seed)
         seconds = time.perf_counter() - start

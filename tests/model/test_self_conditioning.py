@@ -219,7 +219,9 @@ def test_no_extra_calls(attention, sampler, monkeypatch):
         monkeypatch.setattr(
             model.denoiser, "_run", lambda *a, run=run, count=count, **k: count.append(1) or run(*a, **k)
         )
-        outputs = decode(model, group, SamplingConfig(sampler=sampler, num_steps=4, known_words=False), collator)
+        outputs = decode(
+            model, group, SamplingConfig(sampler=sampler, num_steps=4, known_words=False, rank_by="revealed"), collator
+        )
         words.append([output.ids for output in outputs])
         passes.append((len(count), [output.nfe for output in outputs]))
     assert words[0] == words[1]
