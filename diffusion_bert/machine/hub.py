@@ -152,7 +152,8 @@ def push_folder(folder: Path, repo: str, private: bool | None, message: str) -> 
 
 
 def _endpoint() -> str:
-    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    return endpoint.rstrip("/") if "//" in endpoint.rstrip("/") else endpoint
 
 
 def _reason(error: Exception) -> str:
