@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from diffusion_bert.commands.cli import guarded
-from diffusion_bert.model.checkpoint import load_checkpoint, save_checkpoint
+from diffusion_bert.model.checkpoint import save_checkpoint
 from diffusion_bert.model.payload import read_payload
 from diffusion_bert.training.run_directory import RunDirectory
 from tests.helpers.models import refusal, tiny_model
@@ -32,7 +32,7 @@ def largest_file(size: int):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder on a disk of 3 MB, which holds a tiny model but not its training state."""
+    """A folder on a disk of 3 MB, which holds a tiny model but not two."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True).returncode:
@@ -54,7 +54,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_training_on_a_full_disk(data_dir, small_disk):
-    """The real script: best_model.pt fits, last.pt does not. One line; best_model.pt loads; no half file."""
+    """The real script: last.pt, which comes before the first validation, fits; best_model.pt beside it does not. One
+    line; last.pt loads; no half file.
+    """
     process = start(
         "run_conditional_training", *small_flags(data_dir, output_dir=small_disk, max_steps=4, save_steps=1)
     )
@@ -62,12 +64,12 @@ def test_training_on_a_full_disk(data_dir, small_disk):
     (folder,) = small_disk.iterdir()
     one_line(
         type("Result", (), {"code": process.returncode, "err": err}),
-        "last.pt",
+        "best_model.pt",
         "No space left on device",
         "another place",
     )
-    load_checkpoint(folder / "best_model.pt")
-    assert not list(folder.glob(".*")) and not (folder / "last.pt").exists()
+    assert read_payload(folder / "last.pt")["training"]["state"]["step"] == 0
+    assert not list(folder.glob(".*")) and not (folder / "best_model.pt").exists()
 
 
 def test_resuming_on_a_full_disk(data_dir, tmp_path):
