@@ -1,4 +1,4 @@
-"""How often a damaged sentence is mended, and a whole one left alone.
+"""How often a damaged sentence is corrected, and a whole one left alone.
 
     python -m benchmarks.quality.corrections --checkpoint runs/NAME/best_model.pt --text_file valid.txt
     python -m benchmarks.quality.corrections --checkpoint FILE --text_file valid.txt --train_file train.txt --texts 500
@@ -8,7 +8,7 @@ with the next. Beside ``correct_text``: changing nothing, and the most common ne
 else a word that was never seen beside either of its neighbours gives way to the one seen most often between them).
 
     found        something was changed where the mistake is
-    mended       the sentence is the original again, to the character
+    corrected       the sentence is the original again, to the character
     elsewhere    something was changed where no mistake is
     unharmed     of the same sentences without a mistake, those that were changed
 
@@ -128,7 +128,7 @@ class Neighbours:
 
 
 def measure(correct: Correct, damages: Sequence[Damaged]) -> dict[str, list[tuple[int, int]]]:
-    """Per kind of mistake (and "all"): counts and sizes of found, mended, elsewhere, unharmed."""
+    """Per kind of mistake (and "all"): counts and sizes of found, corrected, elsewhere, unharmed."""
     outputs, unharmed = correct([one.text for one in damages]), correct([one.original for one in damages])
     rows = {}
     for kind in (*KINDS, "all"):
@@ -146,7 +146,7 @@ def measure(correct: Correct, damages: Sequence[Damaged]) -> dict[str, list[tupl
 
 def table(results: dict[str, dict[str, list[tuple[int, int]]]]) -> str:
     """Markdown, a row for every system and kind of mistake, in per cent."""
-    lines = ["| | mistake | texts | found | mended | elsewhere | unharmed |", "|---|---|---|---|---|---|---|"]
+    lines = ["| | mistake | texts | found | corrected | elsewhere | unharmed |", "|---|---|---|---|---|---|---|"]
     for name, rows in results.items():
         for kind, counts in rows.items():
             if size := counts[0][1]:

@@ -3,7 +3,7 @@
     python -m benchmarks.quality.gaps --checkpoint runs/NAME/best_model.pt --test_file valid.txt
     python -m benchmarks.quality.gaps --checkpoint MODEL.pt --test_file valid.txt --texts 40 --output_dir out
 
-Rows: the gap, of unknown length; the same with its true number of word pieces told; and one [MASK] for each word that
+Rows: the gap, of unknown length; the same with its true number of word pieces given; and one [MASK] for each word that
 was taken out, as one would type it without gaps. The first text at temperature 0 counts. It is exact where it is the
 sentence again, capitals aside. Each row leaves ROW.jsonl in the output folder, lines with source, output and reference,
 for a judge of fluency. Intervals: 95 %.
@@ -90,7 +90,7 @@ def restored(generator, row: str, cuts: list[Cut]) -> list[str]:
 
 ROWS = {
     "gap": "[MASK*], length unknown",
-    "length_known": "[MASK*], its length told",
+    "length_known": "[MASK*], its length known",
     "one_mask_per_word": "one [MASK] for each word",
 }
 

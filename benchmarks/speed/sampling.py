@@ -45,6 +45,7 @@ from diffusion_bert.text import metrics
 from diffusion_bert.text.metrics import metric_text
 
 PARTS = ("speed", "exact", "quality", "wait")
+BARE = {"known_words": False, "rank_by": "revealed"}  # the sampler alone
 
 
 def arguments(argv=None) -> argparse.Namespace:
@@ -128,13 +129,7 @@ def speed(model: DiffusionModel, options: argparse.Namespace) -> float:
     sources = some_sources(model, options, options.sources)
     canvases = canvases_of(model, sources, options.lengths, options.candidates)
     each = options.lengths * options.candidates
-    settings = SamplingConfig(
-        sampler="confidence",
-        num_steps=options.num_steps,
-        batch_size=options.batch_size,
-        known_words=False,
-        rank_by="revealed",
-    )
+    settings = SamplingConfig(sampler="confidence", num_steps=options.num_steps, batch_size=options.batch_size, **BARE)
     collator, calls = Collator(model.tokenizer, PROMPT), []
 
     def ours() -> None:
@@ -172,9 +167,8 @@ def exact(model: DiffusionModel, options: argparse.Namespace) -> None:
         num_steps=options.num_steps,
         temperature=0.0,
         no_repeat="off",
-        known_words=False,
-        rank_by="revealed",
         batch_size=options.batch_size,
+        **BARE,
     )
     fast = [output.ids for output in decode(model, canvases, settings, Collator(model.tokenizer, PROMPT), options.seed)]
     different = sum(

@@ -5,6 +5,7 @@ A command checks a text, answers many at once, and knows how its answers look on
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -33,7 +34,7 @@ class Loop(Protocol):
         """Every request has a seed of its own."""
 
 
-class TextCommand:
+class TextCommand(ABC):
     """A row of the command table.
 
     name, usage, help: as the loop's help shows them. example: a text for it.
@@ -54,38 +55,38 @@ class TextCommand:
             raise UserError(f"{self.name} needs a text, for example: {self.name} {self.example}")
         return Row(text)
 
+    @abstractmethod
     def check(self, row: Row) -> None:
         """Refuse a text that the command cannot work on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answers(self, rows: Sequence[Row], numbers: Sequence[int]) -> list[Any]:
         """An answer for each of some rows, worked on together; ``numbers``: their places in the file."""
-        raise NotImplementedError
 
     # ---- the loop ---------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def respond(self, loop: Loop, typed: str) -> None:
         """Answer a line of the command loop."""
-        raise NotImplementedError
 
     # ---- files ------------------------------------------------------------------------------------------------------
 
     @property
+    @abstractmethod
     def columns(self) -> list[str]:
         """The columns of a table of answers; the first ones are those of the row."""
-        raise NotImplementedError
 
+    @abstractmethod
     def record(self, row: Row, answer: Any | None) -> dict[str, Any]:
         """An entry of a .jsonl; ``answer`` is None where a row has none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def cells(self, row: Row, answer: Any | None) -> list[str]:
         """An entry of a .csv, in the order of the columns."""
-        raise NotImplementedError
 
+    @abstractmethod
     def line(self, answer: Any | None) -> str:
         """An entry of a .txt."""
-        raise NotImplementedError
 
 
 class WritingCommand(TextCommand):

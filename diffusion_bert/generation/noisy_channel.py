@@ -1,4 +1,4 @@
-"""Noisy-channel ranking: a good paraphrase follows from its source, is English by itself, and lets the source be told.
+"""Noisy-channel ranking: a good paraphrase follows from its source, is good English, and lets the source be guessed.
 
     score(y) = mean_i log p(y_i | y without i, x) + 1/2 mean_i log p(y_i | y without i)
                + 1/2 mean_j log p(x_j | x without j, y)

@@ -1,4 +1,4 @@
-"""The benchmark of corrections: its mistakes, what counts as mended, the floor, and a tiny run."""
+"""The benchmark of corrections: its mistakes, what counts as corrected, the floor, and a tiny run."""
 
 import random
 import re

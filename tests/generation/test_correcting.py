@@ -189,6 +189,6 @@ def test_the_released_model_mends_plain_mistakes():
     """With the bundled checkpoint: doubled words go, neighbours change places, good sentences stay."""
     g = DiffusionTextGenerator.from_checkpoint(ROOT / "checkpoints" / "general_english.pt", device="cpu")
     good = ["What is the best way to learn English?", "How can I lose weight?"]
-    mended = g.correct_text([*good, "What is the the best way to learn English?", "How I can lose weight?"])
-    assert [one.text for one in mended[:2]] == good
-    assert mended[2].text == good[0] and mended[2].changes[0].before == "the the"
+    fixed = g.correct_text([*good, "What is the the best way to learn English?", "How I can lose weight?"])
+    assert [one.text for one in fixed[:2]] == good
+    assert fixed[2].text == good[0] and fixed[2].changes[0].before == "the the"
