@@ -118,16 +118,17 @@ class WritingCommand(TextCommand):
 
     def respond(self, loop: Loop, typed: str) -> None:
         """Write the candidates for a text, the first one with its trace if that is wanted, or as it comes."""
-        for remark in self.remarks(typed):
+        row = self.row(typed)
+        self.check(row)
+        for remark in para_remarks(self.generator) if self.name == "para" else []:
             loop.write(remark)
-        text = self.row(typed).text
         traces: list[Trace] = []
         on_trace = traces.append if loop.display.trace else None
         streams = self.streams and loop.stream is not None and not loop.display.trace
         line = loop.stream("  1. ") if streams else None
         on_part = {"on_part": line.write} if streams else {}
         try:
-            candidates = self.write(text, seed=loop.next_seed(), on_trace=on_trace, **on_part)
+            candidates = self.write(row.text, seed=loop.next_seed(), on_trace=on_trace, **on_part)
         finally:
             streamed = streams and line.end()
         shown = streamed or bool(traces) and show(loop, traces[0])
@@ -137,12 +138,6 @@ class WritingCommand(TextCommand):
         options = self.generator.options
         if len(candidates) < options.num_samples and options.top_k == 1:
             loop.write(f"({len(candidates)} of {options.num_samples}: top_k 1 leaves little to choose from)")
-
-    def remarks(self, typed: str) -> list[str]:
-        """What is to be said before the answer; a text that cannot be meant is refused."""
-        if self.name == "mask" and typed:
-            self.fits(typed)
-        return para_remarks(self.generator) if self.name == "para" else []
 
     @property
     def columns(self) -> list[str]:

@@ -4,7 +4,7 @@ import re
 from typing import get_type_hints
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from diffusion_bert.commands.repl import OPTIONS, PROMPT, SETTABLE, Repl, typed
@@ -537,6 +537,7 @@ WORDS = st.sampled_from(
         ).map("".join),
     )
 )
+@example(line="mask [MASK] \ud800")
 def test_nothing_typed_ends_the_loop(model, line):
     """Any unicode and control characters: an answer or a line of explanation, never an exception, never a special token
     that was not typed.

@@ -9,6 +9,7 @@ import pytest
 
 from diffusion_bert.commands import evaluation_progress
 from diffusion_bert.commands import progress as progress_module
+from diffusion_bert.config.schema import SamplingConfig
 from diffusion_bert.data.grammar import Grammar
 from diffusion_bert.data.pairs import Pair
 from diffusion_bert.evaluation import writing
@@ -152,8 +153,7 @@ def test_memory_stays_flat(monkeypatch, tmp_path):
     rose by 1.5 MB a source, here by 864), what stays by less than 20.
     """
     monkeypatch.setattr(writing, "CHUNK", 64)
-    generator = DiffusionTextGenerator(new_model())
-    generator.options.num_steps, generator.options.device = 2, "cpu"
+    generator = DiffusionTextGenerator(new_model(), SamplingConfig(num_steps=2, device="cpu", rank_by="revealed"))
     pairs = [Pair(*pair) for pair in Grammar.load().pairs("train", 64)]
     keep_freed_memory()
     peaks, kept = [], []
