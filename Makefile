@@ -26,7 +26,7 @@ test: $(VENV)/.installed
 soak: $(VENV)/.installed
 	$(BIN)/python -m tools.soak --kills 100
 
-# breaks the mathematics on purpose, 38 times: the tests must notice
+# breaks the mathematics on purpose, 48 times: the tests must notice
 mutations: $(VENV)/.installed
 	$(BIN)/python -m tools.mutations
 

@@ -322,6 +322,27 @@ MUTANTS = [
         "length=F.cross_entropy",
         "training/draws",
     ),
+    (
+        "random numbers: the same for every candidate",
+        "diffusion/random_numbers.py",
+        "of_text + _STEP * torch.tensor(list(candidates), dtype=torch.int64)",
+        "of_text + _STEP * torch.tensor([0 for _ in candidates], dtype=torch.int64)",
+        "diffusion/random_numbers generation/batch_independence",
+    ),
+    (
+        "random numbers: a shift that copies the sign",
+        "diffusion/random_numbers.py",
+        "z ^ ((z >> shift) & ((1 << (64 - shift)) - 1))",
+        "z ^ (z >> shift)",
+        "diffusion/random_numbers",
+    ),
+    (
+        "ranking: the source beside the text is left out",
+        "generation/noisy_channel.py",
+        "(without_source(model, canvas, text), backward(model, canvas, text))",
+        "(without_source(model, canvas, text),)",
+        "generation/noisy_channel",
+    ),
 ]
 
 
