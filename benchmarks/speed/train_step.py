@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import multiprocessing
 import os
 import statistics
@@ -33,7 +34,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import ROOT, machine, matmul_peak, ratio, time_in_turns
+from benchmarks.common import ROOT, machine, markdown_table, matmul_peak, ratio, time_in_turns
 from benchmarks.speed.memory import peak_memory
 from benchmarks.speed.operations import count_flops, profile
 from benchmarks.speed.train_variants import COUNTERPART, NAMES, make_step
@@ -82,6 +83,7 @@ def arguments(argv=None) -> argparse.Namespace:
     parser.add_argument(
         "--keep_freed_memory", action="store_true", help="let all variants keep freed memory, not ours alone"
     )
+    parser.add_argument("--json", metavar="FILE", help="write the rows of the table there too")
     parser.add_argument("--profile", action="store_true", help="print where the time of our step goes and stop")
     parser.add_argument("--seed", type=int, default=0, help="seed (default: 0)")
     parser.add_argument("--memory_of", help=argparse.SUPPRESS)  # the child process
@@ -196,33 +198,49 @@ def main(argv=None) -> int:
     for worker in workers.values():
         worker.ask(None)
     memory = {name: None if options.no_memory else peak_in_child(name, given) for name in variants}
-    show(variants, options, seconds, flops, peak, memory)
+    rows = rows_of(variants, options, seconds, flops, peak, memory)
+    show(rows, peak)
+    for line in beside_checkouts(variants, seconds):
+        print(line)
+    if options.json:
+        Path(options.json).write_text(json.dumps(list(rows.values()), indent=1) + "\n", encoding="utf-8")
     return 0
 
 
-def show(variants, options, seconds, flops, peak, memory) -> None:
-    """The table, and what the checkouts say about our few lines."""
+def rows_of(variants, options, seconds, flops, peak, memory) -> dict[str, dict]:
+    """The table: a row of named figures for each variant."""
     base = "ours" if "ours" in variants else variants[0]
-    print(f"matrix products of 2048 x 2048: {peak / 1e9:,.1f} GFLOP/s\n")
-    print(
-        "| step | ms | ours is faster by (quartiles) | targets/s | matrix GFLOP | % of the matrix peak | peak MB |"
-        " times ours |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    rows = {}
     for name in variants:
-        median = statistics.median(seconds[name])
-        used = memory[name]
-        print(
-            f"| {NAMES[name]} | {1000 * median:.1f} | {ratio(seconds[name], seconds[base])} |"
-            f" {options.batch_size / median:,.1f} | {flops[name] / 1e9:.1f} | {100 * flops[name] / median / peak:.0f} |"
-            f" {'' if used is None else f'{used / 2**20:,.0f}'} |"
-            f" {'' if used is None else f'{used / memory[base]:.2f}'} |"
-        )
-    for name, counterparts in COUNTERPART.items():
-        for ours in counterparts:
-            if name in variants and ours in variants:
-                share = statistics.median(seconds[name]) / statistics.median(seconds[ours])
-                print(f"\n{NAMES[name]}: {share:.2f} times the time of our few lines for it ({NAMES[ours]})")
+        median, used = statistics.median(seconds[name]), memory[name]
+        rows[name] = {
+            "step": NAMES[name],
+            "ms": round(1000 * median, 1),
+            "ours is faster by (quartiles)": ratio(seconds[name], seconds[base]),
+            "targets/s": round(options.batch_size / median, 1),
+            "matrix GFLOP": round(flops[name] / 1e9, 1),
+            "% of the matrix peak": round(100 * flops[name] / median / peak),
+            "peak MB": "" if used is None else round(used / 2**20),
+            "times ours": "" if used is None else round(used / memory[base], 2),
+        }
+    return rows
+
+
+def show(rows: dict[str, dict], peak: float) -> None:
+    """The table in Markdown."""
+    print(f"matrix products of 2048 x 2048: {peak / 1e9:,.1f} GFLOP/s\n")
+    print(markdown_table(rows.values()))
+
+
+def beside_checkouts(variants, seconds) -> list[str]:
+    """What the checkouts say about our few lines for the same losses."""
+    return [
+        f"\n{NAMES[name]}: {statistics.median(seconds[name]) / statistics.median(seconds[ours]):.2f} times the time of"
+        f" our few lines for it ({NAMES[ours]})"
+        for name, counterparts in COUNTERPART.items()
+        for ours in counterparts
+        if name in variants and ours in variants
+    ]
 
 
 if __name__ == "__main__":
