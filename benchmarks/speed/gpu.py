@@ -41,6 +41,7 @@ COMPILED = "And with the encoder compiled?"
 TRAINING = "How fast is a training, at what share of the peak?"
 WRITING = "How fast does each sampler write, and how often is the GPU read?"
 EVALUATION = "How fast is an evaluation?"
+LOSSES = "ours,ours_2_draws,masked_only,hugging_face,mdlm,mdlm_subs"
 LIMITS = {STEP: 270, ORIGINAL: 90, COMPILED: 240, TRAINING: 180, WRITING: 210, EVALUATION: 180}  # seconds; 19.5 minutes
 
 
@@ -70,6 +71,7 @@ def arguments(argv=None) -> argparse.Namespace:
         ("max_steps", 100_000, "steps of the training at most"),
     ):
         parser.add_argument(f"--{name}", type=whole_number, default=default, help=f"{text} (default: {default})")
+    parser.add_argument("--losses", default=LOSSES, help=f"variants of the training step (default: {LOSSES})")
     parser.add_argument("--minutes", type=float, default=1.0, help="of training (default: 1)")
     parser.add_argument("--batch_sizes", default="1024,4096", help="texts written together (default: 1024,4096)")
     parser.add_argument("--checkpoint", metavar="FILE", help="the model that writes (default: the one trained here)")
@@ -98,12 +100,14 @@ def parts_of(options: argparse.Namespace, folder: Path) -> list[Part]:
     parts: list[Part] = []
     shape, where = flags("layers", "width", "heads", "vocab_size", "batch_size"), flags("device", "seed")
     step = [*shape, *flags("length", "steps", "precision"), *where]
-    losses = "ours,ours_2_draws,masked_only,hugging_face,mdlm,mdlm_subs"
-    parts.append(module(STEP, "train_step", *step, "--variants", losses))
+    if not options.device.startswith("cuda"):
+        step.append("--no_memory")  # of a processor it is measured another way, in further processes
+    parts.append(module(STEP, "train_step", *step, "--variants", options.losses))
     # alone: its tables of places x words may not fit the memory of the card
     parts.append(module(ORIGINAL, "train_step", *step, "--variants", "ours,original"))
-    few = ["--variants", "ours,masked_only,hugging_face", "--compile", "--no_memory"]
-    parts.append(module(COMPILED, "train_step", *step, *few))
+    few = [name for name in options.losses.split(",") if name in ("ours", "masked_only", "hugging_face")]
+    compiled = ["--variants", ",".join(few or ["ours"]), "--compile", "--no_memory"]
+    parts.append(module(COMPILED, "train_step", *step, *compiled))
     limits = [*flags("minutes", "max_steps", "precision"), "--compile", "--output_dir", str(folder)]
     parts.append(module(TRAINING, "short_training", *shape, *where, *limits))
     written_by = ["--checkpoint", options.checkpoint or str(folder / "trained.pt"), *where, *flags("test_file")]

@@ -27,16 +27,16 @@ import functools
 import json
 import multiprocessing
 import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 import torch
 
-from benchmarks.common import ROOT, machine, markdown_table, matmul_peak, ratio, time_in_turns
+from benchmarks.common import ROOT, machine, markdown_table, matmul_peak, time_in_turns
 from benchmarks.speed.memory import peak_memory
 from benchmarks.speed.operations import count_flops, profile
+from benchmarks.speed.train_rows import beside_checkouts, rows_of
 from benchmarks.speed.train_variants import COUNTERPART, NAMES, make_step
 from diffusion_bert.commands.cli import guarded, whole_number
 from diffusion_bert.errors import UserError
@@ -110,9 +110,10 @@ def serve(variant: str, argv: list[str], pipe) -> None:
     """The other end of a ``Worker``: one answer to each request, until there are no more."""
     try:
         _, device, step = set_up(variant, argv)
+        works = {"step": step, "flops": lambda: count_flops(step), "memory": lambda: peak_memory(step, device)}
         pipe.send(None)
         while (request := pipe.recv()) is not None:
-            answer = step() if request == "step" else count_flops(step)
+            answer = works[request]()
             if device.type == "cuda":
                 torch.cuda.synchronize()
             pipe.send(answer)
@@ -121,14 +122,15 @@ def serve(variant: str, argv: list[str], pipe) -> None:
 
 
 class Worker:
-    """A variant in a process of its own, as its users run it: it shares neither heap nor threads with the others."""
+    """A variant in a process of its own, as its users run it: it shares neither heap nor threads with the others. Its
+    first ``answer`` says that it is ready.
+    """
 
     def __init__(self, variant: str, argv: list[str]):
         self.pipe, other = multiprocessing.Pipe()
         # not a fork: that would inherit a heap, and CUDA does not allow it
         multiprocessing.get_context("spawn").Process(target=serve, args=(variant, argv, other), daemon=True).start()
         other.close()
-        self.answer()
 
     def answer(self):
         """What the process answers, once it does; its error is raised here."""
@@ -138,7 +140,7 @@ class Worker:
         return value
 
     def ask(self, request: str | None):
-        """One request and its answer: "step", "flops", or None to end."""
+        """One request and its answer: "step", "flops", "memory", or None to end."""
         self.pipe.send(request)
         return None if request is None else self.answer()
 
@@ -189,58 +191,27 @@ def main(argv=None) -> int:
         print(profile(set_up(variants[0], given)[2]))
         return 0
     workers = {name: Worker(name, given) for name in variants}
+    for worker in workers.values():
+        worker.answer()
     steps = {name: functools.partial(worker.ask, "step") for name, worker in workers.items()}
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
     peak = matmul_peak(device, dtype)
     seconds = time_in_turns(steps, options.steps, 0, before=lambda name: [steps[name]() for _ in range(WARM_STEPS)])
     peak = max(peak, matmul_peak(device, dtype))
     flops = {name: worker.ask("flops") for name, worker in workers.items()}
+    on_gpu, measured = device.type == "cuda", not options.no_memory
+    memory = {name: worker.ask("memory") if on_gpu and measured else None for name, worker in workers.items()}
     for worker in workers.values():
         worker.ask(None)
-    memory = {name: None if options.no_memory else peak_in_child(name, given) for name in variants}
+    if measured and not on_gpu:
+        memory = {name: peak_in_child(name, given) for name in variants}
     rows = rows_of(variants, options, seconds, flops, peak, memory)
-    show(rows, peak)
+    print(f"matrix products of 2048 x 2048: {peak / 1e9:,.1f} GFLOP/s\n\n{markdown_table(rows.values())}")
     for line in beside_checkouts(variants, seconds):
         print(line)
     if options.json:
         Path(options.json).write_text(json.dumps(list(rows.values()), indent=1) + "\n", encoding="utf-8")
     return 0
-
-
-def rows_of(variants, options, seconds, flops, peak, memory) -> dict[str, dict]:
-    """The table: a row of named figures for each variant."""
-    base = "ours" if "ours" in variants else variants[0]
-    rows = {}
-    for name in variants:
-        median, used = statistics.median(seconds[name]), memory[name]
-        rows[name] = {
-            "step": NAMES[name],
-            "ms": round(1000 * median, 1),
-            "ours is faster by (quartiles)": ratio(seconds[name], seconds[base]),
-            "targets/s": round(options.batch_size / median, 1),
-            "matrix GFLOP": round(flops[name] / 1e9, 1),
-            "% of the matrix peak": round(100 * flops[name] / median / peak),
-            "peak MB": "" if used is None else round(used / 2**20),
-            "times ours": "" if used is None else round(used / memory[base], 2),
-        }
-    return rows
-
-
-def show(rows: dict[str, dict], peak: float) -> None:
-    """The table in Markdown."""
-    print(f"matrix products of 2048 x 2048: {peak / 1e9:,.1f} GFLOP/s\n")
-    print(markdown_table(rows.values()))
-
-
-def beside_checkouts(variants, seconds) -> list[str]:
-    """What the checkouts say about our few lines for the same losses."""
-    return [
-        f"\n{NAMES[name]}: {statistics.median(seconds[name]) / statistics.median(seconds[ours]):.2f} times the time of"
-        f" our few lines for it ({NAMES[ours]})"
-        for name, counterparts in COUNTERPART.items()
-        for ours in counterparts
-        if name in variants and ours in variants
-    ]
 
 
 if __name__ == "__main__":
