@@ -9,7 +9,7 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -45,6 +45,18 @@ def machine() -> str:
     )
 
 
+def markdown_table(rows: Iterable[Mapping[str, object]]) -> str:
+    """Rows of named figures as a table, whose columns are all names in the order in which they first come."""
+    rows = list(rows)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    return "\n".join(lines + ["| " + " | ".join(_cell(row.get(name, "")) for name in names) + " |" for row in rows])
+
+
+def _cell(value) -> str:
+    return f"{value:,}" if isinstance(value, (int, float)) else str(value)
+
+
 def synthetic_tokenizer(vocab_size: int) -> TextTokenizer:
     """A vocabulary of made-up words: the speed of a model does not depend on what they mean."""
     prompts = dict.fromkeys(piece for text in PROMPTS for piece in (text.rstrip(":"), ":"))
@@ -55,8 +67,8 @@ def synthetic_tokenizer(vocab_size: int) -> TextTokenizer:
 def synthetic_model(
     layers: int, width: int, heads: int, vocab_size: int, max_length: int, seed: int = 0, **settings
 ) -> DiffusionModel:
-    """A model with random weights, without dropout, and a word-frequency schedule from Zipf's law; ``settings`` as in a
-    preset.
+    """A model with random weights, without dropout unless ``settings`` have it, and a word-frequency schedule from
+    Zipf's law; ``settings`` as in a preset.
     """
     from transformers import BertConfig
 
@@ -71,8 +83,8 @@ def synthetic_model(
         num_attention_heads=heads,
         intermediate_size=4 * width,
         max_position_embeddings=max(512, max_length),
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
+        hidden_dropout_prob=config.model.dropout,
+        attention_probs_dropout_prob=config.model.dropout,
         pad_token_id=tokenizer.pad_id,
     )
     denoiser = assemble(config, bert_config, tokenizer)

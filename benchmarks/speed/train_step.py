@@ -24,18 +24,19 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import multiprocessing
 import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 import torch
 
-from benchmarks.common import ROOT, machine, matmul_peak, ratio, time_in_turns
+from benchmarks.common import ROOT, machine, markdown_table, matmul_peak, time_in_turns
 from benchmarks.speed.memory import peak_memory
 from benchmarks.speed.operations import count_flops, profile
+from benchmarks.speed.train_rows import beside_checkouts, rows_of
 from benchmarks.speed.train_variants import COUNTERPART, NAMES, make_step
 from diffusion_bert.commands.cli import guarded, whole_number
 from diffusion_bert.errors import UserError
@@ -82,6 +83,7 @@ def arguments(argv=None) -> argparse.Namespace:
     parser.add_argument(
         "--keep_freed_memory", action="store_true", help="let all variants keep freed memory, not ours alone"
     )
+    parser.add_argument("--json", metavar="FILE", help="write the rows of the table there too")
     parser.add_argument("--profile", action="store_true", help="print where the time of our step goes and stop")
     parser.add_argument("--seed", type=int, default=0, help="seed (default: 0)")
     parser.add_argument("--memory_of", help=argparse.SUPPRESS)  # the child process
@@ -108,9 +110,10 @@ def serve(variant: str, argv: list[str], pipe) -> None:
     """The other end of a ``Worker``: one answer to each request, until there are no more."""
     try:
         _, device, step = set_up(variant, argv)
+        works = {"step": step, "flops": lambda: count_flops(step), "memory": lambda: peak_memory(step, device)}
         pipe.send(None)
         while (request := pipe.recv()) is not None:
-            answer = step() if request == "step" else count_flops(step)
+            answer = works[request]()
             if device.type == "cuda":
                 torch.cuda.synchronize()
             pipe.send(answer)
@@ -119,14 +122,15 @@ def serve(variant: str, argv: list[str], pipe) -> None:
 
 
 class Worker:
-    """A variant in a process of its own, as its users run it: it shares neither heap nor threads with the others."""
+    """A variant in a process of its own, as its users run it: it shares neither heap nor threads with the others. Its
+    first ``answer`` says that it is ready.
+    """
 
     def __init__(self, variant: str, argv: list[str]):
         self.pipe, other = multiprocessing.Pipe()
         # not a fork: that would inherit a heap, and CUDA does not allow it
         multiprocessing.get_context("spawn").Process(target=serve, args=(variant, argv, other), daemon=True).start()
         other.close()
-        self.answer()
 
     def answer(self):
         """What the process answers, once it does; its error is raised here."""
@@ -136,7 +140,7 @@ class Worker:
         return value
 
     def ask(self, request: str | None):
-        """One request and its answer: "step", "flops", or None to end."""
+        """One request and its answer: "step", "flops", "memory", or None to end."""
         self.pipe.send(request)
         return None if request is None else self.answer()
 
@@ -187,42 +191,27 @@ def main(argv=None) -> int:
         print(profile(set_up(variants[0], given)[2]))
         return 0
     workers = {name: Worker(name, given) for name in variants}
+    for worker in workers.values():
+        worker.answer()
     steps = {name: functools.partial(worker.ask, "step") for name, worker in workers.items()}
     dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
     peak = matmul_peak(device, dtype)
     seconds = time_in_turns(steps, options.steps, 0, before=lambda name: [steps[name]() for _ in range(WARM_STEPS)])
     peak = max(peak, matmul_peak(device, dtype))
     flops = {name: worker.ask("flops") for name, worker in workers.items()}
+    on_gpu, measured = device.type == "cuda", not options.no_memory
+    memory = {name: worker.ask("memory") if on_gpu and measured else None for name, worker in workers.items()}
     for worker in workers.values():
         worker.ask(None)
-    memory = {name: None if options.no_memory else peak_in_child(name, given) for name in variants}
-    show(variants, options, seconds, flops, peak, memory)
+    if measured and not on_gpu:
+        memory = {name: peak_in_child(name, given) for name in variants}
+    rows = rows_of(variants, options, seconds, flops, peak, memory)
+    print(f"matrix products of 2048 x 2048: {peak / 1e9:,.1f} GFLOP/s\n\n{markdown_table(rows.values())}")
+    for line in beside_checkouts(variants, seconds):
+        print(line)
+    if options.json:
+        Path(options.json).write_text(json.dumps(list(rows.values()), indent=1) + "\n", encoding="utf-8")
     return 0
-
-
-def show(variants, options, seconds, flops, peak, memory) -> None:
-    """The table, and what the checkouts say about our few lines."""
-    base = "ours" if "ours" in variants else variants[0]
-    print(f"matrix products of 2048 x 2048: {peak / 1e9:,.1f} GFLOP/s\n")
-    print(
-        "| step | ms | ours is faster by (quartiles) | targets/s | matrix GFLOP | % of the matrix peak | peak MB |"
-        " times ours |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
-    for name in variants:
-        median = statistics.median(seconds[name])
-        used = memory[name]
-        print(
-            f"| {NAMES[name]} | {1000 * median:.1f} | {ratio(seconds[name], seconds[base])} |"
-            f" {options.batch_size / median:,.1f} | {flops[name] / 1e9:.1f} | {100 * flops[name] / median / peak:.0f} |"
-            f" {'' if used is None else f'{used / 2**20:,.0f}'} |"
-            f" {'' if used is None else f'{used / memory[base]:.2f}'} |"
-        )
-    for name, counterparts in COUNTERPART.items():
-        for ours in counterparts:
-            if name in variants and ours in variants:
-                share = statistics.median(seconds[name]) / statistics.median(seconds[ours])
-                print(f"\n{NAMES[name]}: {share:.2f} times the time of our few lines for it ({NAMES[ours]})")
 
 
 if __name__ == "__main__":

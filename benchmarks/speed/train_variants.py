@@ -27,6 +27,8 @@ from diffusion_bert.training.trainer import Trainer
 NAMES = {
     "ours": "ours: Trainer.step",
     "ours_2_draws": "ours, 2 noised targets beside each source",
+    "ours_fp32": "ours in float32",
+    "ours_dropout": "ours with dropout 0.1",
     "ours_no_copy": "ours without copy head",
     "masked_only": "masked places only, plain",
     "hugging_face": "Hugging Face BertForMaskedLM",
@@ -54,12 +56,13 @@ def make_step(variant: str, options: argparse.Namespace, device: torch.device):
         options.length,
         options.seed,
         copy_head=variant != "ours_no_copy",
+        dropout=0.1 if variant == "ours_dropout" else 0.0,
         loss=options.loss,
         batch_size=shape[0],
         epochs=1000,
         device=str(device),
         noise_draws=draws,
-        precision=options.precision,
+        precision="fp32" if variant == "ours_fp32" else options.precision,
     )
     collator = Collator(model.tokenizer, PROMPT)
     pairs = synthetic_pairs(model, shape[0], options.length, options.seed)

@@ -8,7 +8,8 @@ once.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,6 +33,8 @@ from .tracing import Tracer
 
 # Samplers that reveal something in every row at every call: there is no answer to remember.
 FORGETFUL = ("confidence", "entropy")
+# of log mu [N, V] on a CPU: 256 MB, of which a sampler has two or three at once (docs/performance.md)
+LARGEST_TABLE = 2**26
 
 
 @torch.no_grad()
@@ -63,10 +66,9 @@ def decode(
         range(len(canvases)), key=lambda index: (len(canvases[index].words) + len(canvases[index].source), index)
     )
     results: list[Decoded | None] = [None] * len(canvases)
-    for start in range(0, len(order), options.batch_size):
-        if start:
+    for number, chosen in enumerate(batches_of(model, canvases, order, options.batch_size, guided)):
+        if number:
             give_back_freed_memory()  # every batch has its own widths
-        chosen = order[start : start + options.batch_size]
         run = Run(model, options, collator, seed, time_correction)
         for index, output in zip(chosen, run.finish([canvases[index] for index in chosen], chosen, tracer)):
             results[index] = output
@@ -85,6 +87,28 @@ def decode(
         write = partial(decode, model, options=rewriting, collator=collator, seed=seed, time_correction=False)
         return refined(model, canvases, results, options, collator, write, tracer)
     return results
+
+
+def batches_of(
+    model: DiffusionModel, canvases: Sequence[Canvas], order: Sequence[int], batch_size: int, guided: bool = False
+) -> Iterator[list[int]]:
+    """``order`` cut into batches of at most ``batch_size`` canvases and, on a CPU, of no more places to be written than
+    one table of ``LARGEST_TABLE`` numbers holds (half as many with guidance, which asks twice): so memory stays bounded
+    however long the texts are.
+    """
+    numbers = model.denoiser.bert_config.vocab_size * (1 + guided)
+    most = LARGEST_TABLE // numbers if model.device.type == "cpu" else math.inf
+    batch: list[int] = []
+    places = 0
+    for index in order:
+        own = canvases[index].words.count(model.tokenizer.mask_id)
+        if batch and (len(batch) == batch_size or places + own > most):
+            yield batch
+            batch, places = [], 0
+        batch.append(index)
+        places += own
+    if batch:
+        yield batch
 
 
 @dataclass

@@ -168,3 +168,23 @@ def test_canvases_of_no_text():
     assert given[0].text == given[1].text and [canvas.candidate for canvas in given] == [0, 1, 0, 0, 0]
     assert len({canvas.text for canvas in given}) == 4 and given[4].text == 5
     assert all(canvas.text is None for canvas in plain)
+
+
+def test_memory_bounds_a_batch(monkeypatch):
+    """Places beyond one table of log mu begin a new batch, twice as soon with guidance; a longer canvas goes alone; the
+    texts stay the same.
+    """
+    model = in_double()
+    canvases, options = canvases_of(model)[:20], SamplingConfig(num_steps=3, batch_size=8)
+    whole = decode(model, canvases, options, collator_of(model))
+    vocab_size, most = model.denoiser.bert_config.vocab_size, 16
+    monkeypatch.setattr(decoding, "LARGEST_TABLE", most * vocab_size + vocab_size - 1)
+    places = [canvas.words.count(model.tokenizer.mask_id) for canvas in canvases]
+    for guided, limit in ((False, most), (True, most // 2)):
+        batches = list(decoding.batches_of(model, canvases, range(len(canvases)), options.batch_size, guided))
+        assert [index for batch in batches for index in batch] == list(range(len(canvases)))
+        assert all(len(batch) == 1 or sum(places[index] for index in batch) <= limit for batch in batches)
+        # no batch could have taken the next canvas
+        for batch, following in zip(batches, batches[1:]):
+            assert len(batch) == 8 or sum(places[index] for index in [*batch, following[0]]) > limit
+    assert [output.ids for output in decode(model, canvases, options, collator_of(model))] == [o.ids for o in whole]
