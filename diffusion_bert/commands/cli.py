@@ -23,7 +23,7 @@ from ..errors import UserError, nearest
 from ..machine.processes import process_count, process_rank, should_print
 from ..machine.streams import ReaderGone, forget_stdout, prepare_streams
 from ..version import __version__
-from .flag_names import OTHER_NAMES
+from .flag_names import meant
 from .terminal import say, terminal_width
 
 USER_ERROR = 2
@@ -81,10 +81,10 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings]
             name = unknown[0].split("=")[0]
-            meant = OTHER_NAMES.get(name.lstrip("-").replace("-", "_").lower())
-            hint = f"; did you mean '--{meant}'?" if f"--{meant}" in flags else nearest(name, flags)
+            hint = meant(name, flags) or nearest(name, flags)
             raise UserError(f"unknown argument '{unknown[0]}'{hint}; --help lists the options")
-        return vars(values)
+        # bash leaves the ~ of --data_dir=~/mine to us
+        return {name: os.path.expanduser(value) if _is_home(value) else value for name, value in vars(values).items()}
 
     def add_settings(
         self, section: type, leave_out: Sequence[str] = (), defaults: dict[str, Any] | None = None
@@ -111,6 +111,10 @@ class Parser(argparse.ArgumentParser):
                 f" {'none' if default is None else str(default).lower() if default in (True, False) else default})",
                 **extra,
             )
+
+
+def _is_home(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("~")
 
 
 def converter(f: dataclasses.Field, hint: Any, origin: str = "") -> Callable[[str], Any]:

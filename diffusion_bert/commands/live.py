@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 
 from ..generation.tracing import GIVEN, HIDDEN, Cell, Trace
+from .terminal import columns, columns_of
 
 # early to late; even steps of hue at middling lightness, legible on black and on white
 RAMP = (63, 32, 37, 35, 71, 106, 172, 208)
@@ -30,19 +31,21 @@ def legend() -> str:
 
 def plain_lines(trace: Trace) -> list[str]:
     """One line per step in which something was written; the last ends with the text."""
-    return [f"  step {step:>3}  {printable(''.join(cell.text for cell in cells))}" for step, cells in trace.frames()]
+    return [
+        f"  {f'step {step}':<10}{printable(''.join(cell.text for cell in cells))}" for step, cells in trace.frames()
+    ]
 
 
 def animate(
     trace: Trace, label: str, stream, size: tuple[int, int], delay: float, sleep: Callable[[float], None] = time.sleep
 ) -> bool:
-    """Draw all frames behind ``label``, each with a single write; the last one stays. False, and nothing is drawn,
-    where it would not fit.
+    """Draw all frames behind ``label``, each with a single write; the last one stays. Further lines of a frame begin
+    below the text, not below the label. False, and nothing is drawn, where it would not fit.
 
     size: (columns, lines) of the terminal. delay: seconds per frame.
     """
     steps = max((step for step, _, _ in trace.changes), default=1)
-    frames = [wrap([Cell(label, GIVEN), *cells], size[0] - 1) for _, cells in trace.frames()]
+    frames = [wrap([Cell(label, GIVEN), *cells], size[0] - 1, columns_of(label)) for _, cells in trace.frames()]
     if size[0] < 12 or max(map(len, frames)) >= size[1]:
         return False
     above = 0  # lines over the one the cursor is in
@@ -73,15 +76,18 @@ def paint(cells: Sequence[Cell], steps: int) -> str:
     return "".join(painted)
 
 
-def wrap(cells: Sequence[Cell], width: int) -> list[list[Cell]]:
-    """Lines of at most ``width`` columns, broken before a word where one begins in the line, else anywhere."""
+def wrap(cells: Sequence[Cell], width: int, hang: int = 0) -> list[list[Cell]]:
+    """Lines of at most ``width`` columns, broken before a word where one begins in the line, else anywhere; all but the
+    first are indented by ``hang`` columns, or by half the width where that is less.
+    """
     letters = [(letter, cell.step) for cell in cells for letter in printable(cell.text)]
-    lines, line, used, space = [], [], 0, -1
+    indent = [(" ", GIVEN)] * min(hang, width // 2)
+    lines, line, used, space, begin = [], [], 0, -1, 0
     for letter, step in letters:
-        while line and used + columns(letter) > width:
-            cut = space + 1 if space >= 0 else len(line)
+        while len(line) > begin and used + columns(letter) > width:
+            cut = space + 1 if space >= begin else len(line)
             lines.append(line[:cut])
-            line = line[cut:]
+            line, begin = [*indent, *line[cut:]], len(indent)
             used, space = sum(columns(kept) for kept, _ in line), -1
         if letter == " ":
             space = len(line)
@@ -100,13 +106,6 @@ def _merge(letters: Sequence[tuple[str, int]]) -> list[Cell]:
         else:
             cells.append(Cell(letter, step))
     return cells
-
-
-def columns(letter: str) -> int:
-    """How many columns of a terminal a character takes."""
-    if unicodedata.combining(letter) or unicodedata.category(letter) in ("Mn", "Me", "Cf"):
-        return 0
-    return 2 if unicodedata.east_asian_width(letter) in ("W", "F") else 1
 
 
 def printable(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -10,6 +11,7 @@ from typing import Any, get_type_hints
 from ..config.schema import DataConfig, DiffusionConfig, ModelConfig, TrainingConfig
 from ..errors import UserError
 from ..machine.processes import process_count
+from ..text.english import strip_enclosing_quotes
 from .cli import converter
 from .terminal import fitted, say
 
@@ -55,6 +57,8 @@ def ask_settings(names: Sequence[str], current: dict[str, Any]) -> dict[str, Any
         default = current.get(name, f.default)
         while True:
             text = ask(f"  {name} - {f.metadata['help']}", "none" if default is None else str(default))
+            if name in PATHS:
+                text = os.path.expanduser(strip_enclosing_quotes(text))
             try:
                 value = converter(f, hint)(text)
                 if name in PATHS and value is not None and not Path(value).exists():

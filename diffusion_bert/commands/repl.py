@@ -32,8 +32,10 @@ OPTIONS = {
 }
 SETTABLE = tuple(OPTIONS)
 ALL_SKILLS = tuple(dict.fromkeys(task.command for task in TASKS.values()))
-LEAVE = ("quit", "exit")
+LEAVE = ("quit", "exit", "bye", "q")
 FAREWELLS = ("", "now", "please", "bye", "()", ";", ".", "!")  # what may stand behind quit
+AROUND_COMMANDS = re.compile(r"^[/:\\]|(\(\)|[.:;!])+$")  # /help, :q, quit(), fill:
+ASSIGNED = r"-{0,2}([\w-]+)\s*(?:[=:]\s*|\s)(?:to\s+)?"  # temperature = 0.5, num-samples: 2, --seed 3, length to 12
 CLOSE = 0.75  # how like a command the first of several words must be to be taken for it
 
 
@@ -98,7 +100,7 @@ class Repl:
         if offered is not None and line.strip().lower() in ("y", "yes"):
             line = offered
         command, rest = (*line.split(maxsplit=1), "", "")[:2]
-        command = command.lower()
+        command = AROUND_COMMANDS.sub("", command.lower()) or command
         if not command:
             return True
         if command in LEAVE and rest.strip().lower() in FAREWELLS:
@@ -118,18 +120,14 @@ class Repl:
     def _explain(self, command: str, line: str) -> None:
         """Say why a line is no command; where it is clear what was meant, offer that, to be taken by y."""
         words = line.split()
-        setting = re.fullmatch(r"\s*(\w+)\s*(?:=\s*|\s)(\S+)\s*", line)
+        setting = re.fullmatch(rf"\s*{ASSIGNED}(\S+)\s*", line)
         known = [*self.commands, "quit"]
         if command in ALL_SKILLS:
             tasks = ", ".join(self.generator.model.skills.tasks)
             self.write(f"this checkpoint (task {tasks}) has not learned to {command}; help lists what it can")
-        elif setting and setting[1].lower() in OPTIONS:
-            self._offer(f"set {setting[1].lower()} {setting[2]}")
-        elif (
-            command in ("quit", "exit")
-            or len(words) > 1
-            and not difflib.get_close_matches(command, known, n=1, cutoff=CLOSE)
-        ):
+        elif setting and option_name(setting[1]) in OPTIONS:
+            self._offer(f"set {option_name(setting[1])} {setting[2]}")
+        elif command in LEAVE or len(words) > 1 and not difflib.get_close_matches(command, known, n=1, cutoff=CLOSE):
             self._offer(f"para {line.strip()}")
         else:
             self.write(f"unknown command '{command[:40]}'{nearest(command[:40], known)}; help lists the commands")
@@ -163,8 +161,9 @@ class Repl:
         return self.generator.options if OPTIONS[name][0] is SamplingConfig else self.display
 
     def _set(self, rest: str) -> None:
-        assigned = re.fullmatch(r"(\w+)\s*=\s*(.*)", rest, flags=re.S)
-        name, value = assigned.groups() if assigned else (*rest.split(maxsplit=1), "", "")[:2]
+        assigned = re.fullmatch(rf"{ASSIGNED}(.*)", rest, flags=re.S)
+        name, value = assigned.groups() if assigned else (rest, "")
+        name = option_name(name)
         if not name:
             for known, (_, f) in OPTIONS.items():
                 choices = f" ({', '.join(f.metadata['choices'])})" if f.metadata["choices"] else ""
@@ -189,9 +188,12 @@ class Repl:
     def _check_style(self, style: str) -> None:
         """Refuse a style that no task of the checkpoint has."""
         skills = self.generator.model.skills
-        with_style = [task for task, styles in skills.all_styles().items() if " ".join(style.lower().split()) in styles]
-        if not with_style:
-            skills.number(next(iter(skills.all_styles()), None), style)
+        known = list(dict.fromkeys(name for styles in skills.all_styles().values() for name in styles))
+        name = " ".join(style.lower().split())
+        if not known:
+            skills.number(None, style)
+        elif name not in known:
+            raise UserError(f"style is '{style}': this checkpoint knows {', '.join(known)}{nearest(name, known)}")
 
     def _show(self, rest: str) -> None:
         model = self.generator.model
@@ -205,6 +207,11 @@ class Repl:
     def _help(self, rest: str) -> None:
         for line in help_lines(self.generator.model, self.texts, SETTABLE):
             self.write(line)
+
+
+def option_name(typed_name: str) -> str:
+    """The name of an option as it may be typed: --num-samples, Temperature."""
+    return typed_name.lower().strip("-").replace("-", "_")
 
 
 def typed(value) -> str:

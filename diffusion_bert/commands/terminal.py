@@ -7,8 +7,11 @@ import re
 import shutil
 import sys
 import textwrap
+import unicodedata
 
 NARROWEST, WIDEST_FIRST, NO_BREAK = 20, 30, "\xa0"  # columns of a terminal, of the first of two columns
+SEPARATORS = "/\\_-.,;:=&?"  # behind which a path or a name that is wider than a line is broken
+_ESCAPE = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")
 
 
 def is_terminal(stream=None) -> bool:
@@ -31,24 +34,82 @@ def terminal_width() -> int:
     return max(NARROWEST, shutil.get_terminal_size().columns - 1)
 
 
+def columns(letter: str) -> int:
+    """How many columns of a terminal a character takes."""
+    if unicodedata.combining(letter) or unicodedata.category(letter) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in ("W", "F") else 1
+
+
+def columns_of(text: str) -> int:
+    """How many columns of a terminal a line takes, without its colours."""
+    return sum(map(columns, _ESCAPE.sub("", text)))
+
+
 def wrapped(text: str, width: int, hang: int | None = None) -> str:
-    """Every line of a text broken at spaces, never in a word; what is broken off is indented by ``hang`` columns more
-    than its line, or (None) to where the second column of a line such as "Model   tiny" begins.
+    """Every line of a text broken at spaces; what is broken off is indented by ``hang`` columns more than its line, or
+    (None) to where the second column of a line such as "Model   tiny" begins. A word that is wider than a line is
+    broken behind a separator of paths and names, or between wide letters; nothing is lost.
     """
     lines = []
     for line in text.split("\n"):
-        if "\x1b" in line or len(line) <= width:
+        if columns_of(line) <= width:
             lines.append(line)
             continue
         start = len(line) - len(line.lstrip(" "))
         gap = line.find("  ", start)
         column = len(line) - len(line[gap:].lstrip(" ")) if start < gap < start + WIDEST_FIRST else start + 2
         indent = " " * min(column if hang is None else start + hang, width // 2)
-        whole = line.replace(" %", f"{NO_BREAK}%")  # a number and its sign stay together
-        lines += textwrap.wrap(
-            whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
-        ) or [""]
+        whole = line.expandtabs().replace(" %", f"{NO_BREAK}%")  # a number and its sign stay together
+        lines += _broken(whole, width, indent)
     return "\n".join(lines).replace(f"{NO_BREAK}%", " %")
+
+
+def _broken(line: str, width: int, indent: str) -> list[str]:
+    """The lines of at most ``width`` columns that a line becomes."""
+    lines, current = [], ""
+    for part in re.findall(" *[^ ]+", line):
+        word = part.lstrip(" ")
+        if columns_of(current + part) <= width:
+            current += part
+        elif current.strip() and columns_of(indent + word) <= width:
+            lines.append(current)
+            current = indent + word
+        else:
+            before = current + part[: len(part) - len(word)]
+            room = max(0, width - columns_of(before))
+            first, *rest = pieces(word, room, width - len(indent), bool(current.strip()))
+            *whole, current = [*([before + first] if first else [current]), *(indent + piece for piece in rest)]
+            lines += [text for text in whole if text.strip()]
+    return [*lines, current]
+
+
+def pieces(word: str, first: int, room: int, may_wait: bool) -> list[str]:
+    """A word in pieces: the first one ``first`` columns wide at most, the others ``room``. With ``may_wait`` the first
+    is empty rather than cut where there is no separator.
+    """
+    found = []
+    while columns_of(word) > (first if not found else room):
+        cut = _cut(word, room if found else first, may_wait and not found)
+        found.append(word[:cut])
+        word = word[cut:]
+    return [*found, word]
+
+
+def _cut(word: str, room: int, only_at_separators: bool) -> int:
+    """Behind how many letters a word is best cut so that they take at most ``room`` columns, and at least one letter;
+    with ``only_at_separators`` maybe none.
+    """
+    used = best = hard = 0
+    for place, letter in enumerate(word):
+        wide = columns(letter) == 2 or place and columns(word[place - 1]) == 2
+        if place and columns(letter) and used <= room:
+            hard = place
+            best = place if word[place - 1] in SEPARATORS or wide else best
+        used += columns(letter)
+        if used > room:
+            break
+    return best or (0 if only_at_separators else max(1, hard))
 
 
 def fitted(text: str, hang: int | None = None) -> str:
@@ -104,11 +165,16 @@ class Stream:
         word, self.glued = self.glued + word, ""
         if not word:
             return
-        if self.begun and "\n" not in self.space and self.space and self.column + len(self.space + word) > self.width:
+        breaks = self.begun and "\n" not in self.space and self.space
+        if breaks and self.column + columns_of(self.space + word) > self.width:
             self.space = self.hang
+        _, new_line, before = self.space.rpartition("\n")
+        start, room = columns_of(before) + (0 if new_line else self.column), len(self.hang) - 1
+        if self.width < math.inf:
+            word = self.hang.join(pieces(word, self.width - start, self.width - room, self.begun))
         print(end=self.space + word, flush=True, file=self.file)
         _, new_line, line = (self.space + word).rpartition("\n")
-        self.column = len(line) + (0 if new_line else self.column)
+        self.column = columns_of(line) + (0 if new_line else self.column)
         self.begun, self.space = True, ""
 
     def end(self) -> bool:

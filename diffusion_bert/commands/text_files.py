@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ..errors import UserError
-from ..text.english import unencodable
+from ..text.english import is_blank, unencodable
 
 COLUMNS, TARGETS = ("src", "source", "text"), ("trg", "target")
 INPUTS, OUTPUTS = (".txt", ".jsonl", ".csv", ".tsv"), (".jsonl", ".csv", ".txt")
@@ -85,11 +85,11 @@ def stream_rows(file: BinaryIO, kind: str, pairs: bool = False) -> Iterator[Row]
     its problem with it. With ``pairs`` a row has the target beside its text, if there is a column of TARGETS.
 
     Raises:
-        UserError: a table without one of COLUMNS.
+        UserError: UTF-16 text, or a table without one of COLUMNS.
     """
     table = kind in (".csv", ".tsv")
     newline = "" if table else None
-    lines = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+    lines = _in_utf_8(io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline=newline))
     if table:
         rows = _table_rows(lines, kind)
     else:
@@ -102,8 +102,16 @@ def stream_rows(file: BinaryIO, kind: str, pairs: bool = False) -> Iterator[Row]
         yield row._replace(problem=problem)
 
 
+def _in_utf_8(lines: Iterable[str]) -> Iterator[str]:
+    """The lines, unless the first one begins as UTF-16 text does."""
+    for number, line in enumerate(lines):
+        if not number and line.startswith(("\udcff\udcfe", "\udcfe\udcff")):
+            raise UserError("the input is not UTF-8 text (UTF-16 text); save it as UTF-8")
+        yield line
+
+
 def _problem_of(text: str) -> str:
-    return unencodable(text) or ("" if text.strip() else "is empty: expected some words")
+    return unencodable(text) or ("is empty: expected some words" if is_blank(text) else "")
 
 
 def _json_row(line: str) -> Row:
@@ -124,7 +132,7 @@ def _json_row(line: str) -> Row:
 
 
 def _table_rows(lines: Iterable[str], kind: str) -> Iterator[Row]:
-    from ..data.tables import TableRow, table_rows
+    from ..data.tables import TableRow, advice_on_header, table_rows
 
     rows = table_rows(lines, kind)
     first = next(rows, TableRow(1, []))
@@ -135,7 +143,8 @@ def _table_rows(lines: Iterable[str], kind: str) -> Iterator[Row]:
         next((header.index(name) for name in names if name in header), None) for names in (COLUMNS, TARGETS)
     )
     if column is None:
-        raise UserError(f"the columns are {', '.join(header)[:80] or 'missing'}: expected one of {', '.join(COLUMNS)}")
+        names, advice = ", ".join(header)[:80] or "missing", advice_on_header(header, kind)
+        raise UserError(f"the columns are {names}: expected one of {', '.join(COLUMNS)}{advice}")
     for _, cells, problem in rows:
         if problem:
             yield Row("", f"is no readable row ({problem})")

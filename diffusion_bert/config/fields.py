@@ -44,12 +44,17 @@ def build(section: type, settings: dict[str, Any], origin: str = "settings"):
 
 
 def plain(value: Any) -> Any:
-    """Numbers and strings of numpy, paths and torch's devices as Python's own; anything else as it is."""
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
+    """Numbers of numpy, torch and Python's decimals, strings of numpy, paths and torch's devices as Python's own plain
+    ones, a ~ at the beginning of a path as the folder it stands for; anything else as it is.
+    """
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
     module = type(value).__module__.split(".")[0]
-    if module == "numpy" and getattr(value, "ndim", 1) == 0 and hasattr(value, "item"):
+    if module in ("numpy", "torch") and getattr(value, "ndim", 1) == 0 and hasattr(value, "item"):
         return value.item()
+    if module in ("decimal", "fractions"):
+        return float(value)
+    if isinstance(value, str) and value.startswith("~") and "/" in value:  # in a YAML file, or as --data_dir=~/mine
+        return os.path.expanduser(value)
     return str(value) if module == "torch" and type(value).__name__ == "device" else value
 
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
-from ..text.english import unencodable
+from ..text.english import is_blank, unencodable
 from .pairs import Pair, StyledPair
-from .tables import TableRow, is_table, table_rows
+from .tables import TableRow, advice_on_header, is_table, table_rows
 
 SOURCE_NAMES, TARGET_NAMES, STYLE_NAMES = ("src", "source"), ("trg", "target"), ("style", "tone")
 LONGEST_STYLE = 40  # characters
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # what such a file begins with
 FORMATS = (".jsonl", ".csv", ".tsv", ".txt")
 
 
@@ -72,9 +73,8 @@ def stream_file(report: ReadReport) -> Iterator[Pair]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check its permissions") from None
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 text (byte 0x{error.object[error.start]:02x}); save it as UTF-8"
-        ) from None
+        what = "UTF-16 text" if error.object.startswith(UTF_16) else f"byte 0x{error.object[error.start]:02x}"
+        raise UserError(f"{path} is not UTF-8 text ({what}); save it as UTF-8") from None
     if not usable:
         hint = f"; first problem: {report.bad_rows[0]}" if report.bad_rows else ""
         raise UserError(f"{path} holds no usable row{hint}: expected at least one")
@@ -82,7 +82,7 @@ def stream_file(report: ReadReport) -> Iterator[Pair]:
 
 def _read_txt(lines, report: ReadReport) -> Iterator[Pair]:
     for number, line in enumerate(lines, 1):
-        if not (text := line.strip()):
+        if is_blank(text := line.strip()):
             continue
         if problem := unencodable(text):
             report.reject(number, problem)
@@ -99,7 +99,8 @@ def _read_jsonl(lines, report: ReadReport) -> Iterator[Pair]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            report.reject(number, f"not JSON ({error.msg if isinstance(error, json.JSONDecodeError) else error})")
+            why = error.msg if isinstance(error, json.JSONDecodeError) else error
+            report.reject(number, f"not JSON ({why}; every line is an object by itself)")
             continue
         except RecursionError:
             report.reject(number, "JSON nested too deeply")
@@ -138,7 +139,7 @@ def _read_table(lines, report: ReadReport) -> Iterator[Pair]:
     if None in columns:
         raise UserError(
             f"{report.path}, line {first.line}: columns are {', '.join(header)[:80] or 'missing'}: expected src and trg"
-            " (or source and target)"
+            f" (or source and target){advice_on_header(header, report.path.suffix.lower())}"
         )
     style = next((header.index(name) for name in STYLE_NAMES if name in header), None)
     for number, row, problem in rows:
@@ -173,7 +174,7 @@ def checked_pair(source, target, report: ReadReport, number: int, style=None) ->
         if problem := unencodable(value):
             report.reject(number, f"{name} {problem}")
             return None
-    if not target.strip():
+    if is_blank(target):
         report.reject(number, "trg is empty: expected text")
         return None
     if style is None or (isinstance(style, str) and not style.strip()):

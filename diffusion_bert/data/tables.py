@@ -2,15 +2,19 @@
 
 In a .tsv a quotation mark is a letter like any other and a row is a line. In a .csv a field may stand in quotes, with
 spaces around them, and then hold commas, line ends and doubled quotes. A quote that is never closed costs its own line
-only: reading goes on in the line below. No field is too long.
+only: reading goes on in the line below. No field is too long. What parts the fields of a .csv is read off its header:
+commas, or the semicolons or tabs of some spreadsheets; a line such as sep=; above it says so too.
 """
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+SEPARATORS = (",", ";", "\t")
+_DECLARED = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 MOST_LINES = 10_000  # of one row in quotes; behind so many lines a quote counts as never closed
 MISPLACED, OPEN = (
     f"{what}; write a quote inside quotes twice"
@@ -31,6 +35,15 @@ def is_table(suffix: str) -> bool:
     return suffix in (".csv", ".tsv")
 
 
+def advice_on_header(header: list[str], suffix: str) -> str:
+    """What may be wrong where a header lacks its columns, or nothing."""
+    if any("\0" in name for name in header):
+        return "; the file is UTF-16 text, save it as UTF-8"
+    if suffix == ".tsv" and len(header) == 1 and any(mark in header[0] for mark in ",;"):
+        return "; no tabs part them: let the name of the file end in .csv"
+    return ""
+
+
 def table_rows(lines: Iterable[str], suffix: str) -> Iterator[TableRow]:
     """The rows of a table whose file ends in ``suffix``, header first; blank lines are no rows. The lines have their
     ends.
@@ -42,22 +55,32 @@ def table_rows(lines: Iterable[str], suffix: str) -> Iterator[TableRow]:
                 yield TableRow(number, line.rstrip("\r\n").split("\t"))
         return
     waiting: deque[tuple[int, str]] = deque()  # lines that were read ahead
-    width = 0
+    width, separator = 0, ""
     while (current := waiting.popleft() if waiting else next(numbered, None)) is not None:
         number, line = current
         if not line.strip():
             continue
+        if not separator:
+            if declared := _DECLARED.fullmatch(line):
+                separator = declared[1]
+                continue
+            separator = _separator_of(line)
         if '"' not in line:
-            row = TableRow(number, line.rstrip("\r\n").split(","))
+            row = TableRow(number, line.rstrip("\r\n").split(separator))
         else:
-            row = _quoted_row(number, line, numbered, waiting, width)
+            row = _quoted_row(number, line, numbered, waiting, width, separator)
         width = width or len(row.cells)
         yield row
 
 
-def _quoted_row(number: int, line: str, numbered, waiting: deque, width: int) -> TableRow:
+def _separator_of(header: str) -> str:
+    """What parts the fields of a header: a comma where there is one."""
+    return next((separator for separator in SEPARATORS if separator in header), SEPARATORS[0])
+
+
+def _quoted_row(number: int, line: str, numbered, waiting: deque, width: int, separator: str) -> TableRow:
     """The row that begins in this line; the lines that belong to it are taken from ``waiting`` and ``numbered``."""
-    cells, is_open = _cells(line)
+    cells, is_open = _cells(line, separator)
     if cells is not None:
         return TableRow(number, cells)
     if not is_open:
@@ -71,11 +94,12 @@ def _quoted_row(number: int, line: str, numbered, waiting: deque, width: int) ->
         taken.append(waiting[len(taken)][1])
         if _end_of_quote(taken[-1], 0) < 0:
             continue
-        cells, is_open = _cells(line + "".join(taken))
+        cells, is_open = _cells(line + "".join(taken), separator)
         if cells is None and is_open:  # another field is open now
             continue
         likely = len(cells or ()) == width or len(taken) > 1  # two lines of other cells: one row with too many
-        if cells is None or likely and _is_row_by_itself(line, width) and all(_fits(text, width) for text in taken):
+        alone = likely and _is_row_by_itself(line, width, separator)
+        if cells is None or alone and all(_fits(text, width, separator) for text in taken):
             break
         for _ in taken:
             waiting.popleft()
@@ -83,27 +107,27 @@ def _quoted_row(number: int, line: str, numbered, waiting: deque, width: int) ->
     return TableRow(number, [], OPEN)
 
 
-def _cells(text: str) -> tuple[list[str] | None, bool]:
+def _cells(text: str, separator: str) -> tuple[list[str] | None, bool]:
     """The cells of a row and False; or None and whether a quote is still open at its end (else it is misplaced)."""
     text, cells, start = text.rstrip("\r\n"), [], 0
     while True:
         begin = start
-        while text[begin : begin + 1] in (" ", "\t"):
+        while text[begin : begin + 1] in (" ", "\t") and text[begin] != separator:
             begin += 1
         if text[begin : begin + 1] == '"':
             end = _end_of_quote(text, begin + 1)
             if end < 0:
                 return None, True
             cells.append(text[begin + 1 : end].replace('""', '"'))
-            comma = text.find(",", end)
-            if text[end + 1 : None if comma < 0 else comma].strip():
+            next_one = text.find(separator, end)
+            if text[end + 1 : None if next_one < 0 else next_one].strip():
                 return None, False
         else:
-            comma = text.find(",", start)
-            cells.append(text[start : None if comma < 0 else comma])
-        if comma < 0:
+            next_one = text.find(separator, start)
+            cells.append(text[start : None if next_one < 0 else next_one])
+        if next_one < 0:
             return cells, False
-        start = comma + 1
+        start = next_one + 1
 
 
 def _end_of_quote(text: str, start: int) -> int:
@@ -113,14 +137,16 @@ def _end_of_quote(text: str, start: int) -> int:
     return at
 
 
-def _is_row_by_itself(line: str, width: int) -> bool:
+def _is_row_by_itself(line: str, width: int, separator: str) -> bool:
     """Whether a line with an open quote has all its cells if that quote is a letter; a comma in a sentence, before a
     space, parts no cells.
     """
-    return width > 1 and line.replace(", ", "").count(",") == width - 1
+    return width > 1 and line.replace(f"{separator} ", "").count(separator) == width - 1
 
 
-def _fits(line: str, width: int) -> bool:
+def _fits(line: str, width: int, separator: str) -> bool:
     """Whether a line is a row of ``width`` cells, or blank, or has its cells if its quotes are letters."""
-    cells, _ = _cells(line)
-    return not line.strip() or (len(cells) == width if cells is not None else _is_row_by_itself(line, width))
+    cells, _ = _cells(line, separator)
+    if cells is None:
+        return not line.strip() or _is_row_by_itself(line, width, separator)
+    return not line.strip() or len(cells) == width

@@ -31,13 +31,17 @@ class TextLimits:
         ids = self.tokenizer.encode(text)
         if not ids:
             raise UserError("the text is empty: expected some words")
-        if set(ids) == {self.tokenizer.unk_id}:
-            raise UserError("the vocabulary of this model knows nothing in the text: expected words it may know")
+        if all(index == self.tokenizer.unk_id or bool(self.tokenizer.signs[index]) for index in set(ids)):
+            if self.tokenizer.unk_id in ids:
+                raise UserError("the vocabulary of this model knows nothing in the text: expected words it may know")
+            raise UserError("the text holds punctuation only: expected some words")
 
     def checked_texts(self, text: str | Sequence[str]) -> list[str]:
         """The texts as a list, each one that a skill can work on."""
-        if not isinstance(text, Iterable) or isinstance(text, (dict, bytes)) or getattr(text, "ndim", 1) == 0:
-            raise UserError(f"the text is of type {type(text).__name__}: expected a string or a list of strings")
+        if not isinstance(text, str):
+            no_texts, scalar = (dict, set, frozenset, bytes, bytearray), getattr(text, "ndim", 1) == 0
+            if not isinstance(text, Iterable) or isinstance(text, no_texts) or scalar:
+                raise UserError(f"the text is of type {type(text).__name__}: expected a string or a list of strings")
         texts = [text] if isinstance(text, str) else list(text)
         for number, item in enumerate(texts):
             try:

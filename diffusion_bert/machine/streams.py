@@ -1,5 +1,5 @@
 """The three standard streams: missing ones are /dev/null, characters that cannot be written are replaced, and a reader
-that goes away ends nobody's work.
+that goes away, or a full disk behind them, ends nobody's work.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class ReaderGone(BaseException):
 
 
 class Output:
-    """A text stream around another one, whose reader may go away: what is written after that is dropped.
+    """A text stream around another one, whose reader may go away: what is written after that is dropped. So is what a
+    full disk refuses, unless it is what a command is there to write.
 
     Args:
         stream: what is written to.
@@ -55,7 +56,9 @@ class Output:
             work(*arguments)
         except OSError as error:
             if error.errno not in GONE:
-                raise
+                if self._is_main and not Output.outlive:
+                    raise
+                return
             self._dead = True
             _to_nowhere(self._stream)
             if self._is_main:

@@ -13,6 +13,7 @@ NEGATION = re.compile(
 )
 
 _GLUE = "\x00"  # "no space on this side"
+_WITHOUT_WIDTH = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
 _APOSTROPHES = ("'", "\u2019")
 _CONTRACTED = {"s", "t", "m", "d", "ll", "re", "ve"}  # it ' s
 _ELIDED_BEFORE = {"o", "d", "l", "y", "ma"}  # o ' clock, y ' all
@@ -207,7 +208,7 @@ def _is_boundary(before: str, end: re.Match, after: str) -> bool:
     return not (word in _MAYBE_END and lower_next)
 
 
-_QUOTE_PAIRS = {'"': '"', "'": "'", "\u201c": "\u201d", "\u2018": "\u2019"}
+_QUOTE_PAIRS = dict("\"\" '' `` \u201c\u201d \u2018\u2019 \u00ab\u00bb \u00bb\u00ab \u201e\u201c".split())
 
 
 def strip_enclosing_quotes(text: str) -> str:
@@ -220,6 +221,11 @@ def strip_enclosing_quotes(text: str) -> str:
     inner = outer[1:-1]
     without_apostrophes = re.sub(r"(?<=\w)['\u2019](?=\w)", "", inner)
     return text if {outer[0], outer[-1]} & set(without_apostrophes) else inner
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen: white space, marks of a byte order, spaces without width."""
+    return not text.translate(_WITHOUT_WIDTH).strip()
 
 
 def unencodable(text: str) -> str:

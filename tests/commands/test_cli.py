@@ -1,13 +1,18 @@
 """Flags, presets and questions: what the user types becomes settings, or one line that helps."""
 
 import dataclasses
+import re
 import tempfile
+from pathlib import Path
 
 import pytest
 import yaml
 
 from diffusion_bert.commands import cli, train, training_run
 from diffusion_bert.commands.cli import guarded, settings_of, training_parser
+from diffusion_bert.commands.evaluation_flags import evaluation_parser
+from diffusion_bert.commands.flag_names import OTHER_NAMES, meant
+from diffusion_bert.commands.interactive import talking_parser
 from diffusion_bert.commands.questions import ask, ask_settings, choose
 from diffusion_bert.config.fields import option
 from diffusion_bert.config.presets import load_preset
@@ -50,6 +55,18 @@ def test_flags_have_types(argv, expected):
     [
         (["--epoch", "3"], "unknown argument '--epoch'; did you mean '--epochs'?"),
         (["--epochs_=3"], "did you mean '--epochs'?"),
+        (["--learning-rate", "3"], "did you mean '--lr'?"),
+        (["--num-steps", "3"], "did you mean '--num_steps'?"),
+        (["--bs=3"], "did you mean '--batch_size'?"),
+        (["--wd", "3"], "did you mean '--weight_decay'?"),
+        (["--cuda"], "did you mean '--device'?"),
+        (["--fp16"], "did you mean '--precision'?"),
+        (["--lambda", "0.1"], "did you mean '--word_freq_lambda'?"),
+        (["--warmup_steps", "9"], "did you mean '--warmup_ratio'?"),
+        (["--out", "x"], "did you mean '--output_dir'?"),
+        (["\u2014epochs", "3"], "did you mean '--epochs'?"),
+        (["--resume"], "continue_training.py has '--resume'"),
+        (["--resume_from_checkpoint", "x"], "continue_training.py has '--resume'"),
         (["--word_freq_lamda", "0.1"], "did you mean '--word_freq_lambda'?"),
         (["--copy_head", "maybe"], "copy_head is 'maybe': expected true or false"),
         (["--epochs", "1.5"], "epochs is '1.5': expected a whole number"),
@@ -64,6 +81,33 @@ def test_wrong_flags_are_refused(argv, words):
     with pytest.raises(UserError) as refusal:
         parsed(*argv)
     assert words in str(refusal.value)
+
+
+def test_home_folders():
+    """A shell leaves the ~ of --data_dir=~/mine as it is; so does a YAML file."""
+    home = str(Path.home())
+    assert parsed("--data_dir=~/mine", "--config=~/a.yaml") == {"data_dir": f"{home}/mine", "config": f"{home}/a.yaml"}
+    assert RunConfig.from_flat({"data_dir": "~/mine"}).data.data_dir == f"{home}/mine"
+
+
+@pytest.mark.parametrize("typed", ["~/mine.jsonl", "'~/mine.jsonl'", '"{home}/mine.jsonl"', "{home}/mine.jsonl"])
+def test_a_path_as_it_is_dropped_into_a_menu(tmp_path, monkeypatch, typed):
+    """With quotes around it, or from the home folder on."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.jsonl").touch()
+    monkeypatch.setattr("builtins.input", lambda prompt: typed.format(home=tmp_path))
+    assert ask_settings(["train_file"], {}) == {"train_file": f"{tmp_path}/mine.jsonl"}
+
+
+@pytest.mark.parametrize("flag", sorted({name for names in OTHER_NAMES.values() for name in names}))
+def test_names_of_other_programs(flag):
+    """Every one of them is answered by a flag that some script has, and none of them is a flag."""
+    parsers = {"training": training_parser("test", ()), "talking": talking_parser(), "evaluation": evaluation_parser()}
+    flags = [{text for action in parser._actions for text in action.option_strings} for parser in parsers.values()]
+    named = [match for known in flags if (match := re.search(r"'(--\w+)'\?", meant(f"--{flag}", list(known))))]
+    elsewhere = meant(f"--{flag}", []) != ""
+    assert named or elsewhere
+    assert all(any(match[1] in known for known in flags) for match in named)
 
 
 def test_every_setting_is_a_flag():

@@ -334,6 +334,10 @@ FILES = [  # name, content, the texts that are its rows; None for a row that is 
     (".csv", 'id,src\n1,"Hello, dear\nfriend"\n2,"x" y\n3,z\n', ["Hello, dear\nfriend", None, "z"]),
     (".jsonl", '\ufeff{"SRC": "a"}\r\n\r\n{"Source": "\\"b"}\r\nno\r\n{"TEXT": "c"}', ["a", '"b', None, "c"]),
     (".txt", '\ufeff"a\r\n\r\n   \r\nb" c\r\n' + LONG, ['"a', 'b" c', LONG]),
+    (".csv", 'src;trg\n"a; b";x\n\n"Who is he?;Who?\nc, d;y\n', ["a; b", None, "c, d"]),
+    (".csv", 'sep=;\r\ntext;note\r\na, b;"x\r\ny"\r\nc;\r\n', ["a, b", "c"]),
+    (".csv", "source\ttarget\ra, b\tx\rc\ty", ["a, b", "c"]),
+    (".txt", "a\n\u200b\nb\rc\r\n\ufeff\n\u3000\nd\x0ce\u2028f", ["a", None, "b", "c", None, "d\x0ce\u2028f"]),
 ]
 
 
@@ -353,6 +357,19 @@ def test_as_many_entries_as_rows(tmp_path, kind, content, expected):
         report = read_file(tmp_path / f"in{kind}")
         assert [pair.source for pair in report.pairs] == [text for text in expected if text is not None]
         assert len(report.bad_rows) == expected.count(None)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(("kind", "content"), [(".csv", "src,trg\na,b\n"), (".tsv", "src\na\n"), (".txt", "a\nb\n")])
+def test_utf_16_is_refused_as_what_it_is(encoding, kind, content):
+    """Not by the letters that its bytes would be: a table by its header, a text with a byte-order mark at once, one
+    without by every row.
+    """
+    data = content.encode(encoding)
+    if kind == ".txt" and encoding != "utf-16":
+        assert all("zero byte" in row.problem for row in stream_rows(io.BytesIO(data), kind))
+    else:
+        assert "UTF-16" in refusal(lambda: list(stream_rows(io.BytesIO(data), kind)))
 
 
 @settings(max_examples=100, deadline=None)

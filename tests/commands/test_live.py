@@ -18,6 +18,7 @@ from diffusion_bert.commands.live import (
     supports_colour,
     wrap,
 )
+from diffusion_bert.commands.terminal import wrapped
 from diffusion_bert.generation.tracing import GIVEN, HIDDEN, Cell, Trace
 
 ESCAPE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])")
@@ -113,6 +114,24 @@ def test_every_frame_replaces_the_one_before(width):
     assert all(write.count("\r") == 1 for write in screen.raw[:-1])
 
 
+@pytest.mark.parametrize("width", [20, 50, 80])
+@pytest.mark.parametrize("label", ["  1. ", "  10. "])
+def test_further_lines_begin_below_the_text(width, label):
+    """Of every step: the lines below the first are indented by the width of the label, and no word is broken."""
+    screen, words = Screen(), 2 * WORDS
+    parts = [part for number, word in enumerate(words) for part in ((" ", None), (word, number))][1:]
+    trace = Trace(parts, [(1 + number, number, word) for number, word in enumerate(words)])
+    assert animate(trace, label, screen, (width, 24), 0, lambda seconds: None)
+    several = [shot[1:] for shot in screen.shots if len([line for line in shot[1:] if line]) > 1]
+    assert several
+    for first, *others in several:
+        assert first.startswith(label)
+        for line in filter(None, others):
+            assert line.startswith(" " * len(label)) and line[len(label)] != " ", line
+    shown = " ".join(screen.shots[-1][1:]).split()
+    assert shown == [label.strip(), *words]
+
+
 def test_colours_tell_the_step():
     """A word keeps the colour of its step; early and late steps have the two ends of the ramp; what is hidden is dim;
     the end resets.
@@ -165,6 +184,8 @@ def test_plain_lines():
     lines = plain_lines(TRACE)
     assert [int(line.split()[1]) for line in lines] == [0, 1, 2, 3, 4, 5, 6, 7] and lines[-1].endswith(TRACE.text)
     assert not any("\x1b" in line for line in lines) and len(set(map(len, lines))) <= 2
+    broken = wrapped(lines[-1], 49).split("\n")
+    assert len(broken) > 1 and all(line.startswith(" " * 12) and line[12] != " " for line in broken[1:])
 
 
 @settings(max_examples=100, deadline=None)

@@ -280,11 +280,23 @@ def test_help_lists_everything(session):
 
 
 @pytest.mark.parametrize(
-    "line", ["set temperature = 0.5", "set temperature=0.5", "set  temperature= 0.5", "set temperature 0.5"]
+    "line",
+    [
+        "set temperature = 0.5",
+        "set temperature=0.5",
+        "set  temperature= 0.5",
+        "set temperature 0.5",
+        "set temperature: 0.5",
+        "set temperature to 0.5",
+        "set --temperature 0.5",
+        "SET Temperature 0.5",
+        "/set temperature 0.5",
+    ],
 )
 def test_set_takes_an_equals_sign(session, line):
-    """As the options are printed, so they can be typed."""
+    """As the options are printed, so they can be typed, and as other programs want them."""
     assert session(line) == ["temperature = 0.5"]
+    assert session("set num-samples 2") == ["num_samples = 2"] and session("set length to 3") == ["length = 3"]
 
 
 @pytest.mark.parametrize(
@@ -293,6 +305,10 @@ def test_set_takes_an_equals_sign(session, line):
         ("temperature 0.5", "set temperature 0.5"),
         ("temperature = 0.5", "set temperature 0.5"),
         ("top_k=7", "set top_k 7"),
+        ("Temperature: 0.5", "set temperature 0.5"),
+        ("--num-samples 2", "set num_samples 2"),
+        ("bye bye love", "para bye bye love"),
+        ("q fever is a disease", "para q fever is a disease"),
         ("Hello, how are you?", "para Hello, how are you?"),
         ("quit smoking is hard", "para quit smoking is hard"),
         ("The weather is nice today.", "para The weather is nice today."),
@@ -323,9 +339,23 @@ def test_commands_do_not_mind_case_and_spaces(session):
     assert session("set\ttop_k   4 ") == ["top_k = 4"]
 
 
-@pytest.mark.parametrize("word", ["quit", "exit", " QUIT ", "quit now"])
+@pytest.mark.parametrize(
+    "line", ["para: How are you?", "Para: How are you?", "/para How are you?", "para How are you?"]
+)
+def test_signs_around_a_command(session, line):
+    """A colon behind it or a stroke before it changes nothing."""
+    session("set num_steps 2")
+    session("set seed 4")
+    expected = session("para How are you?")
+    session("set seed 4")
+    assert session(line) == expected and expected[0].startswith("  1. ")
+
+
+@pytest.mark.parametrize(
+    "word", ["quit", "exit", " QUIT ", "quit now", "quit()", "exit();", "Quit.", ":q", "/exit", "\\q", "bye!", "q"]
+)
 def test_leaving(session, word):
-    """quit and exit leave."""
+    """quit and exit leave, however they are dressed."""
     assert session.repl.handle(word) is False
 
 

@@ -183,6 +183,23 @@ def test_a_terminal_that_is_gone(data_dir, tmp_path):
 # ---- 6. streams that are closed ------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("full", [">/dev/full", "2>/dev/full", ">/dev/full 2>&1"])
+def test_a_full_disk_behind_the_streams(data_dir, tmp_path, full):
+    """A log that cannot be written ends no training."""
+    flags = " ".join(small_flags(data_dir, output_dir="runs", max_steps=2))
+    done = shell(f"$PYTHON $ROOT/{TRAIN}.py {flags} {full}", tmp_path)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert (only_run(tmp_path / "runs") / "training_results.json").is_file()
+
+
+def test_a_full_disk_behind_the_answers(trained, tmp_path):
+    """What a command is there to write is missed: one line, exit code 2."""
+    command = f"printf 'para How?\n' | $PYTHON $ROOT/{TALK}.py --checkpoint {trained} {' '.join(LITTLE)}"
+    done = shell(f"{command} >/dev/full", tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("error: No space left") and done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", ">&- 2>&- <&-"])
 def test_closed_streams(data_dir, trained, tmp_path, closed):
     """A missing stream is /dev/null."""

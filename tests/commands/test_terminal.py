@@ -12,7 +12,7 @@ from diffusion_bert.commands.evaluation_flags import evaluation_parser
 from diffusion_bert.commands.interactive import talking_parser
 from diffusion_bert.commands.progress import Progress
 from diffusion_bert.commands.questions import ask_settings
-from diffusion_bert.commands.terminal import say_command
+from diffusion_bert.commands.terminal import SEPARATORS, Stream, columns_of, say_command, wrapped
 from diffusion_bert.errors import UserError
 
 widths = pytest.mark.parametrize("width", [80, 50])
@@ -71,11 +71,11 @@ def test_questions_break_between_words(screen, capsys, width, monkeypatch, tmp_p
     monkeypatch.chdir(tmp_path)
     Path(LONG_RUN).mkdir(parents=True)
     asked = []
-    monkeypatch.setattr("builtins.input", lambda prompt: [asked.append(prompt), ""][1])
+    monkeypatch.setattr("builtins.input", lambda prompt: [asked.append(capsys.readouterr().out + prompt), ""][1])
     ask_settings(["data_dir", "word_freq_lambda", "output_dir"], {"data_dir": LONG_RUN, "word_freq_lambda": 0.1})
-    lines = [*capsys.readouterr().out.splitlines(), *asked]
-    assert len(asked) == 3 and all(len(line) <= width or len(line.split()) == 1 for line in lines), lines
-    assert asked[0].endswith(f"[{LONG_RUN}]: ")
+    assert len(asked) == 3
+    assert all(len(line) <= width for question in asked for line in question.splitlines()), asked
+    assert "".join(asked[0].split()).endswith(f"[{LONG_RUN}]:")
 
 
 def test_no_absurd_figures(monkeypatch):
@@ -88,6 +88,49 @@ def test_no_absurd_figures(monkeypatch):
     clock[0] += 49.999
     assert (bar.pace(0.5, 500), bar.left(0.5)) == ("5.00 a second", "0:50 left")
     assert bar.pace(0.5, 100_000) == "1,000 a second"
+
+
+LONG_LINES = [
+    f"The newest run, {LONG_RUN}/best_model.pt",
+    f"Parent  {LONG_RUN}/best_model.pt, not evaluated yet (--auto evaluates it)",
+    f"Run     /home/somebody/{LONG_RUN}/{LONG_RUN}",
+    f"{LONG_RUN}/best_model.pt (qqp, 0.6M parameters). Type help for the commands, quit to leave.",
+    f"        (passed over: {LONG_RUN}, interrupted at step 41; python continue_training.py --resume goes on)",
+    "  1. " + "東京の博物館はどこにありますか" * 6,
+    "  1. Where is 東京の博物館はどこにありますか and the " + "ａｂｃ" * 30,
+    "x" * 200,
+    "(written first \x1b[38;5;63m##\x1b[0m\x1b[38;5;32m##\x1b[0m written last; dim: what is still hidden in the text)",
+]
+
+
+@widths
+@pytest.mark.parametrize("text", LONG_LINES)
+def test_nothing_is_wider_than_the_screen(width, text):
+    """A path or name that is wider than the screen is broken behind a separator, text without spaces anywhere; nothing
+    is lost, and no other word is broken.
+    """
+    lines = wrapped(text, width - 1).split("\n")
+    assert all(columns_of(line) < width for line in lines), lines
+    assert "".join("".join(lines).split()) == "".join(text.split())
+    short = {word for word in text.split() if columns_of(word) < width // 2}
+    assert short <= set(" ".join(lines).split()), lines
+    if LONG_RUN in text:
+        ends = [line[-1] for line in lines[:-1] if line.split()[-1] not in text.split()]
+        assert set(ends) <= set(SEPARATORS), lines
+
+
+@widths
+@pytest.mark.parametrize("text", [*LONG_LINES[-4:-1], "Where is the museum of " + "supercalifragilistic" * 6])
+def test_a_stream_is_no_wider_than_the_screen(screen, capsys, width, text):
+    """The same for a line that comes stretch by stretch."""
+    for stretches in ([text], re.findall(r"\S+\s*", text)):
+        line = Stream()
+        for stretch in stretches:
+            line.write(stretch)
+        assert line.end()
+        out = capsys.readouterr().out
+        assert "".join(out.split()) == "".join(text.split())
+        assert all(columns_of(shown) < width for shown in out.splitlines()), out
 
 
 @widths

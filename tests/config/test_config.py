@@ -1,6 +1,8 @@
 """Settings: every field is described and checked, presets are read, mistakes give one helpful line."""
 
 import dataclasses
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +210,13 @@ def test_unreadable_preset(tmp_path, name):
         ("device", torch.device("cpu"), "cpu"),
         ("style", Path("a/b"), "a/b"),
         ("top_k", np.array(3), 3),
+        ("top_k", torch.tensor(3), 3),
+        ("temperature", torch.tensor(0.5), 0.5),
+        ("temperature", Decimal("0.5"), 0.5),
+        ("top_p", Fraction(1, 2), 0.5),
+        ("style", "~/a", str(Path.home() / "a")),
+        ("style", Path("~/a"), str(Path.home() / "a")),
+        ("style", "~ 5", "~ 5"),
     ],
 )
 def test_values_of_numpy_torch_and_paths(name, value, expected):

@@ -172,6 +172,36 @@ def test_headers_in_any_case_and_spaces_around_quotes(tmp_path, name, content):
     assert read_file(write(tmp_path, name, content)).pairs == [("a", "b")]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "src;trg\na, b;c\n",
+        "src\ttrg\na, b\tc\n",
+        "SRC ; Trg\n\n a, b ; c \n",
+        'sep=;\nsrc;trg\n"a, b";c\n',
+        'SEP=,\r\nsrc,trg\r\n"a, b",c\r\n',
+        '"sep=|"\nsrc|trg\na, b|c\n',
+        'src;trg\n"a, b";"c"\n',
+        'src\ttrg\n "a, b"\t"c"\n',
+        "\ufeffsrc;trg\ra, b;c\r",
+        "id;trg;src\n1;c;a, b\n",
+    ],
+)
+def test_what_parts_the_fields_of_a_csv(tmp_path, content):
+    """Commas, or the semicolons or tabs of a spreadsheet, as the header or a line above it says."""
+    assert read_file(write(tmp_path, "a.csv", content)).pairs == [("a, b", "c")]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_quotes_whatever_parts_the_fields(tmp_path, separator):
+    """Fields in quotes may hold what parts them, and line ends; a quote that is never closed costs its own line."""
+    rows = [f'"a{separator} ""b""\nc"', "x"], ['"Who is he?', "Who?"], ["y", "z"], ['5"', "w"]
+    content = "".join(separator.join(row) + "\n" for row in (["src", "trg"], *rows))
+    report = read_file(write(tmp_path, "a.csv", content))
+    assert report.pairs == [(f'a{separator} "b"\nc', "x"), ("y", "z"), ('5"', "w")]
+    assert len(report.bad_rows) == 1 and ", line 4: a quote that is never closed" in report.bad_rows[0]
+
+
 def test_bad_text_lines_are_named(tmp_path):
     """A line of a .txt with zero bytes (binary, UTF-16 without mark) is no text."""
     report = read_file(write(tmp_path, "a.txt", "good\nb\0a\0d\0\n"))
@@ -210,7 +240,16 @@ def test_a_raised_limit_is_kept(tmp_path):
         ("a.csv", "", "columns are missing"),
         ("a.csv", "src,trg\n", "no usable row"),
         ("a.csv", "question,answer\na,b\n", "question, answer"),
-        ("a.csv", "src\ttrg\na\tb\n", "expected src and trg"),
+        ("a.csv", "src|trg\na|b\n", "expected src and trg"),
+        ("a.tsv", "src,trg\na,b\n", "let the name of the file end in .csv"),
+        ("a.tsv", "src;trg\na;b\n", "let the name of the file end in .csv"),
+        ("a.csv", "src,trg\na,b\n".encode("utf-16"), "UTF-16"),
+        ("a.csv", "src,trg\na,b\n".encode("utf-16-be"), "UTF-16"),
+        ("a.tsv", "src\ttrg\na\tb\n".encode("utf-16-le"), "UTF-16"),
+        ("a.jsonl", '{"src": "a", "trg": "b"}\n'.encode("utf-16"), "UTF-16"),
+        ("a.jsonl", '[{"src": "a", "trg": "b"},\n{"src": "c", "trg": "d"}]\n', "every line is an object by itself"),
+        ("a.jsonl", '{"src": "a", "trg": "b"},\n', "every line is an object by itself"),
+        ("a.txt", "\u200b\n\ufeff\n\u2060 \n", "no usable row"),
         ("a.csv", '"src,trg\na,b\n', "line 1"),
         ("a.jsonl", '{"a": 1}\n', "line 1"),
         ("a.jsonl", jsonl(PAIRS).encode("utf-16"), "not UTF-8"),

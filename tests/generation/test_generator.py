@@ -2,7 +2,10 @@
 
 import random
 import re
+from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -403,10 +406,46 @@ def test_empty_texts_are_refused(skill, text):
 
 
 @each_skill
-@pytest.mark.parametrize("text", [None, 5, b"bytes", ["good text", None], [["nested"]], 3.5])
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        5,
+        b"bytes",
+        ["good text", None],
+        [["nested"]],
+        3.5,
+        bytearray(b"x"),
+        {"one", "two"},
+        {"src": "a"},
+        Path("a"),
+    ],
+)
 def test_what_is_no_text_is_refused(skill, text):
     """A value of another type is refused by its type."""
     assert "expected a string" in refusal(getattr(generator(), skill), text)
+
+
+@each_skill
+@pytest.mark.parametrize("text", ["...", "?!", '"', "\u2026", "- - -", ["How are you?", ":)"]])
+def test_punctuation_alone_is_refused(skill, text):
+    """There is no word to work on."""
+    assert "expected some words" in refusal(getattr(generator(), skill), text)
+
+
+@each_skill
+@pytest.mark.parametrize("text", ["\U0001f600", "\U0001f600!", "\U0001f389 \U0001f389?", "\u6771\u4eac."])
+def test_what_the_vocabulary_does_not_know_is_refused(skill, text):
+    """Also with a punctuation mark beside it."""
+    assert "knows nothing in the text" in refusal(getattr(generator(), skill), text)
+
+
+@each_skill
+def test_strings_and_lists_of_numpy(skill):
+    """They are texts like any other."""
+    ask = partial(getattr(generator(), skill), num_steps=2, best_of=1, seed=3)
+    assert ask(np.str_("How are you?")) == ask("How are you?")
+    assert ask(np.array(["How are you?"])) == ask(("How are you?",)) == ask(text for text in ["How are you?"])
 
 
 @each_skill
