@@ -96,9 +96,10 @@ def stream_rows(file: BinaryIO, kind: str, pairs: bool = False) -> Iterator[Row]
         rows = (_json_row(line) if kind == ".jsonl" else Row(line.rstrip("\n")) for line in lines if line.strip())
     for row in rows:
         row = row if pairs else row._replace(target=None)
-        problem = row.problem or _problem_of(row.text)
-        if row.target is not None and not problem and (wrong := _problem_of(row.target)):
-            problem = f"has a target that {wrong}"
+        problem = row.problem
+        for what, text in (("text", row.text), ("target", row.target)):
+            if text is not None and not problem and (wrong := _problem_of(text)):
+                problem = f"the {what} {wrong}"
         yield row._replace(problem=problem)
 
 

@@ -31,10 +31,9 @@ class TextLimits:
         ids = self.tokenizer.encode(text)
         if not ids:
             raise UserError("the text is empty: expected some words")
-        if all(index == self.tokenizer.unk_id or bool(self.tokenizer.signs[index]) for index in set(ids)):
-            if self.tokenizer.unk_id in ids:
-                raise UserError("the vocabulary of this model knows nothing in the text: expected words it may know")
-            raise UserError("the text holds punctuation only: expected some words")
+        seen = {index for index in ids if not bool(self.tokenizer.signs[index])}  # [UNK] has letters, too
+        if seen == {self.tokenizer.unk_id}:
+            raise UserError("the vocabulary of this model knows nothing in the text: expected words it may know")
 
     def checked_texts(self, text: str | Sequence[str]) -> list[str]:
         """The texts as a list, each one that a skill can work on."""

@@ -109,7 +109,7 @@ def write_broken_data(folder: Path) -> None:
     (folder / "utf32.txt").write_bytes("hello\n".encode("utf-32"))
     (folder / "header_only.csv").write_text("src,trg\n")
     (folder / "one_column.csv").write_text("src\na\nb\n")
-    (folder / "semicolons.csv").write_text("src;trg\na;b\n")
+    (folder / "bars.csv").write_text("src|trg\na|b\n")
     (folder / "spaces.txt").write_text(" \u3000\t\n\u00a0\n")
     (folder / "ragged.csv").write_text("src,trg\n" + "a,b,c\n" * 30)
     (folder / "empty.csv").write_text("")
@@ -371,7 +371,7 @@ CASES = [
     ("UTF-32 text", TRAIN, "--train_file {f}/utf32.txt", "UTF-8"),
     ("a header alone", TRAIN, "--train_file {f}/header_only.csv", "no usable row"),
     ("one column", TRAIN, "--train_file {f}/one_column.csv", "columns are src expected src and trg"),
-    ("semicolons", TRAIN, "--train_file {f}/semicolons.csv", "src;trg src and trg"),
+    ("bars", TRAIN, "--train_file {f}/bars.csv", "src|trg src and trg"),
     ("all sorts of blanks", TRAIN, "--train_file {f}/spaces.txt", "no usable row"),
     ("ragged rows", TRAIN, "--train_file {f}/ragged.csv", "3 fields 2 --max_bad_rows"),
     ("empty table", TRAIN, "--train_file {f}/empty.csv", "columns are missing"),

@@ -350,7 +350,7 @@ def test_as_many_entries_as_rows(tmp_path, kind, content, expected):
     assert [None if row.problem else row.text for row in rows] == expected
     with open(tmp_path / "out.jsonl", "ab+") as target:
         transform(iter(rows), target, entries(".jsonl"), 3, lambda texts, rows: [["done"] for _ in texts])
-    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_bytes().splitlines()]
     assert [line["source"] if line["outputs"] else None for line in written] == expected
     if "trg" in content:
         (tmp_path / f"in{kind}").write_bytes(content.encode())
