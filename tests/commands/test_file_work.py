@@ -227,7 +227,7 @@ def test_scores_of_a_file(tmp_path):
     expected = g.score("museum", "Where is the museum?")
     assert float(rows[2]["nelbo"]) == pytest.approx(expected.nelbo, abs=1e-3)
     assert int(rows[2]["word_pieces"]) == len(expected.pieces) and rows[1]["nelbo"] == "" != rows[0]["nelbo"]
-    assert [entry for entry, _ in summary.problems] == [2] and "target that is empty" in summary.problems[0][1]
+    assert [entry for entry, _ in summary.problems] == [2] and "the target is empty" in summary.problems[0][1]
     source = tmp_path / "in.jsonl"
     source.write_text(SINGLE)
     work_on_file(g, "score", str(source), str(tmp_path / "out.jsonl"), {})
