@@ -38,7 +38,7 @@ def test_every_question_has_rows(figures):
 
 
 def test_the_rows_are_those_asked_for(figures):
-    """Every loss, every sampler with its reads, as many steps and sources as were given."""
+    """Every loss, every sampler, as many steps and sources as were given."""
     step, original, compiled, training, writing, evaluation = (part["rows"] for part in figures[0]["parts"])
     assert [row["step"] for row in original] == ["ours: Trainer.step", "original DiffusionBERT (D3PM)"]
     names = ["ours: Trainer.step", "Hugging Face BertForMaskedLM"]
@@ -46,7 +46,7 @@ def test_the_rows_are_those_asked_for(figures):
     assert all(row["ms"] > 0 for row in step + compiled)
     assert training[0]["steps"] == 6 and training[0]["target word pieces/s"] > 0
     assert [row["sampler"] for row in writing] == list(SAMPLER_NAMES)
-    assert all(row["texts/s"] > 0 and 0 < row["calls"] <= 2 and row["reads per call"] > 0 for row in writing)
+    assert all(row["texts/s"] > 0 and row["calls"] > 0 for row in writing)
     assert evaluation[0]["sources"] == 3 and evaluation[0]["s per source, model"] > 0
 
 
