@@ -66,6 +66,7 @@ def test_two_ctrl_c_end_what_hangs(trained, tmp_path, work):
             terminal.until(PROMPT)
             terminal.type("para How are you?\n")
         terminal.until("at work")
+        time.sleep(0.5)  # from the word to the call that hangs
         terminal.type(CTRL_C)
         time.sleep(GRACE + 1)
         assert terminal.process.poll() is None
