@@ -35,10 +35,11 @@ DIGITS = {
 }  # 2 for BLEU and ROUGE-L, else 1
 SMALL = ("bleu", "bleu_interval", "rouge_l", "rouge_l_interval", "overlap", "ibleu", "valid")
 LEGEND = """\
-  model            temperature 0 at each length of the beam, the likeliest kept
-  likeliest length temperature 0, one length;  one sample: drawn at temperature
-  copy, unigram    floors: the source itself, words drawn at random
-  overlap          BLEU of the output against its source; iBLEU punishes it"""
+  model             temperature 0 at each length of the beam, the likeliest kept
+  likeliest length  temperature 0, one length
+  one sample        length and words drawn at --temperature
+  copy, unigram     floors: the source itself, words drawn at random
+  overlap           BLEU of the output against its source; iBLEU punishes it"""
 CONVENTION = (
     "DiffuSeq protocol: lower-cased BERT text with full clean-up, mean NLTK sentence BLEU (method 4), ROUGE-L F, in"
     " percent, with 95 % bootstrap intervals; overlap: BLEU of the output against the source; iBLEU: 0.8 BLEU - 0.2"
